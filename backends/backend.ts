@@ -1,0 +1,136 @@
+/**
+ * The backend contract: memory, and about two dozen kernels that write to outputs they are given. Types only.
+ *
+ * Lifecycle: `open` (from the registry) → `alloc` weights and caches → per step: kernels on step memory, one `read`,
+ * `endStep` → `free` → dispose. A kernel that a backend lacks throws `Unsupported` (core/errors.ts) with a reason.
+ * Bodies may trust shapes: `Ops` checks them once for every backend. Bodies never trust contents (token ids, positions).
+ *
+ * @module
+ */
+import type { DType, Shape, Tensor } from "../core/tensor.ts";
+import type { KvLayer, KvSegment, Rope } from "../core/kv.ts";
+import type { Hits } from "../index/index.ts";
+import type { PromptSink, Spans } from "../attention/policy.ts";
+
+/** Weights · caches and indexes · activations (recycled by `release` and `endStep`). */
+export type Lifetime = "model" | "sequence" | "step";
+
+/** Memory and kernels of one device. */
+export interface Backend extends Disposable {
+  /** Canonical spec as printed in every bench row: `cpu:isa=avx512,threads=2`. */
+  readonly spec: string;
+  /** Live bytes of `model` and `sequence` memory. */
+  readonly bytes: number;
+  readonly kernels: Kernels;
+  /** Contents are undefined until written. Throws `RangeError` when the shape is invalid, `NativeError` when memory is out. */
+  alloc(shape: Shape, dtype: DType, life: Lifetime): Tensor;
+  /** Frees `model` or `sequence` memory (idempotent). */
+  free(tensor: Tensor): void;
+  /**
+   * The same memory under another shape, from element `offset` on; plain types only. A view of step memory is step
+   * memory; a view of other memory ends with the next `endStep` too.
+   */
+  view(tensor: Tensor, shape: Shape, offset?: number): Tensor;
+  /**
+   * Copies little-endian elements (for block types: GGUF blocks) into `dst` from row `row` on, whole rows at a time
+   * (a row = the last dimension). Weights are repacked on the way; all rows must be written before first use.
+   */
+  write(dst: Tensor, src: ArrayBufferView<ArrayBuffer>, row?: number): void;
+  /** Copies a plain tensor out, widened to f32 or i32. The only call that waits for the device. */
+  read(src: Tensor): Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+  /** Step memory is a stack: everything allocated after `mark` is recycled by `release(mark)`. */
+  mark(): number;
+  release(mark: number): void;
+  /** Recycles all step memory. */
+  endStep(): void;
+}
+
+/** A partial attention result: `lse` is the log of the sum of exponentials behind `o`. An empty part has `lse` −∞, `o` 0. */
+export interface AttentionPart {
+  /** f32 [n, heads, headDim] */
+  readonly o: Tensor;
+  /** f32 [n, heads] */
+  readonly lse: Tensor;
+}
+
+/** Gate of a gated linear unit: SwiGLU, or GeGLU with the tanh form of GELU (Shazeer 2020, "GLU variants"). */
+export type Activation = "silu" | "gelu";
+
+/** How one row's next token is drawn. Filters apply in the order top-k, top-p, min-p, after the temperature. */
+export interface SampleParams {
+  /** 0 takes the best token (ties: lowest id). */
+  readonly temperature: number;
+  /** 0 is off. */
+  readonly topK: number;
+  /** 1 is off. */
+  readonly topP: number;
+  /** 0 is off. */
+  readonly minP: number;
+  /** Uniform in [0, 1): candidates in falling order of probability, the first whose cumulative sum exceeds it. */
+  readonly uniform: number;
+}
+
+/** Penalties of llama.cpp and OpenAI over the tokens seen so far. */
+export interface Penalties {
+  /** Distinct token ids and how often each was seen. */
+  readonly tokens: Int32Array<ArrayBuffer>;
+  readonly counts: Int32Array<ArrayBuffer>;
+  /** Divides positive, multiplies negative logits of seen tokens (CTRL, section 4.1); 1 is off. */
+  readonly repetition: number;
+  /** Subtracted once, and per count. */
+  readonly presence: number;
+  readonly frequency: number;
+}
+
+/** Output first; nothing is allocated or returned. Activations are f32. */
+export interface Kernels {
+  /** out [n, width] = scale · table[tokens]; table [vocab, width] of any weight type; an id outside the table throws `RangeError`. */
+  embed(out: Tensor, table: Tensor, tokens: Tensor, scale: number): void;
+  /** Root-mean-square norm over the last dimension (Zhang & Sennrich 2019): out = x / rms(x) · weight; may run in place. */
+  rmsNorm(out: Tensor, x: Tensor, weight: Tensor, epsilon: number): void;
+  /** outs[i] [n, m_i] = x [n, k] · ws[i] [m_i, k]ᵀ: matrices that share an input run in one call. */
+  matmul(outs: readonly Tensor[], x: Tensor, ws: readonly Tensor[]): void;
+  /** out = x + y; y has x's shape, or is f32 [last dimension] added to every row; out may be x. */
+  add(out: Tensor, x: Tensor, y: Tensor): void;
+  /** out = activation(gate) · up; out may be either input. */
+  glu(out: Tensor, gate: Tensor, up: Tensor, activation: Activation): void;
+  /** out [n, dims/2, 2] = magnitude · (cos, sin) of positions × frequencies; angles in double precision. */
+  ropeTable(out: Tensor, positions: Tensor, rope: Rope): void;
+  /** Rotates x [n, heads, headDim] in place by table [n, dims/2, 2]. */
+  rope(x: Tensor, table: Tensor, pairing: Rope["pairing"]): void;
+  /** Stores k, v [n, kvHeads, headDim] into the segment's rows `row … row + n`, converting to its type. */
+  append(segment: KvSegment, row: number, k: Tensor, v: Tensor): void;
+  /**
+   * Exact attention of the last n tokens: q row `i` has position `kv.length − n + i` and sees all keys up to its own, or
+   * the layer's sliding window of them. out, q f32 [n, heads, headDim].
+   */
+  attendCausal(out: Tensor, q: Tensor, kv: KvLayer, sink?: PromptSink): void;
+  /** logits[row, ids[i]] += values[i]. */
+  addLogits(logits: Tensor, row: number, ids: Int32Array<ArrayBuffer>, values: Float32Array<ArrayBuffer>): void;
+  penalize(logits: Tensor, row: number, penalties: Penalties): void;
+  /** out i32 [rows] from logits [rows, vocab], one `params` a row. */
+  sample(out: Tensor, logits: Tensor, params: readonly SampleParams[]): void;
+  /** out f32 [rows]: log-softmax of tokens i32 [rows]. */
+  tokenLogprobs(out: Tensor, logits: Tensor, tokens: Tensor): void;
+  /** The k best per row, best first (ties: lowest id): ids i32 [rows, k], logprobs f32 [rows, k]. */
+  topLogprobs(ids: Tensor, logprobs: Tensor, logits: Tensor): void;
+  /** out f32 [rows] = KL(softmax(base) ‖ softmax(logits)), in nats. */
+  klDivergence(out: Tensor, base: Tensor, logits: Tensor): void;
+
+  /** Decode over contiguous spans. Optional until a policy needs it. */
+  attendWindow?(out: AttentionPart, q: Tensor, kv: KvLayer, spans: Spans): void;
+  /** Decode over retrieved ids (+ bias, + surrogates). Optional until a policy needs it. */
+  attendTopk?(out: AttentionPart, q: Tensor, kv: KvLayer, hits: Hits): void;
+  /** Merges disjoint parts by log-sum-exp. Optional until a policy needs it. */
+  merge?(out: Tensor, parts: readonly AttentionPart[]): void;
+}
+
+/** One entry of the backend registry. */
+export interface BackendType {
+  /** One sentence for `--help` and error messages. */
+  readonly summary: string;
+  /** Parameters and their defaults, as in `name:key=value,…`. */
+  readonly defaults: Readonly<Record<string, string | number | boolean>>;
+  /** Throws `Unsupported` when this machine cannot run it, saying why and what to do. */
+  open(params: Readonly<Record<string, string | number | boolean>>): Backend;
+}

@@ -1,0 +1,143 @@
+/**
+ * What models are written in: checks shapes once for every backend and allocates outputs in step memory.
+ *
+ * @module
+ */
+import type { Shape, Tensor } from "../core/tensor.ts";
+import type { Rope } from "../core/kv.ts";
+import type { Activation, Backend } from "./backend.ts";
+
+/** Kernels with checked shapes and fresh outputs; one per backend. */
+export class Ops {
+  /** Outputs live in `backend`'s step memory until the enclosing `scope` or step ends. */
+  constructor(readonly backend: Backend) {}
+
+  /** Runs `body`; step memory allocated inside is recycled afterwards, so that layers share one set of buffers. */
+  scope(body: () => void): void {
+    const mark = this.backend.mark();
+    try {
+      body();
+    } finally {
+      this.backend.release(mark);
+    }
+  }
+
+  /** [n] tokens → [n, width] */
+  embed(table: Tensor, tokens: Tensor, scale = 1): Tensor {
+    expectRank("embed", table, 2);
+    expectRank("embed", tokens, 1);
+    const out = this.#step([dim(tokens, 0), dim(table, 1)]);
+    this.backend.kernels.embed(out, table, tokens, scale);
+    return out;
+  }
+
+  /** [..., m] with weight [m] → same shape */
+  rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
+    expectShape("rmsNorm weight", weight, [last(x)]);
+    const out = this.#step(x.shape);
+    this.backend.kernels.rmsNorm(out, x, weight, epsilon);
+    return out;
+  }
+
+  /** Like {@link rmsNorm}, in place. */
+  rmsNormInPlace(x: Tensor, weight: Tensor, epsilon: number): void {
+    expectShape("rmsNorm weight", weight, [last(x)]);
+    this.backend.kernels.rmsNorm(x, x, weight, epsilon);
+  }
+
+  /** x [n, k] times several weights [m_i, k] that share it → [n, m_i] each */
+  matmul<const W extends readonly Tensor[]>(x: Tensor, ...weights: W): { [I in keyof W]: Tensor } {
+    expectRank("matmul", x, 2);
+    const outs: Tensor[] = [];
+    for (const w of weights) {
+      if (w.shape.length !== 2 || w.shape[1] !== x.shape[1]) throw mismatch("matmul weight", w.shape, ["m", last(x)]);
+      outs.push(this.#step([dim(x, 0), dim(w, 0)]));
+    }
+    this.backend.kernels.matmul(outs, x, weights);
+    return outs as { [I in keyof W]: Tensor };
+  }
+
+  /** x += y, in place; y has x's shape or is [last dimension of x]. */
+  add(x: Tensor, y: Tensor): void {
+    if (y.shape.length === 1) expectShape("add", y, [last(x)]);
+    else expectShape("add", y, x.shape);
+    this.backend.kernels.add(x, x, y);
+  }
+
+  /** activation(gate) · up, in gate's memory. */
+  glu(gate: Tensor, up: Tensor, activation: Activation): Tensor {
+    expectShape("glu", up, gate.shape);
+    this.backend.kernels.glu(gate, gate, up, activation);
+    return gate;
+  }
+
+  /** positions [n] → [n, dims/2, 2], made once a step and shared by layers. */
+  ropeTable(positions: Tensor, rope: Rope): Tensor {
+    expectRank("ropeTable", positions, 1);
+    const out = this.#step([dim(positions, 0), rope.dims / 2, 2]);
+    this.backend.kernels.ropeTable(out, positions, rope);
+    return out;
+  }
+
+  /** Rotates x [n, heads, headDim] in place. */
+  rope(x: Tensor, table: Tensor, pairing: Rope["pairing"]): void {
+    expectRank("rope", x, 3);
+    if (dim(table, 0) !== dim(x, 0) || dim(table, 1) * 2 > dim(x, 2)) {
+      throw mismatch("rope table", table.shape, [dim(x, 0), `at most ${dim(x, 2) / 2}`, 2]);
+    }
+    this.backend.kernels.rope(x, table, pairing);
+  }
+
+  /** The same elements as [n, heads, headDim], or back as [n, heads · headDim]. */
+  reshape(x: Tensor, shape: Shape): Tensor {
+    if (size(shape) !== size(x.shape)) throw mismatch("reshape", x.shape, shape);
+    return this.backend.view(x, shape);
+  }
+
+  /** Rows `[start, start + count)` of the outermost dimension, without copying. */
+  rows(x: Tensor, start: number, count: number): Tensor {
+    const n = dim(x, 0);
+    if (start < 0 || count < 0 || start + count > n) {
+      throw new RangeError(`Cannot take rows: ${start} to ${start + count} of ${n}`);
+    }
+    if (count === n) return x;
+    return this.backend.view(x, [count, ...x.shape.slice(1)], n === 0 ? 0 : start * (size(x.shape) / n));
+  }
+
+  #step(shape: Shape): Tensor {
+    return this.backend.alloc(shape, "f32", "step");
+  }
+}
+
+function dim(x: Tensor, i: number): number {
+  return x.shape[i] as number;
+}
+
+function last(x: Tensor): number {
+  return x.shape[x.shape.length - 1] as number;
+}
+
+function size(shape: Shape): number {
+  let product = 1;
+  for (const d of shape) product *= d;
+  return product;
+}
+
+function expectRank(what: string, x: Tensor, rank: number): void {
+  if (x.shape.length !== rank) {
+    throw new RangeError(`Cannot run ${what}: shape [${x.shape.join(", ")}] needs rank ${rank}`);
+  }
+}
+
+function expectShape(what: string, x: Tensor, shape: Shape): void {
+  if (x.shape.length === shape.length) {
+    let same = true;
+    for (let i = 0; i < shape.length; i++) if (x.shape[i] !== shape[i]) same = false;
+    if (same) return;
+  }
+  throw mismatch(what, x.shape, shape);
+}
+
+function mismatch(what: string, got: readonly unknown[], want: readonly unknown[]): RangeError {
+  return new RangeError(`Cannot run ${what}: shape [${got.join(", ")}], expected [${want.join(", ")}]`);
+}

@@ -1,0 +1,43 @@
+/**
+ * Error classes for meanings that built-in ones do not cover.
+ *
+ * Messages follow one form: action, colon, state, then the remedy: `Cannot open model: file ends at byte 1024,
+ * tensor "blk.0.attn_q.weight" needs 331776`. A wrong argument is a `RangeError` or `TypeError`; the command line turns
+ * each class into its exit code (`cli/exit.ts`).
+ *
+ * @module
+ */
+
+/** Status of native calls, equal to the constants of `kvasir_backend.h`. */
+export const NATIVE_STATUS = {
+  OK: 0,
+  ARGUMENT: 1,
+  MEMORY: 2,
+  DEVICE: 3,
+  UNSUPPORTED: 4,
+  INTERNAL: 5,
+} as const;
+
+/** A native call failed. */
+export class NativeError extends Error {
+  override readonly name = "NativeError";
+  /** `code` is one of {@link NATIVE_STATUS}. */
+  constructor(readonly code: number, message: string) {
+    super(message);
+  }
+}
+
+/** Something valid that this build, backend or machine does not do; the message says why and what to use instead. */
+export class Unsupported extends Error {
+  override readonly name = "Unsupported";
+}
+
+/** A model file (or tokenizer, or configuration) that cannot be read: names the file, the field and the remedy. */
+export class ModelFileError extends Error {
+  override readonly name = "ModelFileError";
+}
+
+/** Memory or context does not suffice for what was asked. */
+export class DoesNotFit extends Error {
+  override readonly name = "DoesNotFit";
+}

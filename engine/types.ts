@@ -1,0 +1,154 @@
+/**
+ * What callers of the engine say and hear. Types only; everything here can be posted between threads but functions.
+ *
+ * @module
+ */
+import type { BackendType } from "../backends/backend.ts";
+import type { Message, ModelConfig } from "../model/model.ts";
+
+/** How an engine is opened. */
+export interface EngineOptions {
+  /** A path, a folder, a name of `models list`, or `hf:user/repo:quant`. */
+  readonly model: string;
+  /** Backend spec, e.g. `cpu:threads=2` (default: `cpu`, or `reference` where it cannot be built). */
+  readonly backend?: string;
+  /** Tokens a sequence may hold; default: what the model was trained for. */
+  readonly ctxSize?: number;
+  /** Type of cached keys and values; default `f16`. */
+  readonly kvType?: "f16" | "f32" | "i8";
+  /** Most tokens of one prefill chunk; chunks shrink so that cancelling stays quick. Default 2048. */
+  readonly batchSize?: number;
+  /** Sequences that run at once; more wait. Default 4. */
+  readonly parallel?: number;
+  /** Modules (paths or URLs) that export `backends`, registered beside the built-in ones; they load in the worker. */
+  readonly plugins?: readonly string[];
+  /** Backends as values. Functions cannot cross threads: with these the engine's loop runs on the caller's thread. */
+  readonly backends?: Readonly<Record<string, BackendType>>;
+  /** No network, ever. */
+  readonly offline?: boolean;
+  readonly onProgress?: (progress: Progress) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** One report of a long phase; `total` is 0 while unknown. */
+export interface Progress {
+  readonly phase: "download" | "build" | "load" | "prefill";
+  /** Bytes, or tokens for prefill. */
+  readonly done: number;
+  readonly total: number;
+  readonly detail?: string;
+}
+
+/** How tokens are drawn and when generation ends. */
+export interface Sampling {
+  /** Default: until the context is full. */
+  readonly maxTokens: number;
+  readonly minTokens: number;
+  /** 0 is greedy. */
+  readonly temperature: number;
+  /** 0 is off. */
+  readonly topK: number;
+  /** 1 is off. */
+  readonly topP: number;
+  /** 0 is off. */
+  readonly minP: number;
+  /** 1 is off. */
+  readonly repetitionPenalty: number;
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  /** Added to the logits of these ids. */
+  readonly logitBias: Readonly<Record<number, number>>;
+  /** Same seed, model, prompt and build give the same tokens; undefined draws one. */
+  readonly seed: number | undefined;
+  /** Generation ends before any of these; they are not returned. */
+  readonly stop: readonly string[];
+  readonly stopTokens: readonly number[];
+  readonly ignoreEos: boolean;
+  /** Undefined: none; 0: the chosen token's; k: also the k best (at most 20). From the raw softmax, before filters. */
+  readonly logprobs: number | undefined;
+}
+
+/** One alternative at a position. */
+export interface TokenLogprob {
+  readonly token: number;
+  readonly text: string;
+  readonly bytes: readonly number[];
+  readonly logprob: number;
+}
+
+/** What `generate` yields. */
+export type TokenEvent =
+  | { readonly type: "prefill"; readonly done: number; readonly total: number }
+  | {
+    readonly type: "token";
+    readonly token: number;
+    /** Whole UTF-8, perhaps empty. */
+    readonly text: string;
+    readonly logprob?: TokenLogprob;
+    readonly top?: readonly TokenLogprob[];
+  }
+  | {
+    readonly type: "done";
+    readonly reason: "stop" | "length" | "cancelled";
+    /** The stop string or token id that ended it. */
+    readonly stop?: string | number;
+    readonly timings: Timings;
+    readonly seed: number;
+  };
+
+/** Where the time of one generation went, in milliseconds. */
+export interface Timings {
+  readonly promptTokens: number;
+  readonly promptMs: number;
+  readonly predictedTokens: number;
+  readonly predictedMs: number;
+  /** From the request to the first token. */
+  readonly firstTokenMs: number;
+  readonly queueMs: number;
+}
+
+/** What is loaded. */
+export interface EngineInfo {
+  readonly config: ModelConfig;
+  readonly backend: string;
+  readonly ctxSize: number;
+  readonly kvType: string;
+  /** Live bytes of weights and caches. */
+  readonly bytes: number;
+  readonly file: string;
+  readonly chatTemplate: boolean;
+}
+
+/** Teacher-forced scoring of a text, for perplexity and fidelity. */
+export interface EvaluateOptions {
+  /** Tokens `from … n − 1` are scored; at least 1. */
+  readonly from: number;
+  /** `decode` runs the scored tokens one by one, `prefill` in chunks. */
+  readonly mode: "prefill" | "decode";
+  /** Appends rows to this file (docs/logits_file.md). */
+  readonly saveLogits?: string;
+  /** Compares with rows of this file from `klRow` on. */
+  readonly klBase?: string;
+  readonly klRow?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** One entry a scored token. */
+export interface Evaluation {
+  readonly logprobs: Float32Array;
+  readonly kl?: Float32Array;
+  /** 1 where the best token equals the base's. */
+  readonly sameTop?: Uint8Array;
+}
+
+/** The façade's surface; the body is `Engine` in engine.ts. */
+export interface EngineLike extends AsyncDisposable {
+  info(): Promise<EngineInfo>;
+  generate(
+    prompt: string | readonly Message[] | Int32Array,
+    options?: Partial<Sampling> & { readonly signal?: AbortSignal },
+  ): AsyncIterable<TokenEvent>;
+  evaluate(tokens: Int32Array, options: EvaluateOptions): Promise<Evaluation>;
+  tokenize(text: string, options?: { readonly special?: boolean; readonly bos?: boolean }): Promise<Int32Array>;
+  detokenize(tokens: Int32Array): Promise<string>;
+}

@@ -1,0 +1,88 @@
+/**
+ * The model contract: one architecture's forward pass over `Ops`, and what it is loaded from. Types only.
+ *
+ * A model file never knows which cache it is given, nor how attention is computed: both meet in `Step.attend`.
+ * Weight names are GGUF's canonical names (`blk.0.attn_q.weight`), whatever file they come from.
+ *
+ * @module
+ */
+import type { Shape, Tensor } from "../core/tensor.ts";
+import type { LayerShape } from "../core/kv.ts";
+import type { Ops } from "../backends/ops.ts";
+
+/** Hyperparameters, already checked and normalized from GGUF metadata or config.json. */
+export interface ModelConfig {
+  /** Canonical architecture name: `llama`, `qwen2`, `qwen3`, `gemma3`. */
+  readonly architecture: string;
+  readonly name: string;
+  readonly vocab: number;
+  readonly width: number;
+  readonly mlpWidth: number;
+  readonly normEpsilon: number;
+  /** Tokens the model was trained for. */
+  readonly contextLength: number;
+  /** One entry a layer. */
+  readonly layers: readonly LayerShape[];
+}
+
+/** One batch through the model: rows of all sequences, side by side. */
+export interface Step {
+  readonly ops: Ops;
+  /** i32 [n] */
+  readonly tokens: Tensor;
+  /** i32 [n]: absolute positions. */
+  readonly positions: Tensor;
+  /** Appends k, v [n, kvHeads, headDim] (rotated) to layer `layer` of each row's sequence; attention of q [n, heads, headDim], same shape. */
+  attend(layer: number, q: Tensor, k: Tensor, v: Tensor): Tensor;
+  /** The rows whose logits are wanted: [n, width] → [rows, width]. */
+  lastRows(x: Tensor): Tensor;
+}
+
+/** A loaded model. */
+export interface Model {
+  readonly config: ModelConfig;
+  /** Logits f32 [rows, vocab]. */
+  forward(step: Step): Tensor;
+}
+
+/** Named tensors of a model file, put on the backend as they are asked for. */
+export interface Weights {
+  /** The load site documents the shape: throws when the file's differs. */
+  get(name: string, shape: Shape): Tensor;
+  has(name: string): boolean;
+}
+
+/** One entry of the architecture registry. */
+export interface Architecture {
+  readonly names: readonly string[];
+  load(config: ModelConfig, weights: Weights): Model;
+}
+
+/** Turns ids into text, holding back bytes until they form whole UTF-8. */
+export interface TokenDecoder {
+  /** Text that this token completes, perhaps empty. */
+  push(token: number): string;
+  /** What was held back; incomplete sequences become U+FFFD. */
+  flush(): string;
+}
+
+/** Text ↔ token ids. */
+export interface Tokenizer {
+  readonly vocab: number;
+  readonly bos: number | undefined;
+  /** Tokens that end a generation. */
+  readonly eos: ReadonlySet<number>;
+  /** Whether prompts start with `bos`. */
+  readonly addBos: boolean;
+  /** Special tokens in `text` stay text unless `special` is true (templates need it). */
+  encode(text: string, options?: { readonly special?: boolean; readonly bos?: boolean }): number[];
+  decoder(options?: { readonly special?: boolean }): TokenDecoder;
+  /** One token's bytes, for logprobs and stop strings. */
+  bytes(token: number): Uint8Array;
+}
+
+/** One turn of a conversation. */
+export interface Message {
+  readonly role: "system" | "user" | "assistant" | "tool";
+  readonly content: string;
+}

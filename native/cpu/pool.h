@@ -1,0 +1,36 @@
+// A small pool of pinned threads: the caller is worker 0, the others spin briefly between jobs and then sleep.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace kvasir {
+
+class Pool {
+ public:
+  // threads >= 1, the caller included. Workers pin themselves to the CPUs of the process's affinity mask.
+  explicit Pool(int threads);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  int threads() const { return threads_; }
+
+  // Calls body(task, worker) for every task in [0, tasks), each exactly once, taken dynamically from a shared counter;
+  // returns when all are done. worker is in [0, threads()). body must not throw. Runs inline when tasks or threads is 1.
+  // F is any callable; it is borrowed, not copied.
+  template <class F>
+  void run(int tasks, F&& body) {
+    using Body = std::remove_reference_t<F>;
+    run_erased(tasks, &body, [](void* b, int task, int worker) { (*static_cast<Body*>(b))(task, worker); });
+  }
+
+ private:
+  using Entry = void (*)(void* body, int task, int worker);
+  void run_erased(int tasks, void* body, Entry entry);
+  struct State;
+  std::unique_ptr<State> state_;
+  int threads_;
+};
+
+}  // namespace kvasir

@@ -1,0 +1,141 @@
+/*
+ * kvasir_backend.h: the door between Kvasir and a native backend. A native backend is a library that implements this.
+ *
+ * Rules
+ *   Names      kvasir_<noun>_<verb>; context first, output next, inputs last.
+ *   Status     every call returns a KVASIR_* status, but kvasir_abi_version and kvasir_context_create; the sentence
+ *              behind a failure is kvasir_last_error, per thread. No exception, abort or print crosses.
+ *   Handles    tensors are 32-bit ids of one context, checked at every use (a stale or foreign id is
+ *              KVASIR_ARGUMENT, never a crash); 0 is no tensor.
+ *   Ownership  _create <-> _destroy; every pointer is borrowed until the call returns; outputs go to the caller's memory.
+ *   Threads    a context belongs to one thread at a time; two contexts are independent; no globals.
+ *   Contents   shapes, ids and positions are checked; a call that fails leaves outputs undefined, never out of bounds.
+ *   Unsupported  a kernel a backend lacks returns KVASIR_UNSUPPORTED with a reason.
+ * Shape names: see core/tensor.ts. Tensors are row-major, contiguous, at most 4 dimensions.
+ */
+#ifndef KVASIR_BACKEND_H
+#define KVASIR_BACKEND_H
+#include <stdint.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+#if defined(_WIN32)
+#define KVASIR_API __declspec(dllexport)
+#else
+#define KVASIR_API __attribute__((visibility("default")))
+#endif
+
+#define KVASIR_ABI_VERSION 1
+
+/* Status */
+#define KVASIR_OK 0
+#define KVASIR_ARGUMENT 1    /* a shape, id, type or value the contract forbids */
+#define KVASIR_MEMORY 2      /* out of memory */
+#define KVASIR_DEVICE 3      /* device missing or failed */
+#define KVASIR_UNSUPPORTED 4 /* valid, but not done here */
+#define KVASIR_INTERNAL 5    /* a bug of the library */
+
+/* Element types */
+#define KVASIR_F32 0
+#define KVASIR_F16 1
+#define KVASIR_BF16 2
+#define KVASIR_I32 3
+#define KVASIR_I8 4
+#define KVASIR_Q4_0 5
+#define KVASIR_Q4_1 6
+#define KVASIR_Q5_0 7
+#define KVASIR_Q5_1 8
+#define KVASIR_Q8_0 9
+#define KVASIR_Q3_K 10
+#define KVASIR_Q4_K 11
+#define KVASIR_Q5_K 12
+#define KVASIR_Q6_K 13
+#define KVASIR_IQ4_NL 14
+
+/* Lifetimes */
+#define KVASIR_MODEL 0    /* weights: may be repacked by kvasir_tensor_write, read only by matmul and embed when block-quantized */
+#define KVASIR_SEQUENCE 1 /* caches */
+#define KVASIR_STEP 2     /* activations */
+
+/* Activations, pairings */
+#define KVASIR_SILU 0
+#define KVASIR_GELU 1
+#define KVASIR_HALVES 0
+#define KVASIR_NEIGHBOURS 1
+
+typedef struct kvasir_context kvasir_context;
+typedef uint32_t kvasir_tensor;
+
+/* KVASIR_ABI_VERSION of the library; checked right after loading. */
+KVASIR_API int32_t kvasir_abi_version(void);
+
+/* Copies the calling thread's last error sentence, NUL-terminated, into buf [out] of cap bytes. Always KVASIR_OK. */
+KVASIR_API int32_t kvasir_last_error(char* buf, int32_t cap);
+
+/* Opens a context. options [in]: "key=value,..." NUL-terminated; unknown keys fail. NULL on failure: see kvasir_last_error. */
+KVASIR_API kvasir_context* kvasir_context_create(const char* options);
+/* Joins the context's threads and frees all it owns. */
+KVASIR_API int32_t kvasir_context_destroy(kvasir_context* ctx);
+/* Canonical options in force ("isa=avx512,precision=...,threads=2"), NUL-terminated, into buf [out]. */
+KVASIR_API int32_t kvasir_context_describe(kvasir_context* ctx, char* buf, int32_t cap);
+/* Live bytes: out [out] double[3] = model, sequence, step. */
+KVASIR_API int32_t kvasir_context_bytes(kvasir_context* ctx, double* out);
+/* Measured read bandwidth over `megabytes` of memory with all threads: out [out] double[1], GB/s. */
+KVASIR_API int32_t kvasir_context_bandwidth(kvasir_context* ctx, double* out, int32_t megabytes);
+
+/* Makes a tensor; out [out] its id. shape [in]: rank int32, each >= 0; block types need the last one a multiple of their block. */
+KVASIR_API int32_t kvasir_tensor_create(kvasir_context* ctx, kvasir_tensor* out, int32_t dtype, int32_t rank,
+                                        const int32_t* shape, int32_t lifetime);
+/* The same memory under another shape from element `offset`; plain types. Destroy it before or after its parent: it
+ * becomes stale with it. */
+KVASIR_API int32_t kvasir_tensor_view(kvasir_context* ctx, kvasir_tensor* out, kvasir_tensor parent, int32_t rank,
+                                      const int32_t* shape, double offset);
+KVASIR_API int32_t kvasir_tensor_destroy(kvasir_context* ctx, kvasir_tensor tensor);
+/* Copies `bytes` little-endian bytes of whole rows (GGUF blocks for block types) from src [in] to rows from `row` on.
+ * A model tensor of rank 2 is a weight: it is repacked on the way, by all threads. src need not be aligned. */
+KVASIR_API int32_t kvasir_tensor_write(kvasir_context* ctx, kvasir_tensor dst, const void* src, double bytes, int32_t row);
+/* Copies a plain tensor, widened to float or int32, to dst [out] of `count` elements. Waits for the device. */
+KVASIR_API int32_t kvasir_tensor_read(kvasir_context* ctx, void* dst, kvasir_tensor src, double count);
+
+/* Kernels: meanings in backends/backend.ts. */
+KVASIR_API int32_t kvasir_embed(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor table, kvasir_tensor tokens, float scale);
+KVASIR_API int32_t kvasir_rms_norm(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, kvasir_tensor weight, float epsilon);
+/* outs, ws [in]: `count` tensor ids each. */
+KVASIR_API int32_t kvasir_matmul(kvasir_context* ctx, const kvasir_tensor* outs, kvasir_tensor x, const kvasir_tensor* ws,
+                                 int32_t count);
+KVASIR_API int32_t kvasir_add(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, kvasir_tensor y);
+KVASIR_API int32_t kvasir_glu(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor gate, kvasir_tensor up, int32_t activation);
+/* frequencies [in]: double[dims / 2]. */
+KVASIR_API int32_t kvasir_rope_table(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor positions, const double* frequencies,
+                                     int32_t dims, float magnitude);
+KVASIR_API int32_t kvasir_rope(kvasir_context* ctx, kvasir_tensor x, kvasir_tensor table, int32_t pairing);
+
+/*
+ * A layer's cache travels as a table of int32: segments of KVASIR_SEGMENT_FIELDS each,
+ *   start, count, keys, values, key_scales, value_scales     (ids; scales are 0 unless keys and values are KVASIR_I8)
+ * keys, values: F32, F16 or I8 [kvHeads, capacity, headDim]; scales F32 [kvHeads, capacity].
+ */
+#define KVASIR_SEGMENT_FIELDS 6
+
+/* k, v F32 [n, kvHeads, headDim] to rows row .. row + n of one segment (table of one; `start` and `count` are ignored). */
+KVASIR_API int32_t kvasir_append(kvasir_context* ctx, const int32_t* segment, int32_t row, kvasir_tensor k, kvasir_tensor v);
+/* out, q F32 [n, heads, headDim]; segments in order, without gaps, n <= sum of counts; window 0 = none; softcap 0 = none. */
+KVASIR_API int32_t kvasir_attend_causal(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor q, const int32_t* segments,
+                                        int32_t segment_count, float scale, float softcap, int32_t window);
+
+/* Full-vocabulary work; logits F32 [rows, vocab]. */
+KVASIR_API int32_t kvasir_add_logits(kvasir_context* ctx, kvasir_tensor logits, int32_t row, const int32_t* ids,
+                                     const float* values, int32_t count);
+KVASIR_API int32_t kvasir_penalize(kvasir_context* ctx, kvasir_tensor logits, int32_t row, const int32_t* tokens,
+                                   const int32_t* counts, int32_t count, float repetition, float presence, float frequency);
+/* params [in]: double[rows * KVASIR_SAMPLE_FIELDS]: temperature, top_k, top_p, min_p, uniform. out I32 [rows]. */
+#define KVASIR_SAMPLE_FIELDS 5
+KVASIR_API int32_t kvasir_sample(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor logits, const double* params);
+KVASIR_API int32_t kvasir_token_logprobs(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor logits, kvasir_tensor tokens);
+KVASIR_API int32_t kvasir_top_logprobs(kvasir_context* ctx, kvasir_tensor ids, kvasir_tensor logprobs, kvasir_tensor logits);
+KVASIR_API int32_t kvasir_kl_divergence(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor base, kvasir_tensor logits);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
