@@ -27,6 +27,8 @@ export interface EngineOptions {
   /** No network, ever. */
   readonly offline?: boolean;
   readonly onProgress?: (progress: Progress) => void;
+  /** One sentence that the user should read, e.g. why the reference backend was chosen. */
+  readonly onNotice?: (text: string) => void;
   readonly signal?: AbortSignal;
 }
 
