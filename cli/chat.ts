@@ -1,0 +1,205 @@
+/**
+ * `kvasir chat`: a conversation on the terminal.
+ *
+ * @module
+ */
+import { createInterface, type Interface } from "node:readline/promises";
+import process from "node:process";
+import type { Command } from "@commander-js/extra-typings";
+import type { Sampling, Timings } from "../engine/types.ts";
+import type { Message } from "../model/model.ts";
+import { Unsupported } from "../core/errors.ts";
+import { formatTimings, readFile } from "./generate.ts";
+import { decodeText } from "./generate.ts";
+import { Conversation, SETTINGS } from "./conversation.ts";
+import { describeError, EXIT } from "./exit.ts";
+import { engineOptions, samplingCommand, samplingOptions } from "./options.ts";
+import { type Session, withEngine } from "./session.ts";
+
+const HELP = `/set NAME VALUE   change a setting: ${Object.keys(SETTINGS).join(", ")}
+/show             settings and size of the conversation
+/clear            forget the conversation
+/regen            answer the last question again
+/read FILE        send a file's text
+/save FILE        write the conversation to a file
+/load FILE        continue a saved conversation
+/fork             keep the conversation so far; /load fork returns to it
+/exit             leave (also Ctrl+D, or Ctrl+C twice)
+"""               begins and ends a text of several lines`;
+
+/** The command, for `main.ts`. */
+export function chatCommand(done: (code: number) => void): Command {
+  const command = samplingCommand("chat")
+    .description("Talks to a model; /? lists what can be typed.")
+    .option("--system <text>", "system message")
+    .action(async (flags) => {
+      const code = await withEngine(engineOptions(flags), async (session) => {
+        const info = await session.engine.info();
+        if (!info.chatTemplate) {
+          throw new Unsupported(
+            `Cannot chat: "${info.config.name}" has no chat template; use generate, which continues a text`,
+          );
+        }
+        console.error(`${info.config.name} on ${info.backend}, ${info.ctxSize} tokens. /? for help.`);
+        return await converse(session, new Conversation(flags.system), samplingOptions(flags));
+      });
+      done(code);
+    });
+  return command as unknown as Command;
+}
+
+async function converse(session: Session, conversation: Conversation, sampling: Partial<Sampling>): Promise<number> {
+  const terminal = createInterface({ input: process.stdin, output: process.stderr, terminal: process.stdin.isTTY });
+  const stopper = new Stopper(terminal, session.signal);
+  let settings = { ...sampling };
+  try {
+    while (!stopper.leaving) {
+      const line = await readTurn(terminal, stopper.signal());
+      if (line === undefined) break;
+      if (line.trim() === "") continue;
+      try {
+        if (line.startsWith("/")) {
+          const outcome = await runCommand(line, conversation, settings);
+          if (outcome === "exit") break;
+          if (typeof outcome === "object") settings = outcome;
+          if (outcome !== "answer") continue;
+        } else {
+          conversation.ask(line);
+        }
+        await answer(session, conversation, settings, stopper.signal());
+      } catch (error) {
+        if (stopper.leaving) break;
+        session.progress.clear();
+        console.error(`kvasir: ${describeError(error)}`);
+        conversation.forgetUnanswered();
+      }
+    }
+  } finally {
+    terminal.close();
+  }
+  return stopper.leaving ? EXIT.SIGINT : EXIT.OK;
+}
+
+/** Ctrl+C stops what runs; twice in a row, or at an empty prompt after one, leaves. */
+class Stopper {
+  leaving = false;
+  #controller = new AbortController();
+
+  constructor(terminal: Interface, outer: AbortSignal) {
+    const onStop = (): void => {
+      if (this.#controller.signal.aborted) this.leaving = true;
+      this.#controller.abort(new DOMException("Interrupted", "AbortError"));
+    };
+    terminal.on("SIGINT", onStop);
+    outer.addEventListener("abort", () => {
+      this.leaving = true;
+      onStop();
+    });
+  }
+
+  /** A signal for the next thing to do; an earlier stop is over once something new was typed. */
+  signal(): AbortSignal {
+    if (this.#controller.signal.aborted && !this.leaving) this.#controller = new AbortController();
+    return this.#controller.signal;
+  }
+}
+
+/** One turn: a line, or everything between two `"""`. Undefined at the end of input or when leaving. */
+async function readTurn(terminal: Interface, signal: AbortSignal): Promise<string | undefined> {
+  const ask = async (prompt: string): Promise<string | undefined> => {
+    const closed = new Promise<undefined>((resolve) => terminal.once("close", () => resolve(undefined)));
+    try {
+      return await Promise.race([terminal.question(prompt, { signal }), closed]);
+    } catch (error) {
+      if (!(error instanceof Error) || (error.name !== "AbortError" && error.name !== "ERR_USE_AFTER_CLOSE")) {
+        if (/closed/.test(String(error))) return undefined;
+        throw error;
+      }
+      console.error("\n(Ctrl+C again, or /exit, leaves)");
+      return "";
+    }
+  };
+  const first = await ask("> ");
+  if (first === undefined || !first.startsWith('"""')) return first;
+  let text = first.slice(3);
+  while (!text.endsWith('"""')) {
+    const next = await ask(". ");
+    if (next === undefined) return undefined;
+    text += `\n${next}`;
+  }
+  return text.slice(0, -3).replace(/^\n/, "");
+}
+
+async function runCommand(
+  line: string,
+  conversation: Conversation,
+  settings: Partial<Sampling>,
+): Promise<"exit" | "done" | "answer" | Partial<Sampling>> {
+  const [name = "", ...rest] = line.trim().split(/\s+/);
+  const argument = rest.join(" ");
+  switch (name) {
+    case "/exit":
+    case "/bye":
+      return "exit";
+    case "/?":
+    case "/help":
+      console.error(HELP);
+      return "done";
+    case "/set":
+      return conversation.set(settings, rest[0] ?? "", rest.slice(1).join(" "));
+    case "/show":
+      console.error(conversation.show(settings));
+      return "done";
+    case "/clear":
+      conversation.clear();
+      return "done";
+    case "/regen":
+      conversation.forgetAnswer();
+      return "answer";
+    case "/read":
+      conversation.ask(decodeText(await readFile(argument), `"${argument}"`));
+      return "answer";
+    case "/save":
+      await Deno.writeTextFile(argument, conversation.save());
+      console.error(`saved to ${argument}`);
+      return "done";
+    case "/load":
+      if (argument === "fork") conversation.returnToFork();
+      else conversation.load(decodeText(await readFile(argument), `"${argument}"`), argument);
+      console.error(conversation.show(settings));
+      return "done";
+    case "/fork":
+      conversation.fork();
+      return "done";
+    default:
+      console.error(`Unknown command "${name}"; /? lists them`);
+      return "done";
+  }
+}
+
+async function answer(
+  session: Session,
+  conversation: Conversation,
+  settings: Partial<Sampling>,
+  signal: AbortSignal,
+): Promise<void> {
+  let text = "";
+  let timings: Timings | undefined;
+  const messages: readonly Message[] = conversation.messages;
+  for await (const event of session.engine.generate(messages, { ...settings, signal })) {
+    if (event.type === "prefill") {
+      session.progress.report({ phase: "prefill", done: event.done, total: event.total });
+    } else if (event.type === "token") {
+      if (text === "") session.progress.clear();
+      text += event.text;
+      await Deno.stdout.write(new TextEncoder().encode(event.text));
+    } else {
+      timings = event.timings;
+    }
+  }
+  session.progress.clear();
+  await Deno.stdout.write(new TextEncoder().encode("\n"));
+  if (signal.aborted) console.error("(stopped)");
+  conversation.answer(text);
+  if (timings !== undefined && Deno.stderr.isTerminal()) console.error(formatTimings(timings, session.peakBytes()));
+}

@@ -1,0 +1,68 @@
+/**
+ * `kvasir doctor`: what this machine has, what works, and what to do about the rest.
+ *
+ * @module
+ */
+import { type Command, Command as Plain } from "@commander-js/extra-typings";
+import { builtinBackends, openBackend } from "../backends/mod.ts";
+import { Ops } from "../backends/ops.ts";
+import { describeError, EXIT } from "./exit.ts";
+
+/** One line of the report. */
+export interface Finding {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly detail: string;
+}
+
+/** The command, for `main.ts`. */
+export function doctorCommand(done: (code: number) => void): Command {
+  const command = new Plain("doctor")
+    .description("Checks Deno, the native library, instruction sets, memory bandwidth, and computes something.")
+    .option("--json", "print one JSON array")
+    .action((flags) => {
+      const findings = diagnose();
+      if (flags.json === true) console.log(JSON.stringify(findings));
+      else {for (const { name, ok, detail } of findings) {
+          console.log(`${ok ? "ok  " : "FAIL"} ${name.padEnd(16)} ${detail}`);
+        }}
+      done(findings.every((finding) => finding.ok) ? EXIT.OK : EXIT.NATIVE);
+    });
+  return command as unknown as Command;
+}
+
+/** Every check; failures are findings, never exceptions. */
+export function diagnose(): Finding[] {
+  const memory = Deno.systemMemoryInfo();
+  const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
+  const findings: Finding[] = [
+    { name: "deno", ok: true, detail: `${Deno.version.deno}, ${Deno.build.os} ${Deno.build.arch}` },
+    { name: "memory", ok: true, detail: `${gib(memory.total)} GiB, ${gib(memory.available)} GiB available` },
+  ];
+  for (const isa of ["auto", "avx512", "avx2", "portable"]) {
+    // An instruction set the processor lacks is no fault; the automatic choice failing is.
+    findings.push(tryBackend(`cpu:isa=${isa}`, isa === "auto" || isa === "portable"));
+  }
+  for (const name of Object.keys(builtinBackends)) if (name !== "cpu") findings.push(tryBackend(name, true));
+  return findings;
+}
+
+function tryBackend(spec: string, required: boolean): Finding {
+  try {
+    using backend = openBackend(spec);
+    const ops = new Ops(backend);
+    const x = backend.alloc([2, 32], "f32", "step");
+    const w = backend.alloc([3, 32], "f32", "model");
+    backend.write(x, Float32Array.from({ length: 64 }, (_, i) => i));
+    backend.write(w, new Float32Array(96).fill(0.5));
+    const [y] = ops.matmul(x, w);
+    const got = backend.read(y)[3];
+    const ok = got !== undefined && Math.abs(got - 760) < 0.1;
+    const bandwidth = "bandwidth" in backend && typeof backend.bandwidth === "function"
+      ? `, reads ${(backend.bandwidth(256) as number).toFixed(1)} GB/s`
+      : "";
+    return { name: spec, ok, detail: ok ? `${backend.spec}${bandwidth}` : `computed ${got}, expected 760` };
+  } catch (error) {
+    return { name: spec, ok: !required, detail: describeError(error) };
+  }
+}

@@ -1,0 +1,161 @@
+/**
+ * `kvasir generate`: one completion, streamed.
+ *
+ * @module
+ */
+import type { Command } from "@commander-js/extra-typings";
+import type { Timings, TokenEvent } from "../engine/types.ts";
+import type { Message } from "../model/model.ts";
+import { UsageError } from "./exit.ts";
+import { engineOptions, integer, samplingCommand, samplingOptions } from "./options.ts";
+import { type Session, withEngine } from "./session.ts";
+
+/** The command, for `main.ts`. */
+export function generateCommand(done: (code: number) => void): Command {
+  const command = samplingCommand("generate")
+    .description("Answers a prompt. Without one, reads it from standard input.")
+    .argument("[prompt]", "the prompt; - reads standard input")
+    .option("-f, --file <path>", "read the prompt from a file")
+    .option("--system <text>", "system message")
+    .option("--raw", "no chat template: continue the text as it is")
+    .option("--logprobs <k>", "with --json: log-probabilities, and those of the k best tokens", integer(0, 20))
+    .option("--json", "print one JSON object at the end instead of text")
+    .option("-o, --output <path>", "write the text to a file")
+    .option("--quiet", "no closing line")
+    .action(async (prompt, flags) => {
+      const text = await readPrompt(prompt, flags.file);
+      const code = await withEngine(engineOptions(flags), async (session) => {
+        const info = await session.engine.info();
+        const messages: Message[] = [
+          ...(flags.system === undefined ? [] : [{ role: "system" as const, content: flags.system }]),
+          { role: "user", content: text },
+        ];
+        const templated = info.chatTemplate && flags.raw !== true;
+        if (flags.system !== undefined && !templated) {
+          throw new UsageError("Cannot use --system: the model has no chat template, or --raw was given");
+        }
+        const events = session.engine.generate(templated ? messages : text, {
+          ...samplingOptions(flags),
+          ...(flags.logprobs === undefined ? {} : { logprobs: flags.logprobs }),
+          signal: session.signal,
+        });
+        return await printEvents(events, session, flags);
+      });
+      done(code);
+    });
+  return command as unknown as Command;
+}
+
+interface OutputFlags {
+  readonly json?: true | undefined;
+  readonly output?: string | undefined;
+  readonly quiet?: true | undefined;
+}
+
+async function printEvents(
+  events: AsyncIterable<TokenEvent>,
+  session: Session,
+  flags: OutputFlags,
+): Promise<number> {
+  const stream = flags.json !== true && flags.output === undefined;
+  const encoder = new TextEncoder();
+  let text = "";
+  const tokens: TokenEvent[] = [];
+  let last: Extract<TokenEvent, { type: "done" }> | undefined;
+  for await (const event of events) {
+    if (event.type === "prefill") {
+      session.progress.report({ phase: "prefill", done: event.done, total: event.total });
+    } else if (event.type === "token") {
+      if (text === "" && event.text !== "") session.progress.clear();
+      text += event.text;
+      if (stream) writeAll(encoder.encode(event.text));
+      if (flags.json === true) tokens.push(event);
+    } else {
+      last = event;
+    }
+  }
+  session.progress.clear();
+  if (stream) writeAll(encoder.encode("\n"));
+  if (flags.output !== undefined) await Deno.writeTextFile(flags.output, `${text}\n`);
+  if (last === undefined) return 0;
+  const peak = session.peakBytes();
+  if (flags.json === true) {
+    const report = {
+      text,
+      finish_reason: last.reason,
+      stop_reason: last.stop ?? null,
+      seed: last.seed,
+      timings: last.timings,
+      peak_bytes: peak,
+      tokens: tokens.map((event) =>
+        event.type !== "token" ? {} : {
+          id: event.token,
+          text: event.text,
+          ...(event.logprob === undefined ? {} : { logprob: event.logprob.logprob }),
+          ...(event.top === undefined ? {} : { top_logprobs: event.top }),
+        }
+      ),
+    };
+    writeAll(encoder.encode(`${JSON.stringify(report)}\n`));
+  } else if (flags.quiet !== true) {
+    console.error(formatTimings(last.timings, peak));
+  }
+  return 0;
+}
+
+/** `prompt 36 tokens, 812.3 tok/s · answer 64 tokens, 95.1 tok/s · first token 62 ms · peak 291 MB` */
+export function formatTimings(timings: Timings, peakBytes: number): string {
+  const rate = (tokens: number, ms: number) => ms > 0 ? (1000 * tokens / ms).toFixed(1) : "–";
+  // The first token comes out of the prompt's last chunk, so decoding made one fewer.
+  const decoded = Math.max(0, timings.predictedTokens - 1);
+  return [
+    `prompt ${timings.promptTokens} tokens, ${rate(timings.promptTokens, timings.promptMs)} tok/s`,
+    `answer ${timings.predictedTokens} tokens, ${rate(decoded, timings.predictedMs)} tok/s`,
+    `first token ${timings.firstTokenMs.toFixed(0)} ms`,
+    `peak ${(peakBytes / 1e6).toFixed(0)} MB`,
+  ].join(" · ");
+}
+
+/** The prompt from the argument, a file, or standard input, in that order; refuses more than one, none, and not-text. */
+export async function readPrompt(prompt: string | undefined, file: string | undefined): Promise<string> {
+  if (file !== undefined) {
+    if (prompt !== undefined) throw new UsageError("Cannot read the prompt: give an argument or --file, not both");
+    return decodeText(await readFile(file), `file "${file}"`);
+  }
+  if (prompt !== undefined && prompt !== "-") {
+    if (prompt === "") throw new UsageError("Cannot generate: the prompt is empty");
+    return prompt;
+  }
+  if (prompt === undefined && Deno.stdin.isTerminal()) {
+    throw new UsageError('Cannot generate: no prompt; try ./kvasir generate "Why is the sky blue?"');
+  }
+  const bytes = new Uint8Array(await new Response(Deno.stdin.readable).arrayBuffer());
+  const text = decodeText(bytes, "standard input");
+  if (text === "") throw new UsageError("Cannot generate: standard input is empty");
+  return text;
+}
+
+/** Reads a file the user named; one clear line when it is missing or a folder. */
+export async function readFile(path: string): Promise<Uint8Array> {
+  try {
+    return await Deno.readFile(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) throw new UsageError(`Cannot read "${path}": no such file`);
+    if (error instanceof Deno.errors.IsADirectory) throw new UsageError(`Cannot read "${path}": it is a folder`);
+    throw error;
+  }
+}
+
+/** Strict UTF-8: a binary file given as a prompt is a mistake worth a message. */
+export function decodeText(bytes: Uint8Array, what: string): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(bytes);
+  } catch {
+    throw new UsageError(`Cannot read ${what}: not UTF-8 text`);
+  }
+}
+
+function writeAll(bytes: Uint8Array): void {
+  let at = 0;
+  while (at < bytes.length) at += Deno.stdout.writeSync(bytes.subarray(at));
+}

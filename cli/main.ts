@@ -1,0 +1,78 @@
+/**
+ * The command line: `./kvasir --help`.
+ *
+ * commander stands in for Cliffy, which is on JSR only; this folder is the one place to swap it back in.
+ *
+ * @module
+ */
+import { Command, CommanderError } from "@commander-js/extra-typings";
+import denoJson from "../deno.json" with { type: "json" };
+import { describeError, EXIT, exitCode } from "./exit.ts";
+import { normalizeArguments } from "./options.ts";
+
+type Loader = (done: (code: number) => void) => Promise<Command>;
+
+/** Commands by name; each file is imported only when it runs, so that start-up pays for one. */
+const COMMANDS: Readonly<Record<string, { readonly summary: string; readonly load: Loader }>> = {
+  generate: {
+    summary: "answer one prompt",
+    load: async (done) => (await import("./generate.ts")).generateCommand(done),
+  },
+  chat: { summary: "talk to a model", load: async (done) => (await import("./chat.ts")).chatCommand(done) },
+  perplexity: {
+    summary: "score a text, or compare logits with a saved run",
+    load: async (done) => (await import("./perplexity.ts")).perplexityCommand(done),
+  },
+  models: {
+    summary: "list, pull, show and remove models",
+    load: async (done) => (await import("./models.ts")).modelsCommand(done),
+  },
+  doctor: {
+    summary: "check this machine and installation",
+    load: async (done) => (await import("./doctor.ts")).doctorCommand(done),
+  },
+  bench: {
+    summary: "measure speed",
+    load: async (done) => (await import("./bench.ts")).benchCommand(done),
+  },
+};
+
+/** Runs one command line; resolves to the exit code. */
+export async function main(args: readonly string[]): Promise<number> {
+  let code: number = EXIT.OK;
+  const done = (result: number): void => {
+    code = result;
+  };
+  const program = new Command("kvasir")
+    .description("Runs long-context language models by treating the KV cache as a search index.")
+    .version(denoJson.version, "-V, --version")
+    .exitOverride()
+    .showHelpAfterError("Run with --help for the list of flags.")
+    .configureHelp({ helpWidth: 110 });
+  const wanted = args.find((arg) => !arg.startsWith("-"));
+  for (const [name, { summary, load }] of Object.entries(COMMANDS)) {
+    if (name === wanted) program.addCommand((await load(done)).summary(summary).exitOverride());
+    else program.addCommand(new Command(name).summary(summary));
+  }
+  for (const command of program.commands) inheritSettings(command as unknown as Command, program as unknown as Command);
+  if (args.length === 0) {
+    program.outputHelp();
+    return EXIT.USAGE;
+  }
+  try {
+    await program.parseAsync(normalizeArguments(args), { from: "user" });
+    return code;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.OK : EXIT.USAGE;
+    console.error(`kvasir: ${describeError(error)}`);
+    if (Deno.env.get("KVASIR_DEBUG") === "1" && error instanceof Error) console.error(error.stack);
+    return exitCode(error);
+  }
+}
+
+function inheritSettings(command: Command, from: Command): void {
+  command.copyInheritedSettings(from);
+  for (const child of command.commands) inheritSettings(child as unknown as Command, command);
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args));

@@ -1,0 +1,120 @@
+/**
+ * `./kvasir test`: everything that must hold, in the order in which failures are cheapest to find. Ends by printing
+ * `N passed, N failed`.
+ *
+ * @module
+ */
+const ROOT = new URL("..", import.meta.url).pathname;
+const PERMISSIONS = [
+  "--allow-read",
+  "--allow-write",
+  "--allow-env",
+  "--allow-ffi",
+  "--allow-run",
+  "--allow-net",
+  "--allow-sys",
+];
+
+interface Outcome {
+  readonly passed: number;
+  readonly failed: number;
+}
+
+async function run(command: string, args: readonly string[], env: Record<string, string> = {}): Promise<boolean> {
+  const child = new Deno.Command(command, { args: [...args], cwd: ROOT, env, stdin: "null" }).spawn();
+  return (await child.status).success;
+}
+
+/** One check that passes or fails as a whole. */
+async function check(title: string, args: readonly string[]): Promise<Outcome> {
+  console.log(`\n== ${title}: deno ${args.join(" ")}`);
+  const ok = await run(Deno.execPath(), args);
+  if (!ok) console.log(`FAILED ${title}`);
+  return { passed: ok ? 1 : 0, failed: ok ? 0 : 1 };
+}
+
+/** Deno tests, counted step by step from the JUnit report. */
+async function denoTests(title: string, args: readonly string[]): Promise<Outcome> {
+  console.log(`\n== ${title}`);
+  const report = await Deno.makeTempFile({ suffix: ".xml" });
+  try {
+    const ok = await run(Deno.execPath(), ["test", "--no-check", ...PERMISSIONS, `--junit-path=${report}`, ...args]);
+    const counts = countJunit(await Deno.readTextFile(report));
+    // A crash or an uncaught error can leave no failed case behind.
+    return ok || counts.failed > 0 ? counts : { ...counts, failed: 1 };
+  } finally {
+    await Deno.remove(report);
+  }
+}
+
+/** Test cases of a JUnit file; a case with steps counts by its steps. */
+export function countJunit(xml: string): Outcome {
+  let passed = 0;
+  let failed = 0;
+  for (const [, attributes = "", rest = ""] of xml.matchAll(/<testcase ([^>]*?)(\/>|>[\s\S]*?<\/testcase>)/g)) {
+    if (attributes === "" || rest.includes("<skipped")) continue;
+    if (rest.includes("<failure") || rest.includes("<error")) failed++;
+    else passed++;
+  }
+  return { passed, failed };
+}
+
+/** The native test program; prints and counts its own cases. */
+async function nativeTests(title: string, args: readonly string[]): Promise<Outcome> {
+  console.log(`\n== ${title}`);
+  const command = new Deno.Command(Deno.execPath(), {
+    args: ["run", ...PERMISSIONS, "backends/build.ts", ...args],
+    cwd: ROOT,
+    stdout: "piped",
+    stdin: "null",
+  });
+  const { success, stdout } = await command.output();
+  const text = new TextDecoder().decode(stdout);
+  console.log(text.trimEnd());
+  const counts = [...text.matchAll(/^(\d+) passed, (\d+) failed$/gm)];
+  const passed = counts.reduce((sum, match) => sum + Number(match[1]), 0);
+  const failed = counts.reduce((sum, match) => sum + Number(match[2]), 0);
+  return { passed, failed: success || failed > 0 ? failed : 1 };
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  const started = performance.now();
+  const outcomes: Outcome[] = [];
+  if (args.includes("--sanitize")) {
+    outcomes.push(await nativeTests("native tests under ASan and UBSan", ["--sanitize", "address"]));
+    outcomes.push(await nativeTests("native tests under TSan", ["--sanitize", "thread"]));
+  } else if (args.length > 0) {
+    outcomes.push(await denoTests(`tests: ${args.join(" ")}`, args));
+  } else {
+    const sources = await sourceFiles();
+    outcomes.push(await check("format", ["fmt", "--check"]));
+    outcomes.push(await check("lint", ["lint", "--quiet"]));
+    outcomes.push(await check("types and doc examples", ["check", "--quiet", "--doc", ...sources]));
+    outcomes.push(await check("documentation of the public surface", ["doc", "--lint", "mod.ts"]));
+    outcomes.push(await nativeTests("native tests", ["--test"]));
+    outcomes.push(await denoTests("unit, law and golden tests", ["--doc", "--permit-no-files"]));
+  }
+  const passed = outcomes.reduce((sum, outcome) => sum + outcome.passed, 0);
+  const failed = outcomes.reduce((sum, outcome) => sum + outcome.failed, 0);
+  console.log(`\nin ${((performance.now() - started) / 1000).toFixed(0)} s`);
+  console.log(`${passed} passed, ${failed} failed`);
+  return failed === 0 && passed > 0 ? 0 : 1;
+}
+
+async function sourceFiles(): Promise<string[]> {
+  const files: string[] = ["mod.ts"];
+  for (
+    const folder of ["core", "backends", "index", "attention", "model", "engine", "server", "cli", "test", "bench"]
+  ) {
+    try {
+      for await (const entry of Deno.readDir(`${ROOT}${folder}`)) {
+        if (entry.isFile && entry.name.endsWith(".ts")) files.push(`${folder}/${entry.name}`);
+      }
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }
+  return files;
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args));
