@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -38,7 +39,10 @@ struct Tensor {
 // Scratch that grows and is kept: one per worker plus one shared. 64-byte aligned.
 class Scratch {
  public:
+  Scratch() = default;
   ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
   void* get(size_t bytes);  // contents undefined; valid until the next get; throws Error{KVASIR_MEMORY}
   size_t bytes() const { return bytes_; }
  private:

@@ -15,6 +15,12 @@ struct Isa {
   const AttentionKernels* attention;
 };
 
+// One instance per family and instruction set, each in the file of its name (vector_avx512.cc ...).
+#define KVASIR_WEAK __attribute__((weak))  // until every family is there
+extern const VectorKernels kVectorPortable KVASIR_WEAK, kVectorAvx2 KVASIR_WEAK, kVectorAvx512 KVASIR_WEAK;
+extern const MatmulKernels kMatmulPortable KVASIR_WEAK, kMatmulAvx2 KVASIR_WEAK, kMatmulAvx512 KVASIR_WEAK;
+extern const AttentionKernels kAttentionPortable KVASIR_WEAK, kAttentionAvx2 KVASIR_WEAK, kAttentionAvx512 KVASIR_WEAK;
+
 // avx512 = F, BW, VL, DQ, VNNI (Ice Lake, Zen 4 and later); avx2 = AVX2, FMA, F16C (no VNNI); portable = plain C++.
 // name "auto" picks the best this CPU runs; a name this CPU or build lacks throws Error{KVASIR_UNSUPPORTED}.
 const Isa& find_isa(const char* name);

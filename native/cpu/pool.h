@@ -1,8 +1,10 @@
 // A small pool of pinned threads: the caller is worker 0, the others spin briefly between jobs and then sleep.
+// The caller is a thread of the host (a JavaScript worker), so its affinity is never changed: the workers keep off the
+// CPU it runs on instead.
 #pragma once
 #include <cstdint>
-#include <functional>
 #include <memory>
+#include <type_traits>
 
 namespace kvasir {
 
@@ -28,6 +30,7 @@ class Pool {
  private:
   using Entry = void (*)(void* body, int task, int worker);
   void run_erased(int tasks, void* body, Entry entry);
+  void shut_down();
   struct State;
   std::unique_ptr<State> state_;
   int threads_;

@@ -1,0 +1,52 @@
+#include "isa.h"
+
+#include <cstring>
+#include <string>
+
+#include "context.h"
+
+namespace kvasir {
+namespace {
+
+const Isa kPortable = {"portable", &kVectorPortable, &kMatmulPortable, &kAttentionPortable};
+
+#ifdef KVASIR_X86
+const Isa kAvx2 = {"avx2", &kVectorAvx2, &kMatmulAvx2, &kAttentionAvx2};
+const Isa kAvx512 = {"avx512", &kVectorAvx512, &kMatmulAvx512, &kAttentionAvx512};
+
+// The flags a file is compiled with allow the compiler more than the intrinsics in it, so all of them are asked for.
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+         __builtin_cpu_supports("bmi2");  // F16C, LZCNT and MOVBE come with every CPU that has these
+}
+
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512ifma") &&
+         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
+         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bitalg") &&
+         __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("gfni");
+}
+#endif
+
+}  // namespace
+
+const Isa& find_isa(const char* name) {
+  const bool any = std::strcmp(name, "auto") == 0;
+  if (std::strcmp(name, "portable") == 0) return kPortable;
+#ifdef KVASIR_X86
+  if ((any || std::strcmp(name, "avx512") == 0) && has_avx512()) return kAvx512;
+  if ((any || std::strcmp(name, "avx2") == 0) && has_avx2()) return kAvx2;
+#endif
+  if (any) return kPortable;
+  if (std::strcmp(name, "avx512") == 0) {
+    fail(KVASIR_UNSUPPORTED, "Cannot use isa=avx512: this CPU or build lacks AVX-512 VNNI, try isa=auto");
+  }
+  if (std::strcmp(name, "avx2") == 0) {
+    fail(KVASIR_UNSUPPORTED, "Cannot use isa=avx2: this CPU or build lacks AVX2, try isa=auto");
+  }
+  fail(KVASIR_ARGUMENT, "Cannot use isa=\"%.40s\": expected auto, avx512, avx2 or portable", name);
+}
+
+}  // namespace kvasir

@@ -1,0 +1,47 @@
+// Tensors of one context by id. An id is a slot index and the slot's generation, so that an id kept after its tensor
+// ended is recognized: 0 is never one, a slot is reused only after 1024 others, and then under a new generation.
+#pragma once
+#include <deque>
+#include <vector>
+
+#include "context.h"
+#include "dtype.h"
+
+namespace kvasir {
+
+void* aligned_allocate(size_t bytes);  // 64-byte aligned, for std::free; null when memory is out
+const char* last_error_text();
+
+struct Slot {
+  Tensor tensor;
+  uint32_t generation = 1;
+  bool used = false;
+  bool owner = false;
+  bool stale = false;  // a view whose parent has ended; it can only be destroyed
+  // Views of this tensor, and the list this view is in; slot indices, 0 is none.
+  uint32_t parent = 0, first_view = 0, next_view = 0, previous_view = 0;
+};
+
+}  // namespace kvasir
+
+struct kvasir_context::Table {
+  static constexpr int kIndexBits = 18;
+  static constexpr uint32_t kIndexMask = (1u << kIndexBits) - 1;
+
+  std::deque<kvasir::Slot> slots;  // slot 0 is never used
+  std::deque<uint32_t> unused;
+  double live[3] = {0, 0, 0};  // bytes by lifetime
+
+  Table();
+  ~Table();
+  kvasir::Slot& find(kvasir_tensor id, const char* what);
+  // Both return the id; the caller has checked shapes. create allocates (or makes a packed weight).
+  kvasir_tensor create(kvasir_context& context, int32_t dtype, int32_t rank, const int32_t* shape, int32_t lifetime);
+  kvasir_tensor view(kvasir_tensor parent, int32_t rank, const int32_t* shape, double offset);
+  void destroy(kvasir_tensor id);
+
+ private:
+  uint32_t take_slot();
+  void give_slot(uint32_t index);
+  void end_views(uint32_t index);
+};

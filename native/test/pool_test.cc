@@ -1,0 +1,65 @@
+#include "pool.h"
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "fixture.h"
+
+using namespace kvasir_test;
+
+TEST("pool runs every task once, also many jobs in a row") {
+  for (int threads : {1, 2, 3, 7}) {
+    kvasir::Pool pool(threads);
+    EXPECT_EQ(pool.threads(), threads);
+    Random random(5);
+    for (int job = 0; job < 2000; job++) {
+      const int tasks = static_cast<int>(random.bits() % 40);
+      std::vector<int> seen(static_cast<size_t>(tasks), 0);  // plain ints: a race here is one the sanitizer sees
+      std::vector<int> by(static_cast<size_t>(threads), 0);
+      pool.run(tasks, [&](int task, int worker) {
+        seen[static_cast<size_t>(task)]++;
+        by[static_cast<size_t>(worker)]++;
+      });
+      int total = 0;
+      for (int s : seen) EXPECT_EQ(s, 1);
+      for (int b : by) total += b;
+      EXPECT_EQ(total, tasks);
+    }
+  }
+}
+
+TEST("pool workers wake from sleep") {
+  kvasir::Pool pool(2);
+  for (int job = 0; job < 20; job++) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    std::atomic<int> workers{0};
+    pool.run(2, [&](int, int) {  // both tasks wait for each other: only two awake workers can end this
+      workers++;
+      while (workers.load() < 2) std::this_thread::yield();
+    });
+    EXPECT_EQ(workers.load(), 2);
+  }
+}
+
+TEST("pool is made and ended while its workers still start") {
+  for (int i = 0; i < 200; i++) kvasir::Pool pool(4);
+}
+
+TEST("two contexts in two threads run independently") {
+  auto work = [](uint64_t seed) {
+    kvasir::Pool pool(2);
+    Random random(seed);
+    for (int job = 0; job < 3000; job++) {
+      std::vector<uint64_t> sums(16);
+      pool.run(16, [&](int task, int) {
+        for (uint64_t i = 0; i < 200; i++) sums[static_cast<size_t>(task)] += i * static_cast<uint64_t>(task);
+      });
+      for (uint64_t t = 0; t < 16; t++) EXPECT_EQ(sums[t], 19900 * t);
+      if (random.bits() % 256 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+  };
+  std::thread other([&] { work(1); });
+  work(2);
+  other.join();
+}
