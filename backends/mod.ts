@@ -1,0 +1,48 @@
+/**
+ * The backend registry: a value, so that callers put their own backends beside ours without touching it.
+ *
+ * @module
+ */
+import type { Backend, BackendType } from "./backend.ts";
+import { lookUp, parseSpec, resolveParams } from "../core/spec.ts";
+import { reference } from "./reference.ts";
+
+/** Backends by name. */
+export type Backends = Readonly<Record<string, BackendType>>;
+
+/** Those that come with Kvasir: one line each. */
+export const builtinBackends: Backends = {
+  reference,
+};
+
+/**
+ * Opens the backend a spec names, e.g. `cpu:threads=2`; `extra` are the caller's own, which win over built-in ones of the
+ * same name. Throws `RangeError` that lists the names, or keys, there are, and `Unsupported` when this machine cannot run it.
+ */
+export function openBackend(spec: string, extra: Backends = {}): Backend {
+  const parsed = parseSpec(spec);
+  const type = lookUp("backend", parsed.name, { ...builtinBackends, ...extra });
+  return type.open(resolveParams(parsed, type.defaults));
+}
+
+/** Backends of a module (a path or URL) that exports `backends`; throws `TypeError` when its shape is another. */
+export async function loadPlugin(url: string): Promise<Backends> {
+  const module: { readonly backends?: unknown } = await import(url);
+  const found = module.backends;
+  const complain = (why: string) => new TypeError(`Cannot load plugin "${url}": ${why}`);
+  if (typeof found !== "object" || found === null) throw complain("it exports no `backends` object");
+  for (const [name, type] of Object.entries(found)) {
+    if (!/^[a-z][a-z0-9_-]*$/.test(name)) throw complain(`"${name}" is not a backend name`);
+    if (typeof type?.summary !== "string") throw complain(`backend "${name}" has no summary`);
+    if (typeof type.defaults !== "object" || type.defaults === null) {
+      throw complain(`backend "${name}" has no defaults`);
+    }
+    for (const [key, value] of Object.entries(type.defaults)) {
+      if (!["string", "number", "boolean"].includes(typeof value)) {
+        throw complain(`default "${key}" of backend "${name}" is no string, number or boolean`);
+      }
+    }
+    if (typeof type.open !== "function") throw complain(`backend "${name}" has no open()`);
+  }
+  return found as Backends;
+}

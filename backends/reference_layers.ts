@@ -1,0 +1,223 @@
+/**
+ * Layers of the reference backend: embedding, norms, products, gates, rotations. Storage f32, arithmetic float64.
+ *
+ * @module
+ */
+import type { Activation } from "./backend.ts";
+import type { Live } from "./reference.ts";
+import type { Rope } from "../core/kv.ts";
+import type { Shape, Tensor } from "../core/tensor.ts";
+import { rowReader } from "./reference_memory.ts";
+import { sameShape } from "./shape.ts";
+
+/** Resolves a tensor to its memory; throws when it is stale or another backend's. */
+export type Resolve = (tensor: Tensor, what: string) => Live;
+
+/** The f32 elements behind a tensor; throws `RangeError` for another type. */
+export function floats(live: Resolve, tensor: Tensor, what: string): Float32Array<ArrayBuffer> {
+  const { data, dtype } = live(tensor, what);
+  if (dtype !== "f32") throw new RangeError(`Cannot use ${what}: type ${dtype}, expected f32`);
+  return data as Float32Array<ArrayBuffer>;
+}
+
+/** The i32 elements behind a tensor; throws `RangeError` for another type. */
+export function ints(live: Resolve, tensor: Tensor, what: string): Int32Array<ArrayBuffer> {
+  const { data, dtype } = live(tensor, what);
+  if (dtype !== "i32") throw new RangeError(`Cannot use ${what}: type ${dtype}, expected i32`);
+  return data as Int32Array<ArrayBuffer>;
+}
+
+/** Throws `RangeError` unless the tensor has that shape. */
+export function expect(tensor: Tensor, shape: Shape, what: string): void {
+  if (sameShape(tensor.shape, shape)) return;
+  throw new RangeError(`Cannot use ${what}: shape [${tensor.shape.join(", ")}], expected [${shape.join(", ")}]`);
+}
+
+function last(t: Tensor): number {
+  return t.shape[t.shape.length - 1] as number;
+}
+
+/** See `Kernels.embed`. */
+export function embed(live: Resolve, out: Tensor, table: Tensor, tokens: Tensor, scale: number): void {
+  const to = floats(live, out, "embed out");
+  const from = live(table, "embed table");
+  const ids = ints(live, tokens, "embed tokens");
+  const [vocab, width] = from.shape as readonly [number, number];
+  expect(out, [ids.length, width], "embed out");
+  const read = rowReader(from.tensor, from.data);
+  for (let i = 0; i < ids.length; i++) {
+    const id = ids[i] as number;
+    if (id < 0 || id >= vocab) throw new RangeError(`Cannot embed token ${id}: the table has ${vocab} rows`);
+    const row = to.subarray(i * width, (i + 1) * width);
+    read(row, id);
+    if (scale !== 1) { for (let j = 0; j < width; j++) row[j] = (row[j] as number) * scale; }
+  }
+}
+
+/** See `Kernels.rmsNorm`. */
+export function rmsNorm(live: Resolve, out: Tensor, x: Tensor, weight: Tensor, epsilon: number): void {
+  const to = floats(live, out, "rmsNorm out");
+  const from = floats(live, x, "rmsNorm x");
+  const w = floats(live, weight, "rmsNorm weight");
+  const width = last(x);
+  expect(out, x.shape, "rmsNorm out");
+  expect(weight, [width], "rmsNorm weight");
+  for (let o = 0; o < from.length; o += width) {
+    let sum = 0;
+    for (let j = 0; j < width; j++) sum += (from[o + j] as number) ** 2;
+    const factor = 1 / Math.sqrt(sum / width + epsilon);
+    for (let j = 0; j < width; j++) to[o + j] = (from[o + j] as number) * factor * (w[j] as number);
+  }
+}
+
+/** See `Kernels.matmul`. Each weight row is widened once and meets all rows of x. */
+export function matmul(live: Resolve, outs: readonly Tensor[], x: Tensor, ws: readonly Tensor[]): void {
+  const from = floats(live, x, "matmul x");
+  const [n, k] = x.shape as readonly [number, number];
+  if (outs.length !== ws.length) {
+    throw new RangeError(`Cannot run matmul: ${outs.length} outputs, ${ws.length} weights`);
+  }
+  const row = new Float32Array(k);
+  for (let i = 0; i < ws.length; i++) {
+    const w = live(ws[i] as Tensor, "matmul weight");
+    const to = floats(live, outs[i] as Tensor, "matmul out");
+    const m = w.shape[0] as number;
+    expect(ws[i] as Tensor, [m, k], "matmul weight");
+    expect(outs[i] as Tensor, [n, m], "matmul out");
+    if (w.dtype === "f32") {
+      const data = w.data as Float32Array;
+      for (let r = 0; r < m; r++) products(to, r, m, from, n, k, data, r * k);
+      continue;
+    }
+    const read = rowReader(w.tensor, w.data);
+    for (let r = 0; r < m; r++) {
+      read(row, r);
+      products(to, r, m, from, n, k, row, 0);
+    }
+  }
+}
+
+/** to[i, r] = x[i] · row, for all rows of x, two at a time so that the weight row is read half as often. */
+function products(
+  to: Float32Array,
+  r: number,
+  m: number,
+  x: Float32Array,
+  n: number,
+  k: number,
+  row: Float32Array,
+  at: number,
+): void {
+  let i = 0;
+  for (; i + 2 <= n; i += 2) {
+    const a = i * k;
+    const b = a + k;
+    let a0 = 0, a1 = 0, b0 = 0, b1 = 0;
+    let j = 0;
+    for (; j + 2 <= k; j += 2) {
+      const w0 = row[at + j] as number;
+      const w1 = row[at + j + 1] as number;
+      a0 += (x[a + j] as number) * w0;
+      a1 += (x[a + j + 1] as number) * w1;
+      b0 += (x[b + j] as number) * w0;
+      b1 += (x[b + j + 1] as number) * w1;
+    }
+    if (j < k) {
+      a0 += (x[a + j] as number) * (row[at + j] as number);
+      b0 += (x[b + j] as number) * (row[at + j] as number);
+    }
+    to[i * m + r] = a0 + a1;
+    to[(i + 1) * m + r] = b0 + b1;
+  }
+  if (i < n) to[i * m + r] = dot(x, i * k, row, at, k);
+}
+
+/** Inner product of k elements, in float64. */
+export function dot(a: Float32Array, ao: number, b: Float32Array, bo: number, k: number): number {
+  let s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+  let j = 0;
+  for (; j + 4 <= k; j += 4) {
+    s0 += (a[ao + j] as number) * (b[bo + j] as number);
+    s1 += (a[ao + j + 1] as number) * (b[bo + j + 1] as number);
+    s2 += (a[ao + j + 2] as number) * (b[bo + j + 2] as number);
+    s3 += (a[ao + j + 3] as number) * (b[bo + j + 3] as number);
+  }
+  for (; j < k; j++) s0 += (a[ao + j] as number) * (b[bo + j] as number);
+  return (s0 + s1) + (s2 + s3);
+}
+
+/** See `Kernels.add`. */
+export function add(live: Resolve, out: Tensor, x: Tensor, y: Tensor): void {
+  const to = floats(live, out, "add out");
+  const a = floats(live, x, "add x");
+  const b = floats(live, y, "add y");
+  expect(out, x.shape, "add out");
+  const rows = y.shape.length === 1 && x.shape.length > 1;
+  expect(y, rows ? [last(x)] : x.shape, "add y");
+  const width = b.length;
+  for (let o = 0; o < a.length; o += width) {
+    for (let j = 0; j < width; j++) to[o + j] = (a[o + j] as number) + (b[j] as number);
+  }
+}
+
+/** See `Kernels.glu`. */
+export function glu(live: Resolve, out: Tensor, gate: Tensor, up: Tensor, activation: Activation): void {
+  const to = floats(live, out, "glu out");
+  const g = floats(live, gate, "glu gate");
+  const u = floats(live, up, "glu up");
+  expect(out, gate.shape, "glu out");
+  expect(up, gate.shape, "glu up");
+  const f = activation === "silu" ? silu : gelu;
+  for (let i = 0; i < g.length; i++) to[i] = f(g[i] as number) * (u[i] as number);
+}
+
+function silu(x: number): number {
+  return x / (1 + Math.exp(-x));
+}
+
+/** The tanh form (Hendrycks & Gimpel 2016, section 2). */
+function gelu(x: number): number {
+  return 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x)));
+}
+
+/** See `Kernels.ropeTable`. */
+export function ropeTable(live: Resolve, out: Tensor, positions: Tensor, rope: Rope): void {
+  const to = floats(live, out, "ropeTable out");
+  const at = ints(live, positions, "ropeTable positions");
+  const pairs = rope.dims / 2;
+  if (rope.frequencies.length !== pairs) {
+    throw new RangeError(`Cannot run ropeTable: ${rope.frequencies.length} frequencies, expected ${pairs}`);
+  }
+  expect(out, [at.length, pairs, 2], "ropeTable out");
+  for (let i = 0, o = 0; i < at.length; i++) {
+    for (let p = 0; p < pairs; p++, o += 2) {
+      const angle = (at[i] as number) * (rope.frequencies[p] as number);
+      to[o] = rope.magnitude * Math.cos(angle);
+      to[o + 1] = rope.magnitude * Math.sin(angle);
+    }
+  }
+}
+
+/** See `Kernels.rope`. */
+export function rope(live: Resolve, x: Tensor, table: Tensor, pairing: Rope["pairing"]): void {
+  const data = floats(live, x, "rope x");
+  const angles = floats(live, table, "rope table");
+  const [n, heads, headDim] = x.shape as readonly [number, number, number];
+  const pairs = table.shape[1] as number;
+  expect(table, [n, pairs, 2], "rope table");
+  if (pairs * 2 > headDim) throw new RangeError(`Cannot run rope: ${pairs * 2} dimensions of a head of ${headDim}`);
+  const stride = pairing === "halves" ? 1 : 2;
+  const apart = pairing === "halves" ? pairs : 1;
+  for (let row = 0; row < n * heads; row++) {
+    const angle = Math.floor(row / heads) * pairs * 2;
+    for (let p = 0; p < pairs; p++) {
+      const i = row * headDim + p * stride;
+      const a = data[i] as number;
+      const b = data[i + apart] as number;
+      const cos = angles[angle + 2 * p] as number;
+      const sin = angles[angle + 2 * p + 1] as number;
+      data[i] = a * cos - b * sin;
+      data[i + apart] = b * cos + a * sin;
+    }
+  }
+}
