@@ -11,13 +11,13 @@ import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
 
 /** Every architecture that can be loaded. */
-export const ARCHITECTURES: readonly Architecture[] = [llama, qwen2, qwen3, gemma3];
+export const architectures: readonly Architecture[] = [llama, qwen2, qwen3, gemma3];
 
 /** The architecture called `name`; throws {@link ModelFileError} listing the known names. */
 export function architecture(name: string): Architecture {
-  const found = ARCHITECTURES.find((a) => a.names.includes(name));
+  const found = architectures.find((a) => a.names.includes(name));
   if (found !== undefined) return found;
-  const names = ARCHITECTURES.flatMap((a) => a.names).join(", ");
+  const names = architectures.flatMap((a) => a.names).join(", ");
   throw new ModelFileError(`Cannot load model: architecture "${name}" is not supported, choose one of ${names}`);
 }
 

@@ -137,7 +137,7 @@ def save_gguf(model, path):
             if part in key:
                 halves = values.reshape(heads, 2, values.shape[0] // heads // 2, -1)
                 values = numpy.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
-        writer.add_tensor(names.get_name(key, try_suffixes=(".weight", ".bias")) + "." + key.rsplit(".", 1)[1], values)
+        writer.add_tensor(names.get_name(key, try_suffixes=(".weight",)), values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
