@@ -9,20 +9,9 @@
 import { byteLength } from "../core/dtype.ts";
 import type { DType, Shape } from "../core/tensor.ts";
 import { GGUF_DTYPES, GGUF_UNSUPPORTED, supportedTypes } from "./gguf_types.ts";
-import { badFile, type ByteSource, FileSource, quoted } from "./open_source.ts";
+import { badFile, type ByteSource, FileSource, quoted, type TensorEntry } from "./open_source.ts";
 import { HeaderReader } from "./gguf_reader.ts";
 import { type GgufValue, readValue } from "./gguf_values.ts";
-
-/** Where one tensor of a model file lies. */
-export interface TensorEntry {
-  readonly dtype: DType;
-  /** Outermost dimension first. */
-  readonly shape: Shape;
-  readonly source: ByteSource;
-  /** Absolute position in `source`. */
-  readonly offset: number;
-  readonly bytes: number;
-}
 
 /** A parsed GGUF model: metadata of the first part, tensors of all parts. */
 export interface GgufFile extends Disposable {

@@ -7,6 +7,7 @@
  * @module
  */
 import { ModelFileError } from "../core/errors.ts";
+import type { DType, Shape } from "../core/tensor.ts";
 
 /** Random access to one file's bytes. */
 export interface ByteSource {
@@ -17,6 +18,17 @@ export interface ByteSource {
   readAt(offset: number, into: Uint8Array): void;
   /** Idempotent. */
   close(): void;
+}
+
+/** Where one tensor of a model file lies. */
+export interface TensorEntry {
+  readonly dtype: DType;
+  /** Outermost dimension first. */
+  readonly shape: Shape;
+  readonly source: ByteSource;
+  /** Absolute position in `source`. */
+  readonly offset: number;
+  readonly bytes: number;
 }
 
 /** The error of a model file: `Cannot open model: <state> (<path>)`. */
