@@ -40,4 +40,8 @@ export class ModelFileError extends Error {
 /** Memory or context does not suffice for what was asked. */
 export class DoesNotFit extends Error {
   override readonly name = "DoesNotFit";
+  /** `counts` are there when a prompt is longer than the context. */
+  constructor(message: string, readonly counts?: { readonly promptTokens: number; readonly ctxSize: number }) {
+    super(message);
+  }
 }

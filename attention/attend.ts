@@ -1,0 +1,42 @@
+/**
+ * Attention of one step's rows, sequence by sequence: keys and values join the sequence's cache, then the queries look
+ * at them.
+ *
+ * @module
+ */
+import type { Tensor } from "../core/tensor.ts";
+import type { Ops } from "../backends/ops.ts";
+import type { KvCache } from "./kv_cache.ts";
+
+/** Rows `[row, row + numTokens)` of a step belong to one sequence. */
+export interface AttendRows {
+  readonly cache: KvCache;
+  readonly row: number;
+  readonly numTokens: number;
+  /** How many of the last of them ask; the output of the others stays undefined. */
+  readonly numQueries: number;
+}
+
+/**
+ * q [n, heads, headDim], k, v [n, kvHeads, headDim], rotated → [n, heads, headDim] in step memory. Caches must have
+ * room for the new rows.
+ */
+export function attend(
+  ops: Ops,
+  parts: readonly AttendRows[],
+  layer: number,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+): Tensor {
+  const out = ops.backend.alloc(q.shape, "f32", "step");
+  for (const { cache, row, numTokens, numQueries } of parts) {
+    const kv = cache.layers[layer];
+    if (kv === undefined) throw new RangeError(`Cannot attend: layer ${layer} of ${cache.layers.length}`);
+    cache.append(layer, ops.rows(k, row, numTokens), ops.rows(v, row, numTokens));
+    if (numQueries === 0) continue;
+    const from = row + numTokens - numQueries;
+    ops.backend.kernels.attendCausal(ops.rows(out, from, numQueries), ops.rows(q, from, numQueries), kv);
+  }
+  return out;
+}

@@ -1,0 +1,141 @@
+/**
+ * One sequence's keys and values, all layers.
+ *
+ * Each layer is a list of segments that share their boundaries across layers. A segment is made when the tokens that
+ * need it come, so that a short context stays small, and sealed when it is full, so that what was cached can later be
+ * shared or saved without copying.
+ *
+ * @module
+ */
+import type { Tensor } from "../core/tensor.ts";
+import type { KvLayer, KvSegment, LayerShape } from "../core/kv.ts";
+import type { Backend } from "../backends/backend.ts";
+
+/** How keys and values are stored: half precision, single precision, or 8 bits with one factor a row and head. */
+export type KvType = "f16" | "f32" | "i8";
+
+/**
+ * Rows of a segment: the first is small for the sake of short prompts, later ones as large as what is there already, up
+ * to a size at which a 64K context has some 64 segments a layer. Multiples of 256 keep kernels' key blocks whole.
+ */
+const FIRST_ROWS = 256;
+const MOST_ROWS = 1024;
+
+/** A layer whose segments can still grow in number. */
+interface GrowingLayer extends KvLayer {
+  readonly segments: KvSegment[];
+}
+
+/** See the module's head. Dispose frees everything (idempotent). */
+export class KvCache implements Disposable {
+  readonly layers: readonly KvLayer[];
+  readonly #layers: GrowingLayer[];
+  readonly #backend: Backend;
+  readonly #type: KvType;
+  readonly #maxTokens: number;
+  #rows = 0;
+
+  /** Holds at most `maxTokens` tokens; allocates nothing yet. */
+  constructor(backend: Backend, shapes: readonly LayerShape[], type: KvType, maxTokens: number) {
+    this.#backend = backend;
+    this.#type = type;
+    this.#maxTokens = maxTokens;
+    this.#layers = shapes.map((shape) => ({ shape, length: 0, segments: [] }));
+    this.layers = this.#layers;
+  }
+
+  /** Tokens there is room for without allocating. */
+  get capacity(): number {
+    return this.#rows;
+  }
+
+  /**
+   * Makes room for `numTokens` tokens in total, in every layer. Throws `RangeError` beyond the cache's maximum and
+   * `NativeError` when memory is out; what was allocated before stays.
+   */
+  reserve(numTokens: number): void {
+    if (numTokens > this.#maxTokens) {
+      throw new RangeError(`Cannot grow cache: ${numTokens} tokens, its maximum is ${this.#maxTokens}`);
+    }
+    while (this.#rows < numTokens) {
+      const missing = Math.ceil((numTokens - this.#rows) / FIRST_ROWS) * FIRST_ROWS;
+      const wanted = Math.max(FIRST_ROWS, missing, this.#rows);
+      const rows = Math.min(wanted, MOST_ROWS, this.#maxTokens - this.#rows);
+      this.#addSegment(rows);
+    }
+  }
+
+  /** Stores k, v [n, kvHeads, headDim] behind layer `layer`'s last row; room must have been reserved. */
+  append(layer: number, k: Tensor, v: Tensor): void {
+    const kv = this.#layers[layer] as GrowingLayer;
+    const n = k.shape[0] as number;
+    let done = 0;
+    for (const segment of kv.segments) {
+      if (segment.sealed) continue;
+      const room = (segment.keys.shape[1] as number) - segment.count;
+      const count = Math.min(room, n - done);
+      if (count === 0) break;
+      const whole = count === n;
+      this.#backend.kernels.append(
+        segment,
+        segment.count,
+        whole ? k : this.#rowsOf(k, done, count),
+        whole ? v : this.#rowsOf(v, done, count),
+      );
+      segment.count += count;
+      segment.sealed = count === room;
+      done += count;
+    }
+    if (done < n) throw new RangeError(`Cannot cache tokens: ${n - done} of ${n} have no room, reserve it first`);
+    kv.length += n;
+  }
+
+  [Symbol.dispose](): void {
+    for (const layer of this.#layers) {
+      for (const segment of layer.segments) freeSegment(this.#backend, segment);
+      layer.segments.length = 0;
+      layer.length = 0;
+    }
+    this.#rows = 0;
+  }
+
+  #addSegment(rows: number): void {
+    const made: KvSegment[] = [];
+    try {
+      for (const { shape } of this.#layers) made.push(this.#segment(shape, rows));
+    } catch (error) {
+      for (const segment of made) freeSegment(this.#backend, segment);
+      throw error;
+    }
+    this.#layers.forEach((layer, i) => layer.segments.push(made[i] as KvSegment));
+    this.#rows += rows;
+  }
+
+  #segment({ kvHeads, headDim }: LayerShape, rows: number): KvSegment {
+    const made: Tensor[] = [];
+    const make = (shape: number[], dtype: KvType) => {
+      const tensor = this.#backend.alloc(shape, dtype, "sequence");
+      made.push(tensor);
+      return tensor;
+    };
+    try {
+      const keys = make([kvHeads, rows, headDim], this.#type);
+      const values = make([kvHeads, rows, headDim], this.#type);
+      const segment = { start: this.#rows, count: 0, sealed: false, keys, values };
+      if (this.#type !== "i8") return segment;
+      return { ...segment, keyScales: make([kvHeads, rows], "f32"), valueScales: make([kvHeads, rows], "f32") };
+    } catch (error) {
+      for (const tensor of made) this.#backend.free(tensor);
+      throw error;
+    }
+  }
+
+  #rowsOf(x: Tensor, start: number, count: number): Tensor {
+    const [, heads, dim] = x.shape as [number, number, number];
+    return this.#backend.view(x, [count, heads, dim], start * heads * dim);
+  }
+}
+
+function freeSegment(backend: Backend, { keys, values, keyScales, valueScales }: KvSegment): void {
+  for (const tensor of [keys, values, keyScales, valueScales]) if (tensor !== undefined) backend.free(tensor);
+}

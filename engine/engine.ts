@@ -1,0 +1,148 @@
+/**
+ * The engine's façade: what programs use. The work is done in a worker (engine/worker.ts), so that nothing here blocks.
+ *
+ * @module
+ */
+import type {
+  EngineInfo,
+  EngineLike,
+  EngineOptions,
+  EvaluateOptions,
+  Evaluation,
+  Sampling,
+  TokenEvent,
+} from "./types.ts";
+import type { Prompt } from "./protocol.ts";
+import { Connection } from "./connection.ts";
+import { localLink, workerLink } from "./link.ts";
+
+/**
+ * A loaded model, ready to generate. Several calls may run at once: their sequences share steps.
+ *
+ * ```ts no-eval
+ * import { Engine } from "./mod.ts";
+ *
+ * await using engine = await Engine.open({ model: "smollm2-135m-instruct" });
+ * for await (const event of engine.generate([{ role: "user", content: "Why is the sky blue?" }])) {
+ *   if (event.type === "token") await Deno.stdout.write(new TextEncoder().encode(event.text));
+ * }
+ * ```
+ */
+export class Engine implements EngineLike {
+  readonly #connection: Connection;
+  #closing: Promise<void> | undefined;
+
+  private constructor(connection: Connection) {
+    this.#connection = connection;
+  }
+
+  /**
+   * Loads a model. Rejects with `ModelFileError`, `Unsupported`, `NativeError`, `DoesNotFit` or `RangeError`, each saying
+   * what to do, or with the signal's reason when that aborts first.
+   */
+  static async open(options: EngineOptions): Promise<Engine> {
+    const { onProgress, onNotice, signal, backends, ...open } = options;
+    signal?.throwIfAborted();
+    const connection = new Connection({
+      progress: (progress) => onProgress?.(progress),
+      notice: (text) => onNotice?.(text),
+    });
+    connection.attach(backends === undefined ? workerLink(connection) : await localLink(connection, backends));
+    try {
+      await connection.ask({ type: "open", options: open }, signal);
+      return new Engine(connection);
+    } catch (error) {
+      connection.close(error as Error);
+      throw error;
+    }
+  }
+
+  /** What is loaded, and how many bytes it takes now. */
+  info(): Promise<EngineInfo> {
+    return this.#connection.ask({ type: "info" });
+  }
+
+  /**
+   * Generates from a text, a conversation (through the model's chat template) or token ids. The last event has type
+   * `done`; aborting the signal gives one with reason `cancelled`, leaving the loop early cancels too. By then all that
+   * the generation held is freed. Throws `DoesNotFit` for a prompt beyond the context, `RangeError` for wrong options.
+   */
+  async *generate(
+    prompt: Prompt,
+    options: Partial<Sampling> & { readonly signal?: AbortSignal } = {},
+  ): AsyncGenerator<TokenEvent, void, undefined> {
+    const { signal, ...sampling } = options;
+    const queue: TokenEvent[] = [];
+    let failure: Error | undefined;
+    let ended = false;
+    let wake = () => {};
+    const id = this.#connection.stream(
+      { type: "generate", prompt, sampling },
+      (events) => {
+        for (const event of events) queue.push(event);
+        ended = events.at(-1)?.type === "done";
+        wake();
+      },
+      (error) => {
+        failure = error;
+        ended = true;
+        wake();
+      },
+    );
+    const cancel = () => this.#connection.cancel(id);
+    if (signal?.aborted) cancel();
+    else signal?.addEventListener("abort", cancel);
+    const news = async () => {
+      while (queue.length === 0 && !ended) await new Promise<void>((heard) => wake = heard);
+    };
+    try {
+      for (;;) {
+        await news();
+        // All that has come so far, in order; the consumer may be slower than the engine.
+        const events = queue.splice(0);
+        yield* events;
+        if (queue.length === 0 && ended) break;
+      }
+      if (failure !== undefined) throw failure;
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+      if (!ended) {
+        cancel();
+        while (!ended) await new Promise<void>((heard) => wake = heard);
+      }
+    }
+  }
+
+  /** Scores a text, token by token. Aborting the signal rejects with its reason. */
+  evaluate(tokens: Int32Array, options: EvaluateOptions): Promise<Evaluation> {
+    const { signal, ...rest } = options;
+    return this.#connection.ask({ type: "evaluate", tokens, options: rest }, signal);
+  }
+
+  /** Ids of a text. */
+  tokenize(
+    text: string,
+    options: { readonly special?: boolean; readonly bos?: boolean } = {},
+  ): Promise<Int32Array> {
+    return this.#connection.ask({ type: "tokenize", text, options });
+  }
+
+  /** The text of ids, special tokens included. */
+  detokenize(tokens: Int32Array): Promise<string> {
+    return this.#connection.ask({ type: "detokenize", tokens });
+  }
+
+  /** Cancels what runs, frees everything and ends the worker. Idempotent. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await this.#connection.ask({ type: "close" });
+    } finally {
+      this.#connection.close(new TypeError("Cannot use engine: it was closed"));
+    }
+  }
+}

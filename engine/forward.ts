@@ -1,0 +1,82 @@
+/**
+ * Runs tokens of several sequences through the model, side by side.
+ *
+ * @module
+ */
+import type { Tensor } from "../core/tensor.ts";
+import type { Ops } from "../backends/ops.ts";
+import type { Model, Step } from "../model/model.ts";
+import type { KvCache } from "../attention/kv_cache.ts";
+import { attend, type AttendRows } from "../attention/attend.ts";
+
+/** The next tokens of one sequence. */
+export interface ForwardPart {
+  readonly cache: KvCache;
+  /** All tokens of the sequence; `[start, start + numTokens)` are run. */
+  readonly tokens: ArrayLike<number>;
+  /** Tokens in the cache already. */
+  readonly start: number;
+  readonly numTokens: number;
+  /** Logits are wanted of so many of the last of them. */
+  readonly numLogits: number;
+}
+
+/** A model on a backend, with the buffers that steps share. */
+export class Forward {
+  readonly #model: Model;
+  readonly #ops: Ops;
+  readonly #tokens: Int32Array<ArrayBuffer>;
+  readonly #positions: Int32Array<ArrayBuffer>;
+
+  /** For steps of at most `maxBatchTokens` tokens. */
+  constructor(model: Model, ops: Ops, maxBatchTokens: number) {
+    this.#model = model;
+    this.#ops = ops;
+    this.#tokens = new Int32Array(maxBatchTokens);
+    this.#positions = new Int32Array(maxBatchTokens);
+  }
+
+  /**
+   * Logits f32 [rows, vocab] in step memory, `rows` = the sum of `numLogits`. Caches grow as needed. Only the first part
+   * may have tokens without logits, so that the wanted rows are the step's last. After an error the caches are of no use.
+   */
+  run(parts: readonly ForwardPart[]): Tensor {
+    const rows: AttendRows[] = [];
+    let n = 0;
+    let numLogits = 0;
+    for (const part of parts) {
+      if (n > 0 && part.numLogits !== part.numTokens) {
+        throw new RangeError("Cannot run step: only its first part may have tokens without logits");
+      }
+      part.cache.reserve(part.start + part.numTokens);
+      rows.push({ cache: part.cache, row: n, numTokens: part.numTokens, numQueries: part.numTokens });
+      for (let i = 0; i < part.numTokens; i++) {
+        this.#tokens[n + i] = part.tokens[part.start + i] as number;
+        this.#positions[n + i] = part.start + i;
+      }
+      n += part.numTokens;
+      numLogits += part.numLogits;
+    }
+    return this.#model.forward(this.#step(rows, n, numLogits, parts[0]?.numLogits ?? 0));
+  }
+
+  #step(rows: AttendRows[], n: number, numLogits: number, numFirst: number): Step {
+    const ops = this.#ops;
+    const last = this.#model.config.layers.length - 1;
+    // Nobody looks at what the last layer's attention says about rows without logits.
+    const lastLayer = rows.map((part, i) => i === 0 ? { ...part, numQueries: numFirst } : part);
+    return {
+      ops,
+      tokens: this.#upload(this.#tokens, n),
+      positions: this.#upload(this.#positions, n),
+      attend: (layer, q, k, v) => attend(ops, layer === last ? lastLayer : rows, layer, q, k, v),
+      lastRows: (x) => ops.rows(x, n - numLogits, numLogits),
+    };
+  }
+
+  #upload(values: Int32Array<ArrayBuffer>, n: number): Tensor {
+    const tensor = this.#ops.backend.alloc([n], "i32", "step");
+    this.#ops.backend.write(tensor, values.subarray(0, n));
+    return tensor;
+  }
+}

@@ -1,0 +1,112 @@
+/**
+ * One request as its caller sees it: tokens become text and events, and it is decided when it ends.
+ *
+ * @module
+ */
+import type { TokenDecoder, Tokenizer } from "../model/model.ts";
+import type { Sampling, Timings, TokenEvent, TokenLogprob } from "./types.ts";
+import type { Sequence } from "./sequence.ts";
+import type { StepLogprobs } from "./runner.ts";
+import { Sampler } from "./sampler.ts";
+import { StopStrings } from "./stop_strings.ts";
+
+/** See the module's head. Times are milliseconds of one clock, given by the caller. */
+export class Generation {
+  /** For the runner. */
+  readonly sampler: Sampler;
+  /** Whether the last event was given. */
+  ended = false;
+  readonly #sampling: Sampling & { readonly seed: number };
+  readonly #tokenizer: Tokenizer;
+  readonly #decoder: TokenDecoder;
+  readonly #stops: StopStrings;
+  readonly #stopTokens: ReadonlySet<number>;
+  readonly #requestedMs: number;
+  #startedMs: number | undefined;
+  #firstTokenMs: number | undefined;
+  #lastTokenMs = 0;
+
+  /** Request `id`, made at `requestedMs`. */
+  constructor(
+    readonly id: number,
+    readonly sequence: Sequence,
+    sampling: Sampling & { readonly seed: number },
+    tokenizer: Tokenizer,
+    requestedMs: number,
+  ) {
+    this.#sampling = sampling;
+    this.#tokenizer = tokenizer;
+    this.#decoder = tokenizer.decoder();
+    this.#stops = new StopStrings(sampling.stop);
+    this.#stopTokens = new Set([...sampling.ignoreEos ? [] : tokenizer.eos, ...sampling.stopTokens]);
+    this.sampler = new Sampler(sampling, sequence.tokens, tokenizer.eos);
+    this.#requestedMs = requestedMs;
+  }
+
+  /** The sequence takes part in a step that begins at `ms`. */
+  start(ms: number): void {
+    this.#startedMs ??= ms;
+  }
+
+  /** A chunk of the prompt was run. */
+  prefill(): TokenEvent {
+    return { type: "prefill", done: this.sequence.numCachedTokens, total: this.sequence.numPromptTokens };
+  }
+
+  /** The sequence's last token was drawn, as row `row` of its step: its event, and the end if it is one. */
+  accept(ms: number, row: number, logprobs: StepLogprobs | undefined): TokenEvent[] {
+    const { sequence } = this;
+    const token = sequence.tokens[sequence.numTokens - 1] as number;
+    this.#firstTokenMs ??= ms;
+    this.#lastTokenMs = ms;
+    const atStop = this.#stopTokens.has(token);
+    const isLast = atStop || sequence.isFull;
+    const found = this.#stops.push((atStop ? "" : this.#decoder.push(token)) + (isLast ? this.#decoder.flush() : ""));
+    const text = found.matched === undefined && isLast ? found.text + this.#stops.flush() : found.text;
+    const event: TokenEvent = { type: "token", token, text, ...this.#alternatives(token, row, logprobs) };
+    if (found.matched !== undefined) return [event, this.#end("stop", found.matched)];
+    if (atStop) return [event, this.#end("stop", token)];
+    return isLast ? [event, this.#end("length")] : [event];
+  }
+
+  /** The caller wants no more. */
+  cancel(): TokenEvent {
+    return this.#end("cancelled");
+  }
+
+  #end(reason: "stop" | "length" | "cancelled", stop?: string | number): TokenEvent {
+    this.ended = true;
+    const timings = this.#timings();
+    return { type: "done", reason, ...(stop === undefined ? {} : { stop }), timings, seed: this.#sampling.seed };
+  }
+
+  #timings(): Timings {
+    const started = this.#startedMs ?? this.#requestedMs;
+    const first = this.#firstTokenMs ?? started;
+    return {
+      promptTokens: this.sequence.numPromptTokens,
+      promptMs: first - started,
+      predictedTokens: this.sequence.numOutputTokens,
+      predictedMs: this.#firstTokenMs === undefined ? 0 : this.#lastTokenMs - first,
+      firstTokenMs: this.#firstTokenMs === undefined ? 0 : first - this.#requestedMs,
+      queueMs: started - this.#requestedMs,
+    };
+  }
+
+  #alternatives(token: number, row: number, all: StepLogprobs | undefined) {
+    const wanted = this.#sampling.logprobs;
+    if (wanted === undefined || all === undefined) return {};
+    const logprob = this.#logprob(token, all.drawn[row] as number);
+    if (wanted === 0) return { logprob };
+    const top: TokenLogprob[] = [];
+    for (let i = row * all.k; i < row * all.k + wanted; i++) {
+      top.push(this.#logprob(all.tokens[i] as number, all.logprobs[i] as number));
+    }
+    return { logprob, top };
+  }
+
+  #logprob(token: number, logprob: number): TokenLogprob {
+    const bytes = this.#tokenizer.bytes(token);
+    return { token, text: new TextDecoder().decode(bytes), bytes: [...bytes], logprob };
+  }
+}

@@ -1,0 +1,191 @@
+/**
+ * The engine's side of the protocol: answers requests with a loaded model. Lives in a worker, or beside its caller.
+ *
+ * @module
+ */
+import type { EngineOptions, Sampling } from "./types.ts";
+import type { Loaded, Loader } from "./loaded.ts";
+import type { OpenOptions, Prompt, Reply, Request } from "./protocol.ts";
+import { DoesNotFit } from "../core/errors.ts";
+import { evaluate } from "./evaluate.ts";
+import { Generation } from "./generation.ts";
+import { Loop } from "./loop.ts";
+import { Pacer } from "./pacer.ts";
+import { toRemote } from "./remote_error.ts";
+import { Runner } from "./runner.ts";
+import { resolveSampling } from "./sampling.ts";
+import { Scheduler } from "./scheduler.ts";
+import { Sequence } from "./sequence.ts";
+
+/** What a host is made of. */
+export interface HostOptions {
+  readonly load: Loader;
+  readonly post: (reply: Reply) => void;
+  /** The caller's own backends. */
+  readonly backends?: NonNullable<EngineOptions["backends"]>;
+  /** Of `open`, which cannot hear messages while it works. */
+  readonly signal: { readonly aborted: boolean };
+}
+
+/** Everything that is there once a model is open. */
+interface Open {
+  readonly loaded: Loaded;
+  readonly loop: Loop;
+  readonly pacer: Pacer;
+  readonly ctxSize: number;
+  readonly batchSize: number;
+  readonly kvType: NonNullable<EngineOptions["kvType"]>;
+}
+
+/** See the module's head. */
+export class Host {
+  readonly #options: HostOptions;
+  #open: Open | undefined;
+  /** Generations whose prompt is still being prepared. */
+  readonly #preparing = new Set<number>();
+
+  /** Nothing happens before the first request. */
+  constructor(options: HostOptions) {
+    this.#options = options;
+  }
+
+  /** Answers by posting; never throws. */
+  async handle(request: Request): Promise<void> {
+    try {
+      await this.#answer(request);
+    } catch (error) {
+      this.#options.post({ type: "error", id: request.id, error: toRemote(error) });
+    }
+  }
+
+  async #answer(request: Request): Promise<void> {
+    const { id } = request;
+    const result = (value: unknown) => this.#options.post({ type: "result", id, value });
+    switch (request.type) {
+      case "open":
+        this.#open = await this.#load(request.options);
+        return result(undefined);
+      case "info":
+        return result(this.#info());
+      case "generate":
+        return await this.#generate(id, request.prompt, request.sampling);
+      case "evaluate": {
+        const open = this.#opened();
+        const { model, backend } = open.loaded;
+        const pieces = evaluate({ ...open, model, backend }, request.tokens, request.options);
+        const failed = (error: unknown) => this.#options.post({ type: "error", id, error: toRemote(error) });
+        return open.loop.addJob({ id, pieces, done: result, failed });
+      }
+      case "tokenize":
+        return result(Int32Array.from(this.#opened().loaded.tokenizer.encode(request.text, request.options)));
+      case "detokenize":
+        return result(this.#detokenize(request.tokens));
+      case "cancel":
+        this.#preparing.delete(id);
+        return this.#open?.loop.cancel(id);
+      case "close":
+        await this.#close();
+        return result(undefined);
+    }
+  }
+
+  async #load(options: OpenOptions): Promise<Open> {
+    const { post, signal, backends = {} } = this.#options;
+    const loaded = await this.#options.load(options, {
+      backends,
+      signal,
+      progress: (progress) => post({ type: "progress", progress }),
+      notice: (text) => post({ type: "notice", text }),
+    });
+    try {
+      const { contextLength } = loaded.model.config;
+      const ctxSize = positive("ctxSize", options.ctxSize ?? contextLength);
+      if (ctxSize > contextLength) {
+        post({
+          type: "notice",
+          text: `the context of ${ctxSize} tokens is longer than the ${contextLength} the model was trained for`,
+        });
+      }
+      const batchSize = positive("batchSize", options.batchSize ?? 2048);
+      const parallel = positive("parallel", options.parallel ?? 4);
+      const kvType = options.kvType ?? "f16";
+      const limits = { maxRunning: parallel, maxBatchTokens: batchSize, maxCachedTokens: parallel * ctxSize };
+      const pacer = new Pacer(batchSize);
+      const runner = new Runner(loaded.model, loaded.backend, { kvType, maxBatchTokens: batchSize });
+      const loop = new Loop(new Scheduler(limits), runner, pacer, {
+        events: (id, events) => post({ type: "events", id, events }),
+        error: (id, error) => post({ type: "error", id, error: toRemote(error) }),
+      });
+      return { loaded, loop, pacer, ctxSize, batchSize, kvType };
+    } catch (error) {
+      loaded[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  #opened(): Open {
+    if (this.#open === undefined) throw new TypeError("Cannot use engine: it is not open");
+    return this.#open;
+  }
+
+  #info() {
+    const { loaded, ctxSize, kvType } = this.#opened();
+    const { model, backend, file, chatTemplate } = loaded;
+    return { config: model.config, backend: backend.spec, ctxSize, kvType, bytes: backend.bytes, file, chatTemplate };
+  }
+
+  async #generate(id: number, prompt: Prompt, wanted: Partial<Sampling>): Promise<void> {
+    const requestedMs = performance.now();
+    const { loaded, loop, ctxSize } = this.#opened();
+    const { tokenizer, model } = loaded;
+    this.#preparing.add(id);
+    const sampling = resolveSampling(wanted, loaded.sampling, model.config.vocab);
+    const tokens = await this.#encode(loaded, prompt);
+    if (tokens.length >= ctxSize) {
+      throw new DoesNotFit(
+        `Cannot generate: the prompt has ${tokens.length} tokens, the context holds ${ctxSize} with the answer; ` +
+          "shorten it or raise --ctx-size",
+        { promptTokens: tokens.length, ctxSize },
+      );
+    }
+    const sequence = new Sequence(id, tokens, Math.min(ctxSize, tokens.length + sampling.maxTokens));
+    const generation = new Generation(id, sequence, sampling, tokenizer, requestedMs);
+    if (this.#preparing.delete(id)) loop.add(generation);
+    else this.#options.post({ type: "events", id, events: [generation.cancel()] });
+  }
+
+  async #encode({ tokenizer, model, encodeChat }: Loaded, prompt: Prompt): Promise<ArrayLike<number>> {
+    if (typeof prompt === "string") return tokenizer.encode(prompt);
+    if (!(prompt instanceof Int32Array)) return await encodeChat(prompt);
+    const { vocab } = model.config;
+    const bad = prompt.findIndex((token) => token < 0 || token >= vocab);
+    if (bad >= 0) {
+      throw new RangeError(`Cannot generate: token ${prompt[bad]} of the prompt is outside 0 to ${vocab - 1}`);
+    }
+    return prompt;
+  }
+
+  #detokenize(tokens: Int32Array): string {
+    const { tokenizer } = this.#opened().loaded;
+    const bad = tokens.findIndex((token) => token < 0 || token >= tokenizer.vocab);
+    if (bad >= 0) {
+      throw new RangeError(`Cannot detokenize: token ${tokens[bad]} is outside 0 to ${tokenizer.vocab - 1}`);
+    }
+    const decoder = tokenizer.decoder({ special: true });
+    let text = "";
+    for (const token of tokens) text += decoder.push(token);
+    return text + decoder.flush();
+  }
+
+  async #close(): Promise<void> {
+    const open = this.#open;
+    this.#open = undefined;
+    await open?.loop.close();
+    open?.loaded[Symbol.dispose]();
+  }
+}
+
+function positive(name: string, value: number): number {
+  if (Number.isInteger(value) && value >= 1) return value;
+  throw new RangeError(`Cannot open engine: ${name} is ${value}, must be a whole number above 0`);
+}

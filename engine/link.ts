@@ -1,0 +1,54 @@
+/**
+ * Carries requests to a host and replies back, from a worker or within the caller's thread.
+ *
+ * @module
+ */
+import type { EngineOptions } from "./types.ts";
+import type { Reply, Request } from "./protocol.ts";
+
+/** A way to a host. */
+export interface Link {
+  send(request: Request): void;
+  /** `open` looks at this while it works and hears no messages. */
+  abort(): void;
+  /** Ends the other side at once; nothing is heard any more. */
+  close(): void;
+}
+
+/** Where a link delivers. */
+export interface Receiver {
+  reply(reply: Reply): void;
+  /** The other side is gone. */
+  crashed(error: Error): void;
+}
+
+/** A host in a worker of its own, so that steps never block the caller's thread. */
+export function workerLink(to: Receiver): Link {
+  const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "kvasir" });
+  const aborted = new Int32Array(new SharedArrayBuffer(4));
+  worker.postMessage(aborted);
+  worker.onmessage = ({ data }: MessageEvent<Reply>) => to.reply(data);
+  worker.onmessageerror = () => to.crashed(new Error("Cannot use engine: a message of its worker could not be read"));
+  worker.onerror = (event) => {
+    // Handled here: whoever waits is told, and the program decides.
+    event.preventDefault();
+    to.crashed(new Error(`Cannot use engine: its worker failed: ${event.message}`));
+  };
+  return {
+    send: (request) => worker.postMessage(request),
+    abort: () => void Atomics.store(aborted, 0, 1),
+    close: () => worker.terminate(),
+  };
+}
+
+/** A host on the caller's thread: for backends that are values, which cannot cross threads. */
+export async function localLink(to: Receiver, backends: NonNullable<EngineOptions["backends"]>): Promise<Link> {
+  const [{ Host }, { load }] = await Promise.all([import("./host.ts"), import("./load.ts")]);
+  const signal = { aborted: false };
+  const host = new Host({ load, backends, signal, post: (reply) => to.reply(reply) });
+  return {
+    send: (request) => void host.handle(request),
+    abort: () => void (signal.aborted = true),
+    close: () => {},
+  };
+}

@@ -1,0 +1,35 @@
+/**
+ * A loaded model with all that serving it takes. Types only.
+ *
+ * @module
+ */
+import type { Backend } from "../backends/backend.ts";
+import type { Message, Model, Tokenizer } from "../model/model.ts";
+import type { OpenOptions } from "./protocol.ts";
+import type { EngineOptions, Progress, Sampling } from "./types.ts";
+
+/** Owned by whoever loaded it; dispose frees weights and backend. */
+export interface Loaded extends Disposable {
+  readonly model: Model;
+  readonly backend: Backend;
+  readonly tokenizer: Tokenizer;
+  /** Sampling that the model's makers recommend. */
+  readonly sampling: Partial<Sampling>;
+  /** The file or folder. */
+  readonly file: string;
+  readonly chatTemplate: boolean;
+  /** Tokens of a conversation, up to where the assistant's turn begins. Throws when there is no template. */
+  encodeChat(messages: readonly Message[]): Promise<number[]>;
+}
+
+/** What a loader reports to, and is told by. */
+export interface LoadHooks {
+  readonly backends: NonNullable<EngineOptions["backends"]>;
+  progress(progress: Progress): void;
+  notice(text: string): void;
+  /** Looked at between pieces of work. */
+  readonly signal: { readonly aborted: boolean };
+}
+
+/** Loads what `options` name. */
+export type Loader = (options: OpenOptions, hooks: LoadHooks) => Promise<Loaded>;

@@ -1,0 +1,170 @@
+/**
+ * The engine's loop: runs steps while there is something to do, and lets messages in between them.
+ *
+ * @module
+ */
+import type { Batch, Scheduler } from "./scheduler.ts";
+import type { Runner, StepResult } from "./runner.ts";
+import type { Generation } from "./generation.ts";
+import type { Pacer } from "./pacer.ts";
+import type { Sequence } from "./sequence.ts";
+import type { TokenEvent } from "./types.ts";
+
+/** Hears what becomes of generations. */
+export interface Listener {
+  events(id: number, events: readonly TokenEvent[]): void;
+  error(id: number, error: unknown): void;
+}
+
+/** Work that is not a generation, a piece a `next()`; `return()` cancels it. */
+export interface Job {
+  readonly id: number;
+  readonly pieces: Iterator<void, unknown>;
+  done(value: unknown): void;
+  failed(error: unknown): void;
+}
+
+/** See the module's head. */
+export class Loop {
+  readonly #scheduler: Scheduler;
+  readonly #runner: Runner;
+  readonly #pacer: Pacer;
+  readonly #listener: Listener;
+  readonly #generations = new Map<Sequence, Generation>();
+  readonly #jobs: Job[] = [];
+  #turning: Promise<void> | undefined;
+
+  /** Runner and pacer are only used inside steps. */
+  constructor(scheduler: Scheduler, runner: Runner, pacer: Pacer, listener: Listener) {
+    this.#scheduler = scheduler;
+    this.#runner = runner;
+    this.#pacer = pacer;
+    this.#listener = listener;
+  }
+
+  /** Queues a generation. */
+  add(generation: Generation): void {
+    this.#scheduler.add(generation.sequence);
+    this.#runner.admit(generation.sequence, generation.sampler);
+    this.#generations.set(generation.sequence, generation);
+    this.#turn();
+  }
+
+  /** Queues other work. */
+  addJob(job: Job): void {
+    this.#jobs.push(job);
+    this.#turn();
+  }
+
+  /** Ends the generation or job of that id, if there is one, and frees what it held before it says so. */
+  cancel(id: number): void {
+    const generation = this.#generations.values().find((g) => g.id === id);
+    if (generation !== undefined) {
+      this.#release(generation);
+      this.#listener.events(id, [generation.cancel()]);
+    }
+    const job = this.#jobs.findIndex((j) => j.id === id);
+    if (job >= 0) {
+      const [{ pieces, failed }] = this.#jobs.splice(job, 1) as [Job];
+      pieces.return?.();
+      failed(new DOMException("Cancelled", "AbortError"));
+    }
+  }
+
+  /** Cancels everything and resolves when no step runs any more. */
+  async close(): Promise<void> {
+    for (const { id } of [...this.#generations.values(), ...this.#jobs]) this.cancel(id);
+    await this.#turning;
+  }
+
+  /** One step; false when there was nothing to do. */
+  #step(): boolean {
+    const batch = this.#scheduler.next(this.#pacer.chunkTokens);
+    if (batch === undefined) return false;
+    const result = this.#run(batch);
+    if (result === undefined) return true;
+    this.#scheduler.finish(batch, result.tokens);
+    this.#report(batch, result);
+    return true;
+  }
+
+  #run(batch: Batch): StepResult | undefined {
+    const startMs = performance.now();
+    for (const { sequence } of batch.rows) this.#generations.get(sequence)?.start(startMs);
+    try {
+      const result = this.#runner.step(batch);
+      this.#pacer.record(batch.numChunkTokens, performance.now() - startMs);
+      return result;
+    } catch (error) {
+      for (const { sequence } of batch.rows) this.#fail(sequence, error);
+      return undefined;
+    }
+  }
+
+  #report(batch: Batch, { logprobs }: StepResult): void {
+    const ms = performance.now();
+    let row = 0;
+    batch.rows.forEach(({ sequence, samples }, i) => {
+      const generation = this.#generations.get(sequence) as Generation;
+      const events: TokenEvent[] = i === 0 && batch.numChunkTokens > 0 ? [generation.prefill()] : [];
+      try {
+        if (samples) events.push(...generation.accept(ms, row++, logprobs));
+      } catch (error) {
+        this.#fail(sequence, error);
+        return;
+      }
+      if (generation.ended) this.#release(generation);
+      this.#listener.events(generation.id, events);
+    });
+  }
+
+  #fail(sequence: Sequence, error: unknown): void {
+    const generation = this.#generations.get(sequence) as Generation;
+    this.#release(generation);
+    this.#listener.error(generation.id, error);
+  }
+
+  #release({ sequence }: Generation): void {
+    this.#scheduler.remove(sequence);
+    this.#runner.release(sequence);
+    this.#generations.delete(sequence);
+  }
+
+  /** One piece of the oldest job. */
+  #stepJob(): boolean {
+    const job = this.#jobs[0];
+    if (job === undefined) return false;
+    try {
+      const { done, value } = job.pieces.next();
+      if (!done) return true;
+      this.#jobs.shift();
+      job.done(value);
+    } catch (error) {
+      this.#jobs.shift();
+      job.failed(error);
+    }
+    return true;
+  }
+
+  #turn(): void {
+    this.#turning ??= this.#turns();
+  }
+
+  async #turns(): Promise<void> {
+    // A message to oneself is the quickest way (some 10 µs) to let the others be heard.
+    const { port1, port2 } = new MessageChannel();
+    try {
+      do {
+        await new Promise((heard) => {
+          port1.onmessage = heard;
+          port2.postMessage(0);
+        });
+      } while ([this.#step(), this.#stepJob()].includes(true));
+    } finally {
+      // In the same breath as the last look at the queues, or work that comes now would never be run.
+      this.#turning = undefined;
+      port1.close();
+      port2.close();
+    }
+  }
+}

@@ -1,0 +1,53 @@
+/**
+ * What the caller's thread and the engine's thread say to each other. Types only; all of it can be posted.
+ *
+ * Every request with an answer has an id of its own. `generate` is answered by `events` until one of type `done`, the
+ * others by one `result`; either may be answered by an `error` instead.
+ *
+ * @module
+ */
+import type { Message } from "../model/model.ts";
+import type { EngineOptions, EvaluateOptions, Progress, Sampling, TokenEvent } from "./types.ts";
+import type { RemoteError } from "./remote_error.ts";
+
+/** Options of `open` that can be posted. */
+export type OpenOptions = Omit<EngineOptions, "backends" | "onProgress" | "onNotice" | "signal">;
+
+/** What a caller may give as a prompt. */
+export type Prompt = string | readonly Message[] | Int32Array;
+
+/** From the caller. */
+export type Request =
+  | { readonly type: "open"; readonly id: number; readonly options: OpenOptions }
+  | { readonly type: "info"; readonly id: number }
+  | {
+    readonly type: "generate";
+    readonly id: number;
+    readonly prompt: Prompt;
+    readonly sampling: Partial<Sampling>;
+  }
+  | {
+    readonly type: "evaluate";
+    readonly id: number;
+    readonly tokens: Int32Array;
+    readonly options: Omit<EvaluateOptions, "signal">;
+  }
+  | {
+    readonly type: "tokenize";
+    readonly id: number;
+    readonly text: string;
+    readonly options: { readonly special?: boolean; readonly bos?: boolean };
+  }
+  | { readonly type: "detokenize"; readonly id: number; readonly tokens: Int32Array }
+  /** Ends the request of that id; without effect when it is over. */
+  | { readonly type: "cancel"; readonly id: number }
+  /** Frees everything. */
+  | { readonly type: "close"; readonly id: number };
+
+/** From the engine. */
+export type Reply =
+  | { readonly type: "result"; readonly id: number; readonly value: unknown }
+  | { readonly type: "events"; readonly id: number; readonly events: readonly TokenEvent[] }
+  | { readonly type: "error"; readonly id: number; readonly error: RemoteError }
+  | { readonly type: "progress"; readonly progress: Progress }
+  | { readonly type: "notice"; readonly text: string };

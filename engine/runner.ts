@@ -1,0 +1,137 @@
+/**
+ * Runs one step: a batch in, drawn tokens out. Holds the caches and sampling states of live sequences.
+ *
+ * @module
+ */
+import type { Tensor } from "../core/tensor.ts";
+import type { Backend, SampleParams } from "../backends/backend.ts";
+import type { Model } from "../model/model.ts";
+import type { Batch, BatchRow } from "./scheduler.ts";
+import type { Sampler } from "./sampler.ts";
+import type { Sequence } from "./sequence.ts";
+import { Ops } from "../backends/ops.ts";
+import { KvCache, type KvType } from "../attention/kv_cache.ts";
+import { Forward } from "./forward.ts";
+
+/** Log-probabilities of one step, over the raw softmax. */
+export interface StepLogprobs {
+  /** [rows]: the drawn tokens'. */
+  readonly drawn: Float32Array;
+  /** Alternatives a row. */
+  readonly k: number;
+  /** [rows, k], best first. */
+  readonly tokens: Int32Array;
+  readonly logprobs: Float32Array;
+}
+
+/** What a step drew: one token a sampling row, in their order. */
+export interface StepResult {
+  readonly tokens: Int32Array;
+  /** Present when a sequence of the step wants them. */
+  readonly logprobs?: StepLogprobs;
+}
+
+/** What a runner needs to know besides model and backend. */
+export interface RunnerOptions {
+  readonly kvType: KvType;
+  readonly maxBatchTokens: number;
+}
+
+interface Slot {
+  readonly cache: KvCache;
+  readonly sampler: Sampler;
+}
+
+const NOTHING: StepResult = { tokens: new Int32Array(0) };
+
+/** See the module's head. */
+export class Runner {
+  readonly #backend: Backend;
+  readonly #model: Model;
+  readonly #ops: Ops;
+  readonly #forward: Forward;
+  readonly #kvType: KvType;
+  readonly #slots = new Map<Sequence, Slot>();
+
+  /** Model and backend stay the caller's. */
+  constructor(model: Model, backend: Backend, options: RunnerOptions) {
+    this.#model = model;
+    this.#backend = backend;
+    this.#ops = new Ops(backend);
+    this.#forward = new Forward(model, this.#ops, options.maxBatchTokens);
+    this.#kvType = options.kvType;
+  }
+
+  /** Gives a sequence its (still empty) cache. */
+  admit(sequence: Sequence, sampler: Sampler): void {
+    const cache = new KvCache(this.#backend, this.#model.config.layers, this.#kvType, sequence.numMaxTokens);
+    this.#slots.set(sequence, { cache, sampler });
+  }
+
+  /** Frees what a sequence held. Idempotent. */
+  release(sequence: Sequence): void {
+    this.#slots.get(sequence)?.cache[Symbol.dispose]();
+    this.#slots.delete(sequence);
+  }
+
+  /** After an error the batch's sequences cannot go on: release them. */
+  step(batch: Batch): StepResult {
+    try {
+      const logits = this.#forward.run(batch.rows.map((row) => this.#part(row)));
+      return batch.numSamples === 0 ? NOTHING : this.#sample(batch, logits);
+    } finally {
+      this.#backend.endStep();
+    }
+  }
+
+  #slot(sequence: Sequence): Slot {
+    const slot = this.#slots.get(sequence);
+    if (slot === undefined) throw new RangeError(`Cannot run sequence ${sequence.id}: it was not admitted`);
+    return slot;
+  }
+
+  #part({ sequence, start, numTokens, samples }: BatchRow) {
+    return { cache: this.#slot(sequence).cache, tokens: sequence.tokens, start, numTokens, numLogits: samples ? 1 : 0 };
+  }
+
+  /** logits [rows, vocab] → tokens; the step's only read, but for log-probabilities. */
+  #sample(batch: Batch, logits: Tensor): StepResult {
+    const { kernels } = this.#backend;
+    const sequences = batch.rows.filter((row) => row.samples).map((row) => row.sequence);
+    const samplers = sequences.map((sequence) => this.#slot(sequence).sampler);
+    const k = samplers.reduce((most, s) => Math.max(most, s.logprobs ?? -1), -1);
+    const raw = k >= 0 && samplers.some((s) => s.adjusts) ? this.#copy(logits) : logits;
+    const params: SampleParams[] = [];
+    for (const [row, sampler] of samplers.entries()) {
+      const sequence = sequences[row] as Sequence;
+      sampler.adjust(kernels, logits, row, sequence.numOutputTokens);
+      params.push(sampler.params(sequence.numTokens));
+    }
+    const drawn = this.#backend.alloc([samplers.length], "i32", "step");
+    kernels.sample(drawn, logits, params);
+    const tokens = this.#backend.read(drawn) as Int32Array;
+    for (const [row, sampler] of samplers.entries()) sampler.accept(tokens[row] as number);
+    return k < 0 ? { tokens } : { tokens, logprobs: this.#logprobs(raw, drawn, k) };
+  }
+
+  #logprobs(raw: Tensor, drawn: Tensor, k: number): StepLogprobs {
+    const backend = this.#backend;
+    const rows = drawn.shape[0] as number;
+    const own = backend.alloc([rows], "f32", "step");
+    backend.kernels.tokenLogprobs(own, raw, drawn);
+    const result = { drawn: backend.read(own) as Float32Array, k };
+    if (k === 0) return { ...result, tokens: new Int32Array(0), logprobs: new Float32Array(0) };
+    const ids = backend.alloc([rows, k], "i32", "step");
+    const best = backend.alloc([rows, k], "f32", "step");
+    backend.kernels.topLogprobs(ids, best, raw);
+    return { ...result, tokens: backend.read(ids) as Int32Array, logprobs: backend.read(best) as Float32Array };
+  }
+
+  /** A copy of logits [rows, vocab], as rows of a table. */
+  #copy(logits: Tensor): Tensor {
+    const rows = logits.shape[0] as number;
+    const all = this.#backend.alloc([rows], "i32", "step");
+    this.#backend.write(all, Int32Array.from({ length: rows }, (_, i) => i));
+    return this.#ops.embed(logits, all);
+  }
+}
