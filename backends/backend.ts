@@ -131,6 +131,8 @@ export interface BackendType {
   readonly summary: string;
   /** Parameters and their defaults, as in `name:key=value,…`. */
   readonly defaults: Readonly<Record<string, string | number | boolean>>;
+  /** Makes `open` possible where that takes time (builds a library, say); throws `Unsupported` where it cannot. */
+  prepare?(report: (done: number, total: number, detail: string) => void): Promise<void>;
   /** Throws `Unsupported` when this machine cannot run it, saying why and what to do. */
   open(params: Readonly<Record<string, string | number | boolean>>): Backend;
 }

@@ -5,6 +5,7 @@
  */
 import type { Backend, BackendType } from "./backend.ts";
 import { lookUp, parseSpec, resolveParams } from "../core/spec.ts";
+import { cpu } from "./cpu.ts";
 import { reference } from "./reference.ts";
 
 /** Backends by name. */
@@ -12,6 +13,7 @@ export type Backends = Readonly<Record<string, BackendType>>;
 
 /** Those that come with Kvasir: one line each. */
 export const builtinBackends: Backends = {
+  cpu,
   reference,
 };
 
@@ -23,6 +25,18 @@ export function openBackend(spec: string, extra: Backends = {}): Backend {
   const parsed = parseSpec(spec);
   const type = lookUp("backend", parsed.name, { ...builtinBackends, ...extra });
   return type.open(resolveParams(parsed, type.defaults));
+}
+
+/**
+ * Makes `openBackend(spec)` possible where that takes time: builds the native library, for one. `report` is told steps
+ * done and in all (0 while unknown), and of what. Throws like `openBackend`.
+ */
+export async function prepareBackend(
+  spec: string,
+  extra: Backends = {},
+  report: (done: number, total: number, detail: string) => void = () => {},
+): Promise<void> {
+  await lookUp("backend", parseSpec(spec).name, { ...builtinBackends, ...extra }).prepare?.(report);
 }
 
 /** Backends of a module (a path or URL) that exports `backends`; throws `TypeError` when its shape is another. */

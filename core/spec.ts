@@ -132,10 +132,15 @@ function convert(name: string, key: string, text: string, like: ParamValue): Par
 
 /** Canonical text of a name and its parameters; throws `RangeError` for what the grammar cannot say. */
 export function formatSpec(name: string, params: Readonly<Record<string, ParamValue>> = {}): string {
-  const pairs = Object.keys(params).sort().map((key) => `${key}=${formatValue(params[key] as ParamValue)}`);
-  const text = pairs.length === 0 ? name : `${name}:${pairs.join(",")}`;
+  const pairs = formatParams(params);
+  const text = pairs === "" ? name : `${name}:${pairs}`;
   parseSpec(text);
   return text;
+}
+
+/** The part after the name: `key=value,…`, keys sorted; empty without parameters. */
+export function formatParams(params: Readonly<Record<string, ParamValue>>): string {
+  return Object.keys(params).sort().map((key) => `${key}=${formatValue(params[key] as ParamValue)}`).join(",");
 }
 
 function formatValue(value: ParamValue): string {

@@ -1,0 +1,214 @@
+/**
+ * Kernels of a native context: ids and numbers in, a status out.
+ *
+ * @module
+ */
+import type { Kernels } from "./backend.ts";
+import type { KvLayer, KvSegment } from "../core/kv.ts";
+import type { Tensor } from "../core/tensor.ts";
+import { Unsupported } from "../core/errors.ts";
+import { type Context, errorOf, type Library } from "./ffi.ts";
+
+/** Fields of a segment in the table that caches travel as: start, count, keys, values and their scales. */
+const SEGMENT_FIELDS = 6;
+const SAMPLE_FIELDS = 5;
+
+/** The call would take a fraction, or NaN, for some other row. */
+function checkRow(row: number): void {
+  if (!Number.isInteger(row)) throw new RangeError(`Cannot use row ${row}: it is no whole number`);
+}
+
+/** `open` gives the context or throws once it is gone; `id` resolves a tensor of this backend, 0 for one destroyed. */
+export function nativeKernels(
+  library: Library,
+  open: () => Context,
+  id: (tensor: Tensor, what: string) => number,
+): Kernels {
+  const native = library.symbols;
+  const check = (status: number) => {
+    if (status !== 0) throw errorOf(library, status);
+  };
+  // Argument buffers, borrowed by the library during a call only; they grow and are kept.
+  let outs = new Uint32Array(8);
+  let weights = new Uint32Array(8);
+  let table = new Int32Array(8 * SEGMENT_FIELDS);
+  let sampling = new Float64Array(8 * SAMPLE_FIELDS);
+
+  const fillSegment = (at: number, s: KvSegment) => {
+    table[at] = s.start;
+    table[at + 1] = s.count;
+    table[at + 2] = id(s.keys, "cache keys");
+    table[at + 3] = id(s.values, "cache values");
+    table[at + 4] = s.keyScales === undefined ? 0 : id(s.keyScales, "cache scales");
+    table[at + 5] = s.valueScales === undefined ? 0 : id(s.valueScales, "cache scales");
+  };
+  const fillTable = (kv: KvLayer): number => {
+    const count = kv.segments.length;
+    if (count * SEGMENT_FIELDS > table.length) table = new Int32Array(2 * count * SEGMENT_FIELDS);
+    let length = 0;
+    for (let i = 0; i < count; i++) {
+      const segment = kv.segments[i] as KvSegment;
+      fillSegment(i * SEGMENT_FIELDS, segment);
+      length += segment.count;
+    }
+    if (length !== kv.length) throw new RangeError(`Cannot attend: length ${kv.length}, segments of ${length}`);
+    return count;
+  };
+
+  return {
+    embed: (out, table, tokens, scale) =>
+      check(
+        native.kvasir_embed(open(), id(out, "embed out"), id(table, "embed table"), id(tokens, "embed tokens"), scale),
+      ),
+    rmsNorm: (out, x, weight, epsilon) =>
+      check(
+        native.kvasir_rms_norm(
+          open(),
+          id(out, "rmsNorm out"),
+          id(x, "rmsNorm x"),
+          id(weight, "rmsNorm weight"),
+          epsilon,
+        ),
+      ),
+    matmul(to, x, ws) {
+      if (to.length !== ws.length) {
+        throw new RangeError(`Cannot run matmul: ${to.length} outputs, ${ws.length} weights`);
+      }
+      if (ws.length > weights.length) {
+        outs = new Uint32Array(2 * ws.length);
+        weights = new Uint32Array(2 * ws.length);
+      }
+      for (let i = 0; i < ws.length; i++) {
+        outs[i] = id(to[i] as Tensor, "matmul out");
+        weights[i] = id(ws[i] as Tensor, "matmul weight");
+      }
+      check(native.kvasir_matmul(open(), outs, id(x, "matmul x"), weights, ws.length));
+    },
+    add: (out, x, y) => check(native.kvasir_add(open(), id(out, "add out"), id(x, "add x"), id(y, "add y"))),
+    glu: (out, gate, up, activation) =>
+      check(
+        native.kvasir_glu(
+          open(),
+          id(out, "glu out"),
+          id(gate, "glu gate"),
+          id(up, "glu up"),
+          activation === "silu" ? 0 : 1,
+        ),
+      ),
+    ropeTable(out, positions, rope) {
+      if (rope.frequencies.length * 2 !== rope.dims) {
+        throw new RangeError(
+          `Cannot run ropeTable: ${rope.frequencies.length} frequencies, expected ${rope.dims / 2}`,
+        );
+      }
+      const frequencies = rope.frequencies as Float64Array<ArrayBuffer>;
+      check(
+        native.kvasir_rope_table(
+          open(),
+          id(out, "ropeTable out"),
+          id(positions, "ropeTable positions"),
+          frequencies,
+          rope.dims,
+          rope.magnitude,
+        ),
+      );
+    },
+    rope: (x, angles, pairing) =>
+      check(native.kvasir_rope(open(), id(x, "rope x"), id(angles, "rope table"), pairing === "halves" ? 0 : 1)),
+    append(segment, row, k, v) {
+      if (segment.sealed) throw new RangeError("Cannot append to cache: the segment is sealed");
+      checkRow(row);
+      fillSegment(0, segment);
+      check(native.kvasir_append(open(), table, row, id(k, "append k"), id(v, "append v")));
+    },
+    attendCausal(out, q, kv, sink) {
+      if (sink !== undefined) {
+        throw new Unsupported("Cannot fill prompt sink: the native interface has no call for it");
+      }
+      const count = fillTable(kv);
+      const { scale, softcap, slidingWindow } = kv.shape;
+      check(
+        native.kvasir_attend_causal(
+          open(),
+          id(out, "attendCausal out"),
+          id(q, "attendCausal q"),
+          table,
+          count,
+          scale,
+          softcap ?? 0,
+          slidingWindow ?? 0,
+        ),
+      );
+    },
+    addLogits(logits, row, ids, values) {
+      checkRow(row);
+      if (ids.length !== values.length) {
+        throw new RangeError(`Cannot add to logits: ${ids.length} ids, ${values.length} values`);
+      }
+      check(native.kvasir_add_logits(open(), id(logits, "logits"), row, ids, values, ids.length));
+    },
+    penalize(logits, row, { tokens, counts, repetition, presence, frequency }) {
+      checkRow(row);
+      if (tokens.length !== counts.length) {
+        throw new RangeError(`Cannot penalize: ${tokens.length} tokens, ${counts.length} counts`);
+      }
+      check(
+        native.kvasir_penalize(
+          open(),
+          id(logits, "logits"),
+          row,
+          tokens,
+          counts,
+          tokens.length,
+          repetition,
+          presence,
+          frequency,
+        ),
+      );
+    },
+    sample(out, logits, params) {
+      if (params.length !== logits.shape[0]) {
+        throw new RangeError(`Cannot sample: ${logits.shape[0]} rows, ${params.length} parameters`);
+      }
+      if (params.length * SAMPLE_FIELDS > sampling.length) {
+        sampling = new Float64Array(2 * params.length * SAMPLE_FIELDS);
+      }
+      let at = 0;
+      for (const p of params) {
+        sampling[at++] = p.temperature;
+        sampling[at++] = p.topK;
+        sampling[at++] = p.topP;
+        sampling[at++] = p.minP;
+        sampling[at++] = p.uniform;
+      }
+      check(native.kvasir_sample(open(), id(out, "sample out"), id(logits, "logits"), sampling));
+    },
+    tokenLogprobs: (out, logits, tokens) =>
+      check(
+        native.kvasir_token_logprobs(
+          open(),
+          id(out, "tokenLogprobs out"),
+          id(logits, "logits"),
+          id(tokens, "tokenLogprobs tokens"),
+        ),
+      ),
+    topLogprobs: (ids, logprobs, logits) =>
+      check(
+        native.kvasir_top_logprobs(
+          open(),
+          id(ids, "topLogprobs ids"),
+          id(logprobs, "topLogprobs logprobs"),
+          id(logits, "logits"),
+        ),
+      ),
+    klDivergence: (out, base, logits) =>
+      check(
+        native.kvasir_kl_divergence(
+          open(),
+          id(out, "klDivergence out"),
+          id(base, "klDivergence base"),
+          id(logits, "logits"),
+        ),
+      ),
+  };
+}
