@@ -39,6 +39,11 @@ export class Connection implements Receiver {
     this.#observer = observer;
   }
 
+  /** Whether the other side crashed or was closed. */
+  get isGone(): boolean {
+    return this.#gone !== undefined;
+  }
+
   /** Uses `link` from now on. */
   attach(link: Link): void {
     this.#link = link;

@@ -14,17 +14,21 @@ import type {
 } from "./types.ts";
 import type { Prompt } from "./protocol.ts";
 import { Connection } from "./connection.ts";
-import { localLink, workerLink } from "./link.ts";
+import { type Link, localLink, type Receiver, workerLink } from "./link.ts";
 
 /**
  * A loaded model, ready to generate. Several calls may run at once: their sequences share steps.
  *
- * ```ts no-eval
- * import { Engine } from "./mod.ts";
+ * ```ts
+ * import { Engine } from "./engine.ts";
  *
- * await using engine = await Engine.open({ model: "smollm2-135m-instruct" });
- * for await (const event of engine.generate([{ role: "user", content: "Why is the sky blue?" }])) {
- *   if (event.type === "token") await Deno.stdout.write(new TextEncoder().encode(event.text));
+ * export async function answer(model: string, question: string): Promise<string> {
+ *   await using engine = await Engine.open({ model });
+ *   let text = "";
+ *   for await (const event of engine.generate([{ role: "user", content: question }])) {
+ *     if (event.type === "token") text += event.text;
+ *   }
+ *   return text;
  * }
  * ```
  */
@@ -40,14 +44,24 @@ export class Engine implements EngineLike {
    * Loads a model. Rejects with `ModelFileError`, `Unsupported`, `NativeError`, `DoesNotFit` or `RangeError`, each saying
    * what to do, or with the signal's reason when that aborts first.
    */
-  static async open(options: EngineOptions): Promise<Engine> {
-    const { onProgress, onNotice, signal, backends, ...open } = options;
+  static open(options: EngineOptions): Promise<Engine> {
+    const { backends } = options;
+    if (backends === undefined) return Engine.openOver(workerLink, options);
+    return Engine.openOver(async (to) => await localLink(to, (await import("./load.ts")).load, backends), options);
+  }
+
+  /** Like {@link open}, over a link of the caller's making: to another loader, or another process. */
+  static async openOver(
+    makeLink: (to: Receiver) => Link | Promise<Link>,
+    options: Omit<EngineOptions, "backends">,
+  ): Promise<Engine> {
+    const { onProgress, onNotice, signal, backends: _, ...open }: EngineOptions = options;
     signal?.throwIfAborted();
     const connection = new Connection({
       progress: (progress) => onProgress?.(progress),
       notice: (text) => onNotice?.(text),
     });
-    connection.attach(backends === undefined ? workerLink(connection) : await localLink(connection, backends));
+    connection.attach(await makeLink(connection));
     try {
       await connection.ask({ type: "open", options: open }, signal);
       return new Engine(connection);
@@ -141,6 +155,9 @@ export class Engine implements EngineLike {
   async #close(): Promise<void> {
     try {
       await this.#connection.ask({ type: "close" });
+    } catch (error) {
+      // Who waited has heard of a crash already; there is nothing left to free.
+      if (!this.#connection.isGone) throw error;
     } finally {
       this.#connection.close(new TypeError("Cannot use engine: it was closed"));
     }

@@ -140,7 +140,8 @@ export class Host {
     const { tokenizer, model } = loaded;
     this.#preparing.add(id);
     const sampling = resolveSampling(wanted, loaded.sampling, model.config.vocab);
-    const tokens = await this.#encode(loaded, prompt);
+    const encoded = this.#encode(loaded, prompt);
+    const tokens = encoded instanceof Promise ? await encoded : encoded;
     if (tokens.length >= ctxSize) {
       throw new DoesNotFit(
         `Cannot generate: the prompt has ${tokens.length} tokens, the context holds ${ctxSize} with the answer; ` +
@@ -150,13 +151,14 @@ export class Host {
     }
     const sequence = new Sequence(id, tokens, Math.min(ctxSize, tokens.length + sampling.maxTokens));
     const generation = new Generation(id, sequence, sampling, tokenizer, requestedMs);
+    // Cancelled, or closed, in the meantime?
     if (this.#preparing.delete(id)) loop.add(generation);
     else this.#options.post({ type: "events", id, events: [generation.cancel()] });
   }
 
-  async #encode({ tokenizer, model, encodeChat }: Loaded, prompt: Prompt): Promise<ArrayLike<number>> {
+  #encode({ tokenizer, model, encodeChat }: Loaded, prompt: Prompt): ArrayLike<number> | Promise<number[]> {
     if (typeof prompt === "string") return tokenizer.encode(prompt);
-    if (!(prompt instanceof Int32Array)) return await encodeChat(prompt);
+    if (!(prompt instanceof Int32Array)) return encodeChat(prompt);
     const { vocab } = model.config;
     const bad = prompt.findIndex((token) => token < 0 || token >= vocab);
     if (bad >= 0) {
@@ -180,6 +182,7 @@ export class Host {
   async #close(): Promise<void> {
     const open = this.#open;
     this.#open = undefined;
+    this.#preparing.clear();
     await open?.loop.close();
     open?.loaded[Symbol.dispose]();
   }

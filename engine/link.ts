@@ -4,6 +4,7 @@
  * @module
  */
 import type { EngineOptions } from "./types.ts";
+import type { Loader } from "./loaded.ts";
 import type { Reply, Request } from "./protocol.ts";
 
 /** A way to a host. */
@@ -41,9 +42,13 @@ export function workerLink(to: Receiver): Link {
   };
 }
 
-/** A host on the caller's thread: for backends that are values, which cannot cross threads. */
-export async function localLink(to: Receiver, backends: NonNullable<EngineOptions["backends"]>): Promise<Link> {
-  const [{ Host }, { load }] = await Promise.all([import("./host.ts"), import("./load.ts")]);
+/** A host on the caller's thread: for loaders and backends that are values, which cannot cross threads. */
+export async function localLink(
+  to: Receiver,
+  load: Loader,
+  backends: NonNullable<EngineOptions["backends"]>,
+): Promise<Link> {
+  const { Host } = await import("./host.ts");
   const signal = { aborted: false };
   const host = new Host({ load, backends, signal, post: (reply) => to.reply(reply) });
   return {
