@@ -1,0 +1,58 @@
+// Exact attention: what the instruction sets implement (AttentionKernels) and the plan that calls them (attention.cc).
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace kvasir {
+
+// Consecutive rows of one KV head inside one segment.
+struct KvRun {
+  const void* keys;           // [count, headDim]
+  const void* values;         // [count, headDim]
+  const float* key_scales;    // [count], KVASIR_I8 only
+  const float* value_scales;  // [count], KVASIR_I8 only
+  int32_t position;           // absolute position of the first row
+  int32_t count;
+};
+
+// Queries of the heads of one group. Row r = (query r / group, head r % group) lies at
+// (r / group) * stride + (r % group) * headDim in q and, with its own stride, in o.
+struct AttentionRows {
+  const float* q;
+  size_t q_stride;   // floats between queries
+  float* o;          // written: the softmax-weighted mean of the visible values
+  size_t o_stride;
+  float* lse;        // written: [rows] natural log of the sum of exponentials behind o; null when not wanted
+  int32_t group;     // heads that share the KV head
+  int32_t count;     // queries
+  int32_t position;  // of the first query; the others follow
+  int32_t window;    // query p sees keys in (p - window, p]; 0 = [0, p]
+  int32_t rows() const { return count * group; }
+};
+
+struct AttentionShape {
+  int32_t dtype;     // of keys and values: KVASIR_F32, KVASIR_F16, KVASIR_I8
+  int32_t head_dim;
+  float scale;       // on q·k
+  float softcap;     // 0 = none
+};
+
+// One core: rows against the keys of runs, one pass, online softmax (Milakov & Gimelshein 2018; FlashAttention-2 for
+// tiles). A row that sees no key gets o = 0 and lse = -inf. scratch: 64-byte aligned, of scratch_bytes.
+struct AttentionCore {
+  void (*attend)(const AttentionShape& shape, const AttentionRows& rows, const KvRun* runs, int32_t run_count,
+                 void* scratch);
+  size_t (*scratch_bytes)(const AttentionShape& shape, int32_t rows);
+};
+
+struct AttentionKernels {
+  AttentionCore range;    // float arithmetic: decode, and prefill of f32 caches
+  AttentionCore prefill;  // 16-bit integer products, for many rows of f16 and i8 caches; null members where there is none
+  // Converts rows of head_dim floats, src_stride apart, to dense dst [rows, head_dim] of dtype; scales [rows] for I8.
+  void (*store_rows)(int32_t dtype, void* dst, float* scales, const float* src, size_t src_stride, int32_t rows,
+                     int32_t head_dim);
+};
+
+extern const AttentionKernels kAttentionAvx512, kAttentionAvx2, kAttentionPortable;
+
+}  // namespace kvasir

@@ -1,0 +1,15 @@
+#include "attention_vec256.h"
+// The vector first: the cores are written in its terms.
+#include "attention_prefill.h"
+#include "attention_range.h"
+#include "attention_store.h"
+
+namespace kvasir {
+
+extern const AttentionKernels kAttentionAvx2 = {
+    {RangeCore<Vec256>::attend, RangeCore<Vec256>::scratch_bytes},
+    {PrefillCore<Vec256>::attend, PrefillCore<Vec256>::scratch_bytes},
+    RowStore<Vec256>::store,
+};
+
+}  // namespace kvasir

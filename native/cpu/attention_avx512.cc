@@ -1,0 +1,15 @@
+#include "attention_vec512.h"
+// The vector first: the cores are written in its terms.
+#include "attention_prefill.h"
+#include "attention_range.h"
+#include "attention_store.h"
+
+namespace kvasir {
+
+extern const AttentionKernels kAttentionAvx512 = {
+    {RangeCore<Vec512>::attend, RangeCore<Vec512>::scratch_bytes},
+    {PrefillCore<Vec512>::attend, PrefillCore<Vec512>::scratch_bytes},
+    RowStore<Vec512>::store,
+};
+
+}  // namespace kvasir

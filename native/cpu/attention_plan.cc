@@ -1,0 +1,134 @@
+// Tasks are (KV head, block of queries, range of keys). Their borders depend on shapes only, never on the number of
+// threads, and partial results are merged in order: the same call gives the same bits on any pool.
+#include "attention_plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "isa.h"
+
+namespace kvasir {
+namespace {
+
+// Up to this many queries the range core reads the cache once for all of them; beyond, rounding a tile pays.
+constexpr int32_t kDecodeQueries = 8;
+
+struct Plan {
+  const AttentionCore* core;
+  int32_t queries;  // of one block
+  int32_t blocks;
+  int32_t keys;     // of one range
+  int32_t ranges;   // 1: blocks write to out; else partial results
+};
+
+int32_t divide_up(int32_t x, int32_t y) { return (x + y - 1) / y; }
+
+Plan make_plan(const AttentionKernels& kernels, const AttentionShape& shape, int32_t n, int32_t group, int32_t kv_heads,
+               int32_t keys) {
+  Plan plan{};
+  if (n <= kDecodeQueries) {
+    // 512 keys are 10 us: short enough to share out evenly, long against the cost of a task and of merging it.
+    plan.core = &kernels.range;
+    plan.queries = n;
+    const int32_t even = static_cast<int32_t>(int64_t{keys} * kv_heads / 16);
+    plan.keys = std::max(std::clamp(divide_up(even, 64) * 64, 128, 512), divide_up(divide_up(keys, 64), 64) * 64);
+    plan.ranges = divide_up(keys, plan.keys);
+  } else {
+    const bool rounded = shape.dtype != KVASIR_F32 && kernels.prefill.attend != nullptr;
+    plan.core = rounded ? &kernels.prefill : &kernels.range;
+    // Many rows share the cost of widening or rounding a tile; their outputs should stay in L2, and no thread idle.
+    const int32_t most = rounded ? (shape.head_dim <= 128 ? 384 : shape.head_dim <= 256 ? 192 : 96) : 32;
+    const int32_t least = rounded ? 96 : 16;
+    const int64_t rows = int64_t{n} * group;
+    const int64_t blocks = std::max((rows + most - 1) / most, std::min<int64_t>(divide_up(16, kv_heads), rows / least));
+    plan.queries = divide_up(n, static_cast<int32_t>(std::clamp<int64_t>(blocks, 1, n)));
+    plan.keys = keys;
+    plan.ranges = 1;
+  }
+  plan.blocks = divide_up(n, plan.queries);
+  return plan;
+}
+
+// out [group, headDim] of one query and KV head from its partial results, by their log-sum-exp, in order.
+void merge(float* out, const float* o, const float* lse, int32_t ranges, size_t range_rows, size_t row, int32_t group,
+           size_t d) {
+  for (int32_t g = 0; g < group; g++, row++) {
+    float max = -std::numeric_limits<float>::infinity(), sum = 0.0f;
+    for (int32_t r = 0; r < ranges; r++) max = std::max(max, lse[r * range_rows + row]);
+    float* to = out + g * d;
+    std::fill(to, to + d, 0.0f);
+    for (int32_t r = 0; r < ranges; r++) {
+      const float l = lse[r * range_rows + row];
+      if (l == -std::numeric_limits<float>::infinity()) continue;
+      const float weight = std::exp(l - max);
+      const float* part = o + (r * range_rows + row) * d;
+      for (size_t c = 0; c < d; c++) to[c] += weight * part[c];
+      sum += weight;
+    }
+    for (size_t c = 0; c < d; c++) to[c] /= sum;
+  }
+}
+
+}  // namespace
+
+void attend_causal(kvasir_context& ctx, const AttentionShape& shape, const KvView& kv, float* out, const float* q,
+                   int32_t n, int32_t heads, int32_t window) {
+  const size_t d = static_cast<size_t>(shape.head_dim), stride = static_cast<size_t>(heads) * d;
+  const int32_t group = heads / kv.kv_heads, position = kv.end - n;
+  const int32_t oldest = window > 0 ? std::max<int64_t>(kv.start, int64_t{position} - window + 1) : kv.start;
+  const Plan plan = make_plan(*ctx.isa->attention, shape, n, group, kv.kv_heads, kv.end - oldest);
+  const int32_t tasks = plan.blocks * kv.kv_heads * plan.ranges;
+
+  // Scratch first: a task must not throw.
+  const size_t runs_bytes = (kv.segments.size() * sizeof(KvRun) + 63) / 64 * 64;
+  const size_t bytes = runs_bytes + plan.core->scratch_bytes(shape, plan.queries * group);
+  std::vector<char*> scratch(ctx.workers.size());
+  for (size_t w = 0; w < scratch.size(); w++) scratch[w] = static_cast<char*>(ctx.workers[w].get(bytes));
+  const size_t range_rows = static_cast<size_t>(kv.kv_heads) * n * group;  // [range][kv head][query][group]
+  float* part_o = nullptr;
+  float* part_lse = nullptr;
+  if (plan.ranges > 1) {
+    part_o = static_cast<float*>(ctx.shared.get(plan.ranges * range_rows * (d + 1) * sizeof(float)));
+    part_lse = part_o + plan.ranges * range_rows * d;
+  }
+
+  ctx.pool->run(tasks, [&](int task, int worker) {
+    // The last queries see the most keys: they go first.
+    const int32_t range = task % plan.ranges, head = task / plan.ranges % kv.kv_heads;
+    const int32_t block = plan.blocks - 1 - task / plan.ranges / kv.kv_heads;
+    const int32_t first = block * plan.queries;
+    AttentionRows rows{};
+    rows.group = group;
+    rows.count = std::min(plan.queries, n - first);
+    rows.position = position + first;
+    rows.window = window;
+    rows.q = q + first * stride + head * group * d;
+    rows.q_stride = stride;
+    int32_t from = oldest + range * plan.keys;
+    const int32_t to = std::min(rows.position + rows.count, plan.ranges > 1 ? from + plan.keys : kv.end);
+    if (window > 0) from = static_cast<int32_t>(std::max<int64_t>(from, int64_t{rows.position} - window + 1));
+    if (plan.ranges > 1) {
+      const size_t row = range * range_rows + static_cast<size_t>(head) * n * group;
+      rows.o = part_o + row * d;
+      rows.o_stride = group * d;
+      rows.lse = part_lse + row;
+    } else {
+      rows.o = out + first * stride + head * group * d;
+      rows.o_stride = stride;
+    }
+    KvRun* runs = reinterpret_cast<KvRun*>(scratch[worker]);
+    const int32_t count = kv.runs(head, from, to, runs);
+    plan.core->attend(shape, rows, runs, count, scratch[worker] + runs_bytes);
+  });
+
+  if (plan.ranges == 1) return;
+  for (int32_t head = 0; head < kv.kv_heads; head++) {
+    for (int32_t i = 0; i < n; i++) {
+      merge(out + i * stride + head * group * d, part_o, part_lse, plan.ranges, range_rows,
+            (static_cast<size_t>(head) * n + i) * group, group, d);
+    }
+  }
+}
+
+}  // namespace kvasir

@@ -1,0 +1,12 @@
+// Splits an attention call into pool tasks and merges what they return.
+#pragma once
+#include "attention.h"
+#include "kv.h"
+
+namespace kvasir {
+
+// out, q [n, heads, headDim] with query i at position kv.end - n + i; window 0 = none. Everything is checked already.
+void attend_causal(kvasir_context& ctx, const AttentionShape& shape, const KvView& kv, float* out, const float* q,
+                   int32_t n, int32_t heads, int32_t window);
+
+}  // namespace kvasir

@@ -1,0 +1,13 @@
+#include "attention_range.h"
+#include "attention_store.h"
+#include "attention_vec_portable.h"
+
+namespace kvasir {
+
+extern const AttentionKernels kAttentionPortable = {
+    {RangeCore<VecPortable>::attend, RangeCore<VecPortable>::scratch_bytes},
+    {nullptr, nullptr},
+    RowStore<VecPortable>::store,
+};
+
+}  // namespace kvasir

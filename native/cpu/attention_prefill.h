@@ -1,0 +1,343 @@
+// The prefill core: many rows of one KV head's group against runs of keys, with products of 16-bit integers.
+//
+// Rows lie along the vector lanes, so softmax needs no horizontal step and keys stay row-major: scores of a tile are
+// [keys][rows] = K [keys, d/2 pairs] broadcast · Qᵀ [d/2 pairs][rows], outputs [d][rows] = Vᵀ broadcast · P.
+//
+// Rounding. A query or key row x becomes round(x / step) with the step that makes its Euclidean norm 46,000 at most (and
+// its entries 16 bits): by Cauchy-Schwarz no dot product, nor any part of one, leaves 32 bits, and its error is about
+// 9e-6 |q||k|, less than what f16 keys carry already. Weights are 13-bit integers relative to the row's maximum in the
+// tile of 64 keys, values 13-bit relative to their column's maximum in the tile: 64 · 8191 · 4095 < 2^31. The tile's
+// maximum, not the running one: an attention sink with half of the mass must not round the other keys to 0.
+//
+// Ladder (share of the peak of the multiply-add used; n = 8192, d = 64, 9 heads on 3; attention_bench; 2 Sapphire Rapids vCPU):
+// @@LADDER@@
+#pragma once
+#include <cstring>
+#include <type_traits>
+
+#include "attention.h"
+#include "attention_elements.h"
+#include "kvasir_backend.h"
+
+namespace kvasir {
+namespace {
+
+template <class V>
+class PrefillCore {
+  using F = typename V::F;
+  using I = typename V::I;
+  static constexpr int W = V::kWidth;
+  static constexpr int kVectors = V::kTileVectors;
+  static constexpr int kStrip = W * kVectors;  // rows of one register tile
+  static constexpr int kKeys = 64;
+  static constexpr float kNorm = 46000.0f;     // squared: below 2^31
+  static constexpr float kWeight = 8191.0f, kValue = 4095.0f;
+
+ public:
+  static size_t scratch_bytes(const AttentionShape& shape, int32_t rows) {
+    Layout layout{};
+    return layout.set(shape, rows, nullptr);
+  }
+
+  static void attend(const AttentionShape& shape, const AttentionRows& rows, const KvRun* runs, int32_t run_count,
+                     void* scratch) {
+    switch (shape.dtype) {
+      case KVASIR_F32: return run<ElementF32<V>>(shape, rows, runs, run_count, scratch);
+      case KVASIR_F16: return run<ElementF16<V>>(shape, rows, runs, run_count, scratch);
+      default: return run<ElementI8<V>>(shape, rows, runs, run_count, scratch);
+    }
+  }
+
+ private:
+  struct Layout {
+    size_t padded;      // head_dim as whole vectors and whole tiles of columns
+    int32_t strips;
+    int16_t* q;         // [strips][padded / 2][kStrip][2]
+    float* o;           // [strips][padded][kStrip], relative to 2^max
+    float* steps;       // [strips][kStrip] of q
+    float* max;         // [strips][kStrip]
+    float* sum;         // [strips][kStrip]
+    int32_t* first;     // [strips][kStrip] visible positions, inclusive
+    int32_t* last;
+    int16_t* keys;      // [kKeys, padded]
+    int16_t* values;    // [kKeys / 2][padded][2]
+    float* key_steps;   // [kKeys]
+    float* value_steps; // [padded]
+    float* wide;        // [kKeys, padded]
+    float* scores;      // [kKeys][kStrip]
+    int16_t* weights;   // [kKeys / 2][kStrip][2]
+
+    size_t set(const AttentionShape& shape, int32_t rows, void* scratch) {
+      const size_t unit = W > V::kTileKeys ? W : V::kTileKeys;
+      padded = (static_cast<size_t>(shape.head_dim) + unit - 1) / unit * unit;
+      strips = (rows + kStrip - 1) / kStrip;
+      const size_t lanes = static_cast<size_t>(strips) * kStrip;
+      size_t at = 0;
+      const auto take = [&](auto*& p, size_t count) {
+        p = scratch == nullptr ? nullptr : reinterpret_cast<std::remove_reference_t<decltype(p)>>(static_cast<char*>(scratch) + at);
+        at += (count * sizeof(*p) + 63) / 64 * 64;
+      };
+      take(q, lanes * padded), take(o, lanes * padded), take(steps, lanes), take(max, lanes), take(sum, lanes);
+      take(first, lanes), take(last, lanes), take(keys, kKeys * padded), take(values, kKeys * padded);
+      take(key_steps, kKeys), take(value_steps, padded), take(wide, kKeys * padded), take(scores, kKeys * kStrip);
+      take(weights, kKeys * kStrip);
+      return at;
+    }
+  };
+
+  template <class E>
+  static void run(const AttentionShape& shape, const AttentionRows& rows, const KvRun* runs, int32_t run_count,
+                  void* scratch) {
+    Layout s{};
+    s.set(shape, rows.rows(), scratch);
+    open(s, shape, rows);
+    const size_t d = static_cast<size_t>(shape.head_dim);
+    for (int32_t i = 0; i < run_count; i++) {
+      const KvRun& run = runs[i];
+      for (int32_t at = 0; at < run.count; at += kKeys) {
+        const int32_t count = run.count - at < kKeys ? run.count - at : kKeys;
+        const int32_t start = run.position + at;
+        bool loaded = false;
+        for (int32_t strip = 0; strip < s.strips; strip++) {
+          const Sight sight = sees(rows, strip, start, count);
+          if (sight == Sight::kNothing) continue;
+          if (!loaded) {
+            const typename E::T* keys = static_cast<const typename E::T*>(run.keys) + at * d;
+            const typename E::T* values = static_cast<const typename E::T*>(run.values) + at * d;
+            round_keys<E>(s, keys, run.key_scales == nullptr ? nullptr : run.key_scales + at, d, count);
+            round_values<E>(s, values, run.value_scales == nullptr ? nullptr : run.value_scales + at, d, count);
+            loaded = true;
+          }
+          attend_tile(s, shape, strip, start, count, sight);
+        }
+      }
+    }
+    close(s, shape, rows);
+  }
+
+  enum class Sight { kNothing, kSome, kAll };
+
+  static Sight sees(const AttentionRows& rows, int32_t strip, int32_t start, int32_t count) {
+    const int32_t from = strip * kStrip / rows.group;
+    const int32_t last_row = (strip + 1) * kStrip < rows.rows() ? (strip + 1) * kStrip - 1 : rows.rows() - 1;
+    const int64_t low = int64_t{rows.position} + from, high = int64_t{rows.position} + last_row / rows.group;
+    if (start > high || (rows.window > 0 && start + count - 1 <= low - rows.window)) return Sight::kNothing;
+    const bool all = start + count - 1 <= low && (rows.window == 0 || start > high - rows.window) && count == kKeys;
+    return all ? Sight::kAll : Sight::kSome;
+  }
+
+  static void open(Layout& s, const AttentionShape& shape, const AttentionRows& rows) {
+    const size_t d = static_cast<size_t>(shape.head_dim), lanes = static_cast<size_t>(s.strips) * kStrip;
+    std::memset(s.q, 0, lanes * s.padded * sizeof(int16_t));
+    std::memset(s.o, 0, lanes * s.padded * sizeof(float));
+    const float scale = shape.scale * kLog2e;
+    for (size_t r = 0; r < lanes; r++) {
+      s.max[r] = kNothing, s.sum[r] = 0.0f, s.steps[r] = 1.0f;
+      s.first[r] = 0, s.last[r] = -1;  // padding sees nothing
+      if (r >= static_cast<size_t>(rows.rows())) continue;
+      const int64_t position = int64_t{rows.position} + r / rows.group;
+      s.last[r] = static_cast<int32_t>(position);
+      s.first[r] = rows.window > 0 && position >= rows.window ? static_cast<int32_t>(position - rows.window + 1) : 0;
+      const float* q = rows.q + r / rows.group * rows.q_stride + r % rows.group * d;
+      float* wide = s.wide;
+      for (size_t c = 0; c < s.padded; c++) wide[c] = c < d ? q[c] * scale : 0.0f;
+      const float step = step_of(wide, s.padded);
+      s.steps[r] = step;
+      int16_t rounded[W];
+      int16_t* to = s.q + r / kStrip * kStrip * s.padded + r % kStrip * 2;
+      const F inverse = V::set(1.0f / step);
+      for (size_t c = 0; c < s.padded; c += W) {
+        V::store_i16(rounded, V::round(V::mul(V::load(wide + c), inverse)));
+        for (size_t j = 0; j < W; j += 2) std::memcpy(to + (c + j) * kStrip, rounded + j, 4);
+      }
+    }
+  }
+
+  // The step that keeps a row's norm and entries in range.
+  static float step_of(const float* x, size_t width) {
+    F squares = V::zero(), top = V::zero();
+    for (size_t c = 0; c < width; c += W) {
+      const F v = V::load(x + c);
+      squares = V::fma(v, v, squares);
+      top = V::max(top, V::abs(v));
+    }
+    const float by_norm = __builtin_sqrtf(V::sum(squares)) / kNorm, by_entry = V::max_lane(top) / 32767.0f;
+    const float step = by_norm > by_entry ? by_norm : by_entry;
+    return step > 1e-30f ? step : 1e-30f;  // never 0: a hidden score is -inf, and -inf · 0 is no number
+  }
+
+  // s.keys, s.key_steps from the tile; rows behind count are zero.
+  template <class E>
+  static void round_keys(const Layout& s, const typename E::T* from, const float* scales, size_t d, int32_t count) {
+    for (int32_t k = 0; k < kKeys; k++) {
+      int16_t* to = s.keys + k * s.padded;
+      if (k >= count) {
+        std::memset(to, 0, s.padded * sizeof(int16_t));
+        s.key_steps[k] = 0.0f;
+        continue;
+      }
+      widen_row<V, E>(s.wide, from + k * d, d, s.padded);
+      const float step = step_of(s.wide, s.padded);
+      s.key_steps[k] = scales == nullptr ? step : step * scales[k];
+      const F inverse = V::set(1.0f / step);
+      for (size_t c = 0; c < s.padded; c += W) V::store_i16(to + c, V::round(V::mul(V::load(s.wide + c), inverse)));
+    }
+  }
+
+  template <class E>
+  static void round_values(const Layout& s, const typename E::T* from, const float* scales, size_t d, int32_t count) {
+    for (int32_t k = 0; k < count; k++) {
+      float* wide = s.wide + k * s.padded;
+      widen_row<V, E>(wide, from + k * d, d, s.padded);
+      if (scales != nullptr) {
+        for (size_t c = 0; c < s.padded; c += W) V::store(wide + c, V::mul(V::load(wide + c), V::set(scales[k])));
+      }
+    }
+    if (count < kKeys) std::memset(s.wide + count * s.padded, 0, (kKeys - count) * s.padded * sizeof(float));
+    for (size_t c = 0; c < s.padded; c += W) {
+      F top = V::zero();
+      for (int32_t k = 0; k < count; k++) top = V::max(top, V::abs(V::load(s.wide + k * s.padded + c)));
+      // A column of zeros gets any step.
+      const F step = V::max(V::mul(top, V::set(1.0f / kValue)), V::set(1e-35f)), inverse = V::div(V::set(1.0f), step);
+      V::store(s.value_steps + c, step);
+      for (int32_t k = 0; k < kKeys; k += 2) {
+        const float* wide = s.wide + k * s.padded + c;
+        const I low = V::round(V::mul(V::load(wide), inverse)), high = V::round(V::mul(V::load(wide + s.padded), inverse));
+        V::istore(s.values + (k / 2 * s.padded + c) * 2, V::pack_pairs(low, high));
+      }
+    }
+  }
+
+  static void attend_tile(const Layout& s, const AttentionShape& shape, int32_t strip, int32_t start, int32_t count,
+                          Sight sight) {
+    const size_t lane = static_cast<size_t>(strip) * kStrip;
+    alignas(64) float top[kStrip], keep[kStrip], gain[kStrip];
+    for (int32_t i = 0; i < kStrip; i++) top[i] = -__builtin_inff();
+    const float limit = shape.softcap * kLog2e;
+    for (int32_t k = 0; k < kKeys; k += V::kTileKeys) {
+      if (shape.softcap != 0.0f) score<true, true>(s, lane, k, start, count, limit, top);
+      else if (sight == Sight::kAll) score<false, false>(s, lane, k, start, count, limit, top);
+      else score<true, false>(s, lane, k, start, count, limit, top);
+    }
+    weigh(s, lane, shape.softcap != 0.0f, top, keep, gain);
+    for (size_t c = 0; c < s.padded; c += V::kTileKeys) sum(s, lane, c, keep, gain);
+  }
+
+  // s.scores of kTileKeys keys, still to be multiplied by the rows' steps unless capped; top = max(top, scores).
+  template <bool kMasked, bool kCapped>
+  static void score(const Layout& s, size_t lane, int32_t k, int32_t start, int32_t count, float limit, float* top) {
+    constexpr int N = V::kTileKeys;
+    const int16_t* q = s.q + lane * s.padded;
+    const int16_t* keys = s.keys + k * s.padded;
+    I acc[N][kVectors];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++)
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; v++) acc[i][v] = V::izero();
+    for (size_t j = 0; j < s.padded; j += 2) {
+      I b[kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; v++) b[v] = V::iload(q + j * kStrip + v * W * 2);
+#pragma GCC unroll 8
+      for (int i = 0; i < N; i++) {
+        const I a = V::pair(keys + i * s.padded + j);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; v++) V::madd(acc[i][v], b[v], a);
+      }
+    }
+    F best[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; v++) best[v] = V::load(top + v * W);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) {
+      const F step = V::set(s.key_steps[k + i]);
+      const int32_t position = k + i < count ? start + k + i : INT32_MAX;
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; v++) {
+        F x = V::mul(V::to_float(acc[i][v]), step);
+        if (kCapped) x = soft_cap<V>(V::mul(x, V::load(s.steps + lane + v * W)), limit);
+        if (kMasked) x = V::visible(x, position, V::iload(s.first + lane + v * W), V::iload(s.last + lane + v * W));
+        best[v] = V::max(best[v], x);
+        V::store(s.scores + (k + i) * kStrip + v * W, x);
+      }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; v++) V::store(top + v * W, best[v]);
+  }
+
+  // s.weights from s.scores; keep and gain are the factors of earlier outputs and of this tile's.
+  static void weigh(const Layout& s, size_t lane, bool capped, const float* top, float* keep, float* gain) {
+    const I ones = V::iset(0x00010001);
+    for (int v = 0; v < kVectors; v++) {
+      const size_t at = lane + v * W;
+      const F step = capped ? V::set(1.0f) : V::load(s.steps + at);
+      const F tile_max = V::max(V::mul(V::load(top + v * W), step), V::set(kNothing));
+      const F old = V::load(s.max + at), max = V::max(old, tile_max);
+      const F k = V::exp2(V::sub(old, max)), g = V::exp2(V::sub(tile_max, max));
+      const F shift = V::sub(V::set(12.9998239f), tile_max);  // log2(8191)
+      const float* scores = s.scores + v * W;
+      int16_t* weights = s.weights + v * W * 2;
+      I sum = V::izero();
+#pragma GCC unroll 2
+      for (int32_t i = 0; i < kKeys; i += 2) {
+        const I low = V::round(V::exp2_short(V::fma(V::load(scores + i * kStrip), step, shift)));
+        const I high = V::round(V::exp2_short(V::fma(V::load(scores + (i + 1) * kStrip), step, shift)));
+        const I pairs = V::pack_pairs(low, high);
+        V::istore(weights + i * kStrip, pairs);
+        V::madd(sum, pairs, ones);
+      }
+      V::store(s.sum + at, V::fma(V::load(s.sum + at), k, V::mul(V::to_float(sum), g)));
+      V::store(s.max + at, max);
+      V::store(keep + v * W, k), V::store(gain + v * W, g);
+    }
+  }
+
+  // o[c .. c + kTileKeys) = o · keep + gain · values · weights
+  static void sum(const Layout& s, size_t lane, size_t c, const float* keep, const float* gain) {
+    constexpr int N = V::kTileKeys;
+    const int16_t* values = s.values + c * 2;
+    I acc[N][kVectors];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++)
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; v++) acc[i][v] = V::izero();
+    for (int32_t k = 0; k < kKeys; k += 2, values += s.padded * 2) {
+      I b[kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; v++) b[v] = V::iload(s.weights + k * kStrip + v * W * 2);
+#pragma GCC unroll 8
+      for (int i = 0; i < N; i++) {
+        const I a = V::pair(values + i * 2);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; v++) V::madd(acc[i][v], b[v], a);
+      }
+    }
+    float* o = s.o + lane * s.padded + c * kStrip;
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) {
+      const F step = V::set(s.value_steps[c + i]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; v++) {
+        const F part = V::mul(V::mul(V::to_float(acc[i][v]), step), V::load(gain + v * W));
+        float* to = o + i * kStrip + v * W;
+        V::store(to, V::fma(V::load(to), V::load(keep + v * W), part));
+      }
+    }
+  }
+
+  static void close(const Layout& s, const AttentionShape& shape, const AttentionRows& rows) {
+    const size_t d = static_cast<size_t>(shape.head_dim);
+    for (int32_t r = 0; r < rows.rows(); r++) {
+      float* out = rows.o + r / rows.group * rows.o_stride + r % rows.group * d;
+      const float* o = s.o + r / kStrip * kStrip * s.padded + r % kStrip;
+      const float inverse = s.sum[r] > 0.0f ? 1.0f / s.sum[r] : 0.0f;
+      for (size_t c = 0; c < d; c++) out[c] = o[c * kStrip] * inverse;
+      if (rows.lse != nullptr) {
+        rows.lse[r] = s.sum[r] > 0.0f ? kLn2 * s.max[r] + __builtin_logf(s.sum[r] / kWeight) : -__builtin_inff();
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace kvasir

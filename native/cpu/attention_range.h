@@ -1,0 +1,289 @@
+// The range core: rows of one KV head's group against runs of keys, in float arithmetic, for any head size and type.
+//
+// Memory decides here: keys and values are read once for all rows. A tile of keys is scored while its values are on
+// their way to the cache, and its values are summed while the next keys are. Rows beyond V::kRows, and head sizes that
+// are no multiple of the vector, go through a tile widened to float in L1.
+//
+// Ladder (read GB/s / bandwidth measured beside it by attention_bench; 2 Sapphire Rapids vCPU; decode, 8K keys, cold):
+// @@LADDER@@
+#pragma once
+#include <cstring>
+#include <type_traits>
+
+#include "attention.h"
+#include "attention_elements.h"
+#include "kvasir_backend.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int kTile = 64;           // keys scored between two updates of the maximum
+
+// Brings [next, next + bytes) to the cache, `step` bytes a call; the reads of one tile pay for the next one's.
+struct Prefetch {
+  const char* next;
+  const char* end;
+  size_t budget = 0;
+  void advance(size_t step) {
+    for (budget += step; budget >= 64 && next < end; budget -= 64, next += 64) __builtin_prefetch(next, 0, 3);
+  }
+};
+
+template <class V>
+class RangeCore {
+  using F = typename V::F;
+  static constexpr int W = V::kWidth;
+
+ public:
+  static size_t scratch_bytes(const AttentionShape& shape, int32_t rows) {
+    const size_t width = padded(shape.head_dim), r = static_cast<size_t>(rows);
+    return sizeof(float) * (2 * r * width + kTile * width + r * (kTile + 8) + 2 * kTile + 64);
+  }
+
+  static void attend(const AttentionShape& shape, const AttentionRows& rows, const KvRun* runs, int32_t run_count,
+                     void* scratch) {
+    switch (shape.dtype) {
+      case KVASIR_F32: return run<ElementF32<V>>(shape, rows, runs, run_count, scratch);
+      case KVASIR_F16: return run<ElementF16<V>>(shape, rows, runs, run_count, scratch);
+      default: return run<ElementI8<V>>(shape, rows, runs, run_count, scratch);
+    }
+  }
+
+ private:
+  struct State {
+    size_t width;    // head_dim padded to whole vectors
+    float* q;        // [rows, width], scaled so that scores are logarithms to base 2
+    float* o;        // [rows, width], relative to 2^max
+    float* wide;     // [kTile, width], a tile as floats
+    float* scores;   // [rows, kTile]
+    float* max;      // [rows]
+    float* sum;      // [rows]
+    float* rescale;  // [rows]
+    float* key_scales;    // [kTile]
+    float* value_scales;  // [kTile]
+  };
+
+  static size_t padded(int32_t head_dim) { return (static_cast<size_t>(head_dim) + W - 1) / W * W; }
+
+  template <class E>
+  static void run(const AttentionShape& shape, const AttentionRows& rows, const KvRun* runs, int32_t run_count,
+                  void* scratch) {
+    const State s = open(shape, rows, static_cast<float*>(scratch));
+    const size_t d = static_cast<size_t>(shape.head_dim);
+    const int32_t tile = d <= 128 ? kTile : d <= 256 ? kTile / 2 : kTile / 4;
+    for (int32_t i = 0; i < run_count; i++) {
+      const KvRun& run = runs[i];
+      for (int32_t at = 0; at < run.count; at += tile) {
+        const int32_t count = run.count - at < tile ? run.count - at : tile;
+        const typename E::T* keys = static_cast<const typename E::T*>(run.keys) + at * d;
+        const typename E::T* values = static_cast<const typename E::T*>(run.values) + at * d;
+        const size_t bytes = count * d * sizeof(typename E::T);
+        Prefetch values_ahead{reinterpret_cast<const char*>(values), reinterpret_cast<const char*>(values) + bytes};
+        Prefetch keys_ahead{reinterpret_cast<const char*>(keys) + bytes, reinterpret_cast<const char*>(keys) + bytes};
+        if (at + tile < run.count) {
+          keys_ahead.end += (run.count - at - tile < tile ? run.count - at - tile : tile) * d * sizeof(typename E::T);
+        } else if (i + 1 < run_count) {
+          const size_t next = runs[i + 1].count < tile ? runs[i + 1].count : tile;
+          keys_ahead.next = static_cast<const char*>(runs[i + 1].keys);
+          keys_ahead.end = keys_ahead.next + next * d * sizeof(typename E::T);
+        }
+        const bool direct = rows.rows() <= V::kRows && d % W == 0;
+        if (direct || (std::is_same_v<typename E::T, float> && d % W == 0)) {
+          score_rows<E>(s, rows.rows(), keys, count, values_ahead);
+        } else {
+          widen<E>(s, keys, d, count, values_ahead);
+          score_rows<ElementF32<V>>(s, rows.rows(), s.wide, count, values_ahead);
+        }
+        weigh(s, shape, rows, run, at, count);
+        if (direct || (std::is_same_v<typename E::T, float> && d % W == 0)) {
+          sum_rows<E>(s, rows.rows(), values, count, keys_ahead);
+        } else {
+          widen<E>(s, values, d, count, keys_ahead);
+          sum_rows<ElementF32<V>>(s, rows.rows(), s.wide, count, keys_ahead);
+        }
+      }
+    }
+    close(s, shape, rows);
+  }
+
+  static State open(const AttentionShape& shape, const AttentionRows& rows, float* at) {
+    const size_t n = static_cast<size_t>(rows.rows()), d = static_cast<size_t>(shape.head_dim), width = padded(shape.head_dim);
+    State s{};
+    s.width = width;
+    const auto take = [&at](size_t count) {
+      float* p = at;
+      at += count;
+      return p;
+    };
+    s.q = take(n * width), s.o = take(n * width), s.wide = take(kTile * width), s.scores = take(n * kTile);
+    s.key_scales = take(kTile), s.value_scales = take(kTile);
+    s.max = take(n), s.sum = take(n), s.rescale = take(n);
+    const float scale = shape.scale * kLog2e;
+    for (size_t r = 0; r < n; r++) {
+      const float* q = rows.q + r / rows.group * rows.q_stride + r % rows.group * d;
+      for (size_t c = 0; c < width; c++) s.q[r * width + c] = c < d ? q[c] * scale : 0.0f;
+      s.max[r] = kNothing, s.sum[r] = 0.0f;
+    }
+    std::memset(s.o, 0, n * width * sizeof(float));
+    return s;
+  }
+
+  static void close(const State& s, const AttentionShape& shape, const AttentionRows& rows) {
+    const size_t d = static_cast<size_t>(shape.head_dim);
+    for (int32_t r = 0; r < rows.rows(); r++) {
+      float* out = rows.o + r / rows.group * rows.o_stride + r % rows.group * d;
+      const float* o = s.o + r * s.width;
+      const float inverse = s.sum[r] > 0.0f ? 1.0f / s.sum[r] : s.sum[r] == 0.0f ? 0.0f : s.sum[r];
+      for (size_t c = 0; c < d; c++) out[c] = o[c] * inverse;
+      if (rows.lse != nullptr) {
+        rows.lse[r] = s.sum[r] == 0.0f ? -__builtin_inff() : kLn2 * s.max[r] + __builtin_logf(s.sum[r]);
+      }
+    }
+  }
+
+  // [count, d] of any type → s.wide [count, width], zeros behind d.
+  template <class E>
+  static void widen(const State& s, const typename E::T* from, size_t d, int32_t count, Prefetch& ahead) {
+    for (int32_t k = 0; k < count; k++) {
+      widen_row<V, E>(s.wide + k * s.width, from + k * d, d, s.width);
+      ahead.advance(d * sizeof(typename E::T));
+    }
+  }
+
+  template <class E>
+  static void score_rows(const State& s, int32_t n, const typename E::T* keys, int32_t count, Prefetch& ahead) {
+    for (int32_t r = 0; r < n; r += V::kRows) {
+      const int32_t left = n - r;
+      if (V::kRows >= 4 && left >= 4) score<E, V::kRows >= 4 ? 4 : 1>(s, r, keys, count, ahead);
+      else if (V::kRows >= 3 && left >= 3) score<E, V::kRows >= 3 ? 3 : 1>(s, r, keys, count, ahead);
+      else if (left >= 2) score<E, 2>(s, r, keys, count, ahead);
+      else score<E, 1>(s, r, keys, count, ahead);
+    }
+  }
+
+  // scores[r..r+R, 0..count) = q · k; four keys at a time share the loads of q and one transposing sum.
+  template <class E, int R>
+  static void score(const State& s, int32_t r, const typename E::T* keys, int32_t count, Prefetch& ahead) {
+    const size_t width = s.width;
+    const float* q = s.q + r * width;
+    for (int32_t k = 0; k < count; k += 4) {
+      const typename E::T* row[4];
+      for (int j = 0; j < 4; j++) row[j] = keys + (k + j < count ? k + j : count - 1) * width;
+      F acc[R][4];
+#pragma GCC unroll 4
+      for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) acc[i][j] = V::zero();
+      for (size_t c = 0; c < width; c += W) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+          const F x = E::load(row[j] + c);
+#pragma GCC unroll 4
+          for (int i = 0; i < R; i++) acc[i][j] = V::fma(x, V::load(q + i * width + c), acc[i][j]);
+        }
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < R; i++) {
+        V::sum4(acc[i][0], acc[i][1], acc[i][2], acc[i][3], s.scores + (r + i) * kTile + k);
+      }
+      ahead.advance(4 * width * sizeof(typename E::T));
+    }
+  }
+
+  // Scores become weights 2^(score - max); the maximum, the sum and the factor for what was summed before move along.
+  static void weigh(const State& s, const AttentionShape& shape, const AttentionRows& rows, const KvRun& run, int32_t at,
+                    int32_t count) {
+    const int32_t whole = (count + W - 1) / W * W;
+    const bool scaled = run.key_scales != nullptr;
+    if (scaled) {
+      for (int32_t k = 0; k < whole; k++) {
+        s.key_scales[k] = k < count ? run.key_scales[at + k] : 0.0f;
+        s.value_scales[k] = k < count ? run.value_scales[at + k] : 0.0f;
+      }
+    }
+    const int32_t start = run.position + at;
+    for (int32_t r = 0; r < rows.rows(); r++) {
+      float* score = s.scores + r * kTile;
+      if (scaled) {
+        for (int32_t k = 0; k < whole; k += W) V::store(score + k, V::mul(V::load(score + k), V::load(s.key_scales + k)));
+      }
+      if (shape.softcap != 0.0f) {
+        for (int32_t k = 0; k < whole; k += W) V::store(score + k, soft_cap<V>(V::load(score + k), shape.softcap * kLog2e));
+      }
+      const int64_t position = static_cast<int64_t>(rows.position) + r / rows.group;
+      const int64_t above = position + 1 - start;  // first hidden key of the tile
+      const int64_t below = rows.window > 0 ? position - rows.window + 1 - start : 0;
+      const int32_t end = above < count ? above < 0 ? 0 : static_cast<int32_t>(above) : count;
+      const int32_t begin = below < 0 ? 0 : below < whole ? static_cast<int32_t>(below) : whole;
+      for (int32_t k = 0; k < begin; k++) score[k] = -__builtin_inff();
+      for (int32_t k = end; k < whole; k++) score[k] = -__builtin_inff();
+      F top = V::set(s.max[r]);
+      for (int32_t k = 0; k < whole; k += W) top = V::max(top, V::load(score + k));
+      const float max = V::max_lane(top);
+      const F shift = V::set(max);
+      F sum = V::zero();
+      for (int32_t k = 0; k < whole; k += W) {
+        const F p = V::exp2(V::sub(V::load(score + k), shift));
+        sum = V::add(sum, p);
+        V::store(score + k, scaled ? V::mul(p, V::load(s.value_scales + k)) : p);
+      }
+      float factor[W];
+      V::store(factor, V::exp2(V::set(s.max[r] - max)));
+      s.rescale[r] = factor[0];
+      s.sum[r] = s.sum[r] * factor[0] + V::sum(sum);
+      s.max[r] = max;
+    }
+  }
+
+  template <class E>
+  static void sum_rows(const State& s, int32_t n, const typename E::T* values, int32_t count, Prefetch& ahead) {
+    for (int32_t r = 0; r < n; r += V::kRows) {
+      const int32_t left = n - r;
+      if (V::kRows >= 4 && left >= 4) sum<E, V::kRows >= 4 ? 4 : 1>(s, r, values, count, ahead);
+      else if (V::kRows >= 3 && left >= 3) sum<E, V::kRows >= 3 ? 3 : 1>(s, r, values, count, ahead);
+      else if (left >= 2) sum<E, 2>(s, r, values, count, ahead);
+      else sum<E, 1>(s, r, values, count, ahead);
+    }
+  }
+
+  // o[r..r+R] = o · rescale + weights · values, up to four vectors of columns at a time.
+  template <class E, int R>
+  static void sum(const State& s, int32_t r, const typename E::T* values, int32_t count, Prefetch& ahead) {
+    size_t c = 0;
+    for (; c + 4 * W <= s.width; c += 4 * W) sum_columns<E, R, 4>(s, r, values, count, c, ahead);
+    for (; c < s.width; c += W) sum_columns<E, R, 1>(s, r, values, count, c, ahead);
+  }
+
+  template <class E, int R, int C>
+  static void sum_columns(const State& s, int32_t r, const typename E::T* values, int32_t count, size_t column,
+                          Prefetch& ahead) {
+    const size_t width = s.width;
+    float* o = s.o + r * width + column;
+    const float* weights = s.scores + r * kTile;
+    F acc[R][C];
+#pragma GCC unroll 4
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+      for (int c = 0; c < C; c++) acc[i][c] = V::mul(V::load(o + i * width + c * W), V::set(s.rescale[r + i]));
+    for (int32_t k = 0; k < count; k++) {
+      const typename E::T* row = values + k * width + column;
+      F p[R];
+#pragma GCC unroll 4
+      for (int i = 0; i < R; i++) p[i] = V::set(weights[i * kTile + k]);
+#pragma GCC unroll 4
+      for (int c = 0; c < C; c++) {
+        const F x = E::load(row + c * W);
+#pragma GCC unroll 4
+        for (int i = 0; i < R; i++) acc[i][c] = V::fma(x, p[i], acc[i][c]);
+      }
+      ahead.advance(C * W * sizeof(typename E::T));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+      for (int c = 0; c < C; c++) V::store(o + i * width + c * W, acc[i][c]);
+  }
+};
+
+}  // namespace
+}  // namespace kvasir

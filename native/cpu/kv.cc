@@ -1,0 +1,100 @@
+#include "kv.h"
+
+#include "dtype.h"
+
+namespace kvasir {
+namespace {
+
+enum Field { kStart, kCount, kKeys, kValues, kKeyScales, kValueScales };
+
+Tensor* tensor_of(kvasir_context& ctx, const int32_t* fields, Field field, const char* what) {
+  return &ctx.tensor(static_cast<kvasir_tensor>(fields[field]), what);
+}
+
+}  // namespace
+
+KvRun KvSegmentView::run(int32_t head, int32_t from, int32_t rows) const {
+  const size_t row = static_cast<size_t>(head) * static_cast<size_t>(capacity) + static_cast<size_t>(from);
+  const size_t bytes = static_cast<size_t>(keys->last()) * static_cast<size_t>(kDTypes[keys->dtype].bytes);
+  KvRun run{};
+  run.keys = keys->data + row * bytes;
+  run.values = values->data + row * bytes;
+  run.key_scales = key_scales == nullptr ? nullptr : key_scales->as<float>() + row;
+  run.value_scales = value_scales == nullptr ? nullptr : value_scales->as<float>() + row;
+  run.position = start + from;
+  run.count = rows;
+  return run;
+}
+
+int32_t KvView::runs(int32_t head, int32_t from, int32_t to, KvRun* out) const {
+  int32_t n = 0;
+  for (const KvSegmentView& s : segments) {
+    const int32_t first = from > s.start ? from - s.start : 0;
+    const int32_t last = to < s.start + s.count ? to - s.start : s.count;
+    if (first < last) out[n++] = s.run(head, first, last - first);
+  }
+  return n;
+}
+
+KvSegmentView check_segment(kvasir_context& ctx, const int32_t* fields) {
+  KvSegmentView s{};
+  s.keys = tensor_of(ctx, fields, kKeys, "keys of a segment");
+  s.values = tensor_of(ctx, fields, kValues, "values of a segment");
+  const Tensor& keys = *s.keys;
+  if (keys.dtype != KVASIR_F32 && keys.dtype != KVASIR_F16 && keys.dtype != KVASIR_I8) {
+    fail(KVASIR_ARGUMENT, "Cannot use keys of a segment: type %s, expected f16, f32 or i8", dtype_name(keys.dtype));
+  }
+  if (keys.rank != 3 || keys.data == nullptr) {
+    fail(KVASIR_ARGUMENT, "Cannot use keys of a segment: shape %s, expected [kvHeads, capacity, headDim]",
+         shape_text(keys.shape, keys.rank).c_str());
+  }
+  expect_dtype(*s.values, keys.dtype, "values of a segment");
+  expect_shape(*s.values, {keys.shape[0], keys.shape[1], keys.shape[2]}, "values of a segment");
+  if (keys.dtype == KVASIR_I8) {
+    s.key_scales = tensor_of(ctx, fields, kKeyScales, "key scales of a segment");
+    s.value_scales = tensor_of(ctx, fields, kValueScales, "value scales of a segment");
+    for (const Tensor* scales : {s.key_scales, s.value_scales}) {
+      expect_dtype(*scales, KVASIR_F32, "scales of a segment");
+      expect_shape(*scales, {keys.shape[0], keys.shape[1]}, "scales of a segment");
+    }
+  } else if (fields[kKeyScales] != 0 || fields[kValueScales] != 0) {
+    fail(KVASIR_ARGUMENT, "Cannot use scales of a segment: keys are %s, only i8 has scales", dtype_name(keys.dtype));
+  }
+  s.capacity = keys.shape[1];
+  return s;
+}
+
+KvView check_segments(kvasir_context& ctx, const int32_t* fields, int32_t count) {
+  if (count < 0 || (count > 0 && fields == nullptr)) {
+    fail(KVASIR_ARGUMENT, "Cannot use segments: count %d without a table", count);
+  }
+  KvView view;
+  view.segments.reserve(static_cast<size_t>(count));
+  int64_t end = 0;
+  for (int32_t i = 0; i < count; i++, fields += KVASIR_SEGMENT_FIELDS) {
+    KvSegmentView s = check_segment(ctx, fields);
+    s.start = fields[kStart];
+    s.count = fields[kCount];
+    if (s.count < 0 || s.count > s.capacity) {
+      fail(KVASIR_ARGUMENT, "Cannot use segment %d: %d rows, its capacity is %d", i, s.count, s.capacity);
+    }
+    if (i == 0) {
+      if (s.start < 0) fail(KVASIR_ARGUMENT, "Cannot use segment 0: start %d is negative", s.start);
+      view.dtype = s.keys->dtype, view.kv_heads = s.keys->shape[0], view.head_dim = s.keys->shape[2];
+      view.start = s.start, end = s.start;
+    } else {
+      expect_dtype(*s.keys, view.dtype, "keys of a segment");
+      expect_shape(*s.keys, {view.kv_heads, s.capacity, view.head_dim}, "keys of a segment");
+    }
+    if (s.start != end) {
+      fail(KVASIR_ARGUMENT, "Cannot use segment %d: start %d, expected %lld", i, s.start, static_cast<long long>(end));
+    }
+    end += s.count;
+    if (end > INT32_MAX / 2) fail(KVASIR_ARGUMENT, "Cannot use segment %d: positions beyond %d", i, INT32_MAX / 2);
+    view.segments.push_back(s);
+  }
+  view.end = static_cast<int32_t>(end);
+  return view;
+}
+
+}  // namespace kvasir

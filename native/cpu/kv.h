@@ -1,0 +1,42 @@
+// A layer's cache as kernels get it: the table of segments, every id, type, shape and count of it checked.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "attention.h"
+#include "context.h"
+
+namespace kvasir {
+
+struct KvSegmentView {
+  Tensor* keys;          // [kvHeads, capacity, headDim]
+  Tensor* values;
+  Tensor* key_scales;    // [kvHeads, capacity] with KVASIR_I8, else null
+  Tensor* value_scales;
+  int32_t start;
+  int32_t count;         // filled rows
+  int32_t capacity;
+
+  // Rows [from, from + rows) of one head.
+  KvRun run(int32_t head, int32_t from, int32_t rows) const;
+};
+
+struct KvView {
+  int32_t dtype = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  int32_t start = 0;  // position of the first row
+  int32_t end = 0;    // and behind the last
+  std::vector<KvSegmentView> segments;
+
+  // Writes the runs that hold positions [from, to) of one head to runs [segments.size()]; returns how many.
+  int32_t runs(int32_t head, int32_t from, int32_t to, KvRun* runs) const;
+};
+
+// Segments without their start and count; throws Error{KVASIR_ARGUMENT}.
+KvSegmentView check_segment(kvasir_context& ctx, const int32_t* fields);
+// Segments in order, without gaps, of one type and shape; throws Error{KVASIR_ARGUMENT}.
+KvView check_segments(kvasir_context& ctx, const int32_t* fields, int32_t count);
+
+}  // namespace kvasir
