@@ -5,7 +5,6 @@
 // are no multiple of the vector, go through a tile widened to float in L1.
 //
 // Ladder (read GB/s / bandwidth measured beside it by attention_bench; 2 Sapphire Rapids vCPU; decode, 8K keys, cold):
-// @@LADDER@@
 #pragma once
 #include <cstring>
 #include <type_traits>
