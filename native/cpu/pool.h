@@ -23,8 +23,9 @@ class Pool {
   // F is any callable; it is borrowed, not copied.
   template <class F>
   void run(int tasks, F&& body) {
-    using Body = std::remove_reference_t<F>;
-    run_erased(tasks, &body, [](void* b, int task, int worker) { (*static_cast<Body*>(b))(task, worker); });
+    using Body = std::remove_reference_t<F>;  // const or not
+    void* erased = const_cast<void*>(static_cast<const void*>(&body));
+    run_erased(tasks, erased, [](void* b, int task, int worker) { (*static_cast<Body*>(b))(task, worker); });
   }
 
  private:

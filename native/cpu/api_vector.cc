@@ -1,0 +1,163 @@
+// Norms, sums, gates and rotations: checks, then rows among the workers.
+#include <cmath>
+
+#include "context.h"
+#include "dtype.h"
+#include "isa.h"
+#include "parallel.h"
+#include "vector.h"
+
+using namespace kvasir;
+
+namespace {
+
+// Elements one worker should get at least, so that waking it (about a microsecond) costs under a tenth.
+constexpr size_t kPlainGrain = 32768;  // norms, sums: some 5 elements a nanosecond
+constexpr size_t kExpGrain = 8192;     // gates: exponential and division
+constexpr size_t kSinGrain = 256;      // pairs of double-precision sine and cosine
+
+const Tensor& floats(kvasir_context* ctx, kvasir_tensor id, const char* what) {
+  const Tensor& t = ctx->tensor(id, what);
+  expect_dtype(t, KVASIR_F32, what);
+  // Weights of rank 2 are repacked, and no kernel here reads one.
+  if (t.packed != nullptr) fail(KVASIR_ARGUMENT, "Cannot use %s: a repacked weight, expected plain memory", what);
+  return t;
+}
+
+void expect_same_shape(const Tensor& t, const Tensor& like, const char* what) {
+  bool same = t.rank == like.rank;
+  for (int32_t i = 0; same && i < t.rank; i++) same = t.shape[i] == like.shape[i];
+  if (same) return;
+  fail(KVASIR_ARGUMENT, "Cannot use %s: shape %s, expected %s", what, shape_text(t.shape, t.rank).c_str(),
+       shape_text(like.shape, like.rank).c_str());
+}
+
+}  // namespace
+
+extern "C" {
+
+int32_t kvasir_rms_norm(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, kvasir_tensor weight, float epsilon) {
+  return guard([&] {
+    const Tensor& from = floats(ctx, x, "rms_norm x");
+    const Tensor& w = floats(ctx, weight, "rms_norm weight");
+    const Tensor& to = floats(ctx, out, "rms_norm out");
+    expect_same_shape(to, from, "rms_norm out");
+    expect_shape(w, {from.last()}, "rms_norm weight");
+    if (!(epsilon >= 0) || !std::isfinite(epsilon)) {
+      fail(KVASIR_ARGUMENT, "Cannot run rms_norm: epsilon is %g, expected 0 or more", static_cast<double>(epsilon));
+    }
+    const size_t width = static_cast<size_t>(from.last());
+    if (width == 0) return;
+    const float *source = from.as<float>(), *factors = w.as<float>();
+    float* target = to.as<float>();
+    parallel_for(*ctx->pool, from.elements() / width, kPlainGrain / width + 1, [&](size_t row, size_t end) {
+      for (; row < end; row++) {
+        ctx->isa->vector->rms_norm(target + row * width, source + row * width, factors, width, epsilon);
+      }
+    });
+  });
+}
+
+int32_t kvasir_add(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, kvasir_tensor y) {
+  return guard([&] {
+    const Tensor& a = floats(ctx, x, "add x");
+    const Tensor& b = floats(ctx, y, "add y");
+    const Tensor& to = floats(ctx, out, "add out");
+    expect_same_shape(to, a, "add out");
+    const float *left = a.as<float>(), *right = b.as<float>();
+    float* target = to.as<float>();
+    if (b.rank == 1 && a.rank > 1) {
+      expect_shape(b, {a.last()}, "add y");
+      const size_t width = static_cast<size_t>(a.last());
+      if (width == 0) return;
+      parallel_for(*ctx->pool, a.elements() / width, kPlainGrain / width + 1, [&](size_t row, size_t end) {
+        for (; row < end; row++) ctx->isa->vector->add(target + row * width, left + row * width, right, width);
+      });
+      return;
+    }
+    expect_same_shape(b, a, "add y");
+    parallel_for(*ctx->pool, a.elements(), kPlainGrain, [&](size_t from, size_t end) {
+      ctx->isa->vector->add(target + from, left + from, right + from, end - from);
+    });
+  });
+}
+
+int32_t kvasir_glu(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor gate, kvasir_tensor up, int32_t activation) {
+  return guard([&] {
+    const Tensor& g = floats(ctx, gate, "glu gate");
+    const Tensor& u = floats(ctx, up, "glu up");
+    const Tensor& to = floats(ctx, out, "glu out");
+    expect_same_shape(u, g, "glu up");
+    expect_same_shape(to, g, "glu out");
+    if (activation != KVASIR_SILU && activation != KVASIR_GELU) {
+      fail(KVASIR_ARGUMENT, "Cannot run glu: unknown activation %d", activation);
+    }
+    const auto kernel = activation == KVASIR_SILU ? ctx->isa->vector->silu : ctx->isa->vector->gelu;
+    const float *gates = g.as<float>(), *ups = u.as<float>();
+    float* target = to.as<float>();
+    parallel_for(*ctx->pool, g.elements(), kExpGrain,
+                 [&](size_t from, size_t end) { kernel(target + from, gates + from, ups + from, end - from); });
+  });
+}
+
+int32_t kvasir_rope_table(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor positions, const double* frequencies,
+                          int32_t dims, float magnitude) {
+  return guard([&] {
+    const Tensor& at = ctx->tensor(positions, "rope_table positions");
+    const Tensor& to = floats(ctx, out, "rope_table out");
+    expect_dtype(at, KVASIR_I32, "rope_table positions");
+    if (at.rank != 1 || at.packed != nullptr) {
+      fail(KVASIR_ARGUMENT, "Cannot use rope_table positions: rank %d, expected 1", at.rank);
+    }
+    if (dims < 0 || dims % 2 != 0) fail(KVASIR_ARGUMENT, "Cannot run rope_table: dims is %d, expected even", dims);
+    expect_shape(to, {at.shape[0], dims / 2, 2}, "rope_table out");
+    const size_t pairs = static_cast<size_t>(dims / 2), n = static_cast<size_t>(at.shape[0]);
+    if (pairs == 0 || n == 0) return;
+    if (frequencies == nullptr) fail(KVASIR_ARGUMENT, "Cannot run rope_table: frequencies are missing");
+    if (!std::isfinite(magnitude)) fail(KVASIR_ARGUMENT, "Cannot run rope_table: magnitude is not finite");
+    for (size_t p = 0; p < pairs; p++) {
+      if (!std::isfinite(frequencies[p])) fail(KVASIR_ARGUMENT, "Cannot run rope_table: frequency %zu is not finite", p);
+    }
+    const int32_t* position = at.as<int32_t>();
+    float* target = to.as<float>();
+    const double scale = static_cast<double>(magnitude);
+    parallel_for(*ctx->pool, n, kSinGrain / pairs + 1, [&](size_t row, size_t end) {
+      for (; row < end; row++) {
+        for (size_t p = 0; p < pairs; p++) {
+          const double angle = position[row] * frequencies[p];
+          target[2 * (row * pairs + p)] = static_cast<float>(scale * std::cos(angle));
+          target[2 * (row * pairs + p) + 1] = static_cast<float>(scale * std::sin(angle));
+        }
+      }
+    });
+  });
+}
+
+int32_t kvasir_rope(kvasir_context* ctx, kvasir_tensor x, kvasir_tensor table, int32_t pairing) {
+  return guard([&] {
+    const Tensor& t = floats(ctx, x, "rope x");
+    const Tensor& angles = floats(ctx, table, "rope table");
+    if (t.rank != 3) fail(KVASIR_ARGUMENT, "Cannot use rope x: rank %d, expected 3", t.rank);
+    if (angles.rank != 3) fail(KVASIR_ARGUMENT, "Cannot use rope table: rank %d, expected 3", angles.rank);
+    expect_shape(angles, {t.shape[0], angles.shape[1], 2}, "rope table");
+    if (angles.shape[1] > t.shape[2] / 2) {
+      fail(KVASIR_ARGUMENT, "Cannot run rope: %d pairs in a head of %d dimensions", angles.shape[1], t.shape[2]);
+    }
+    if (pairing != KVASIR_HALVES && pairing != KVASIR_NEIGHBOURS) {
+      fail(KVASIR_ARGUMENT, "Cannot run rope: unknown pairing %d", pairing);
+    }
+    const size_t heads = static_cast<size_t>(t.shape[1]), head_dim = static_cast<size_t>(t.shape[2]);
+    const size_t pairs = static_cast<size_t>(angles.shape[1]), width = heads * head_dim;
+    if (width == 0 || pairs == 0) return;
+    float* target = t.as<float>();
+    const float* factors = angles.as<float>();
+    parallel_for(*ctx->pool, static_cast<size_t>(t.shape[0]), kPlainGrain / width + 1, [&](size_t row, size_t end) {
+      for (; row < end; row++) {
+        ctx->isa->vector->rope(target + row * width, factors + row * pairs * 2, heads, head_dim, pairs,
+                               pairing == KVASIR_NEIGHBOURS);
+      }
+    });
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,12 @@
+#define KVASIR_VEC_BYTES 16
+#include "isa.h"
+#include "vector_body.h"
+#include "vector_vocab_body.h"
+
+namespace kvasir {
+
+const VectorKernels kVectorPortable = {
+    rms_norm, add, silu, gelu, rope, block_maxima, sum_exp, divergence_sums,
+};
+
+}  // namespace kvasir
