@@ -1,0 +1,275 @@
+// Prefill on AVX2: the panels of matmul_avx512.cc in 6 × 16 tiles. The dot product is vpmaddwd + vpaddd (three ports: 24
+// multiplications a clock at best), or vpdpwssd of AVX-VNNI (32) on CPUs that have it: Alder Lake and later, Zen 5 and later.
+#include <cpuid.h>
+
+#include <algorithm>
+
+#include "matmul_codes_avx2.h"
+#include "matmul_stream_avx2.h"
+
+namespace kvasir {
+
+namespace {
+
+constexpr int kTile = 6;  // rows of x: 12 sums, two vectors of w, one broadcast, one product
+
+// The instruction's name needs gcc 11 or clang 12, and the binutils of their time.
+#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11)
+#define KVASIR_HAS_AVX_VNNI 1
+#endif
+
+bool cpu_has_avx_vnni() {
+#if KVASIR_HAS_AVX_VNNI
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1 << 4);
+#else
+  return false;
+#endif
+}
+
+template <bool kVnni>
+inline void dot(__m256i& sum, __m256i w, __m256i x) {
+#if KVASIR_HAS_AVX_VNNI
+  if constexpr (kVnni) {
+    asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(w), "x"(x));
+    return;
+  }
+#endif
+  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w, x));
+}
+
+// See matmul_avx512.cc: what makes integers of values with this sum of squares and peak; 0 for nothing or not finite.
+inline __m256 inverse_scale(__m256 squares, __m256 peak) {
+  const __m256 inverse = _mm256_min_ps(_mm256_div_ps(_mm256_set1_ps(kPanelNorm), _mm256_sqrt_ps(squares)),
+                                       _mm256_div_ps(_mm256_set1_ps(32767.0f), peak));
+  const __m256 finite = _mm256_cmp_ps(squares, _mm256_set1_ps(3e38f), _CMP_LE_OQ);
+  const __m256 some = _mm256_cmp_ps(peak, _mm256_set1_ps(1e-18f), _CMP_GT_OQ);
+  return _mm256_and_ps(inverse, _mm256_and_ps(finite, some));
+}
+
+template <int T>
+void expand_half(const PackedWeight& w, int panel, int half, int b, int kc, int16_t* out, float* scales) {
+  alignas(32) float values[kPanelK * 8];
+  __m256 squares = _mm256_setzero_ps(), peak = squares;
+  for (int at = 0; at < kc; at += 32) {
+    const BlockAt block = block_at(w.layout, w.panel(panel), b + at / 32);
+    __m256i c[8];
+    load_codes<T>(block.codes, half, c);
+    const Scales<T> s = load_scales<T>(block.header, block.in_unit, half);
+    const __m256i byte = _mm256_set1_epi32(255);
+    float* to = values + at * 8;
+#pragma GCC unroll 8
+    for (int v = 0; v < 8; ++v) {
+      const __m256 scale = s.scale[v * Traits<T>::kGroups / 8];
+      const __m256 base = _mm256_fnmadd_ps(_mm256_set1_ps(Traits<T>::kOffset), scale, s.min);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        const __m256i code = _mm256_and_si256(_mm256_srli_epi32(c[v], 8 * i), byte);
+        const __m256 value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(code), scale, base);
+        squares = _mm256_fmadd_ps(value, value, squares);
+        peak = _mm256_max_ps(peak, abs256(value));
+        _mm256_store_ps(to + 8 * (4 * v + i), value);
+      }
+    }
+  }
+  const __m256 inverse = inverse_scale(squares, peak);
+  const __m256 some = _mm256_cmp_ps(inverse, _mm256_setzero_ps(), _CMP_GT_OQ);
+  const __m256 finite = _mm256_cmp_ps(squares, _mm256_set1_ps(3e38f), _CMP_LE_OQ);
+  const __m256 worth = _mm256_and_ps(some, _mm256_div_ps(_mm256_set1_ps(1.0f), inverse));
+  _mm256_store_ps(scales, _mm256_blendv_ps(_mm256_set1_ps(__builtin_nanf("")), worth, finite));
+  for (int k = 0; k < kc; k += 2) {
+    // and: what is not finite becomes zero
+    const __m256i even = _mm256_cvtps_epi32(_mm256_and_ps(some, _mm256_mul_ps(_mm256_load_ps(values + 8 * k), inverse)));
+    const __m256i odd =
+        _mm256_cvtps_epi32(_mm256_and_ps(some, _mm256_mul_ps(_mm256_load_ps(values + 8 * k + 8), inverse)));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(out + 16 * k),
+                       _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa));
+  }
+}
+
+// columns [32 * b, + kc) of one panel: integers [kc / 2][16][2] and what one of them is worth.
+template <int T>
+void expand(const PackedWeight& w, int panel, int b, int kc, int16_t* out, float* scales) {
+  for (int half = 0; half < 2; ++half) expand_half<T>(w, panel, half, b, kc, out + 16 * half, scales + 8 * half);
+}
+
+// sums [R][32] += (first: =) R rows of x times the 16 rows of one panel.
+template <int R, bool kVnni>
+void tile(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, const float* x_scales, float* sums,
+          bool first) {
+  __m256i a[R][2];
+#pragma GCC unroll 6
+  for (int i = 0; i < R; ++i) a[i][0] = a[i][1] = _mm256_setzero_si256();
+  const int16_t* end = x + 2 * pairs;
+  do {
+    const __m256i w0 = load256(w), w1 = load256(w + 16);
+#pragma GCC unroll 6
+    for (int i = 0; i < R; ++i) {
+      int32_t pair;
+      __builtin_memcpy(&pair, x + i * kPanelK, 4);
+      const __m256i xi = _mm256_set1_epi32(pair);
+      dot<kVnni>(a[i][0], w0, xi);
+      dot<kVnni>(a[i][1], w1, xi);
+    }
+    x += 2;
+    w += 32;
+  } while (x != end);
+  const __m256 s0 = _mm256_load_ps(w_scales), s1 = _mm256_load_ps(w_scales + 8);
+#pragma GCC unroll 6
+  for (int i = 0; i < R; ++i) {
+    const __m256 xs = _mm256_set1_ps(x_scales[i]);
+    float* to = sums + 32 * i;
+    const __m256 f0 = _mm256_mul_ps(_mm256_cvtepi32_ps(a[i][0]), xs), f1 = _mm256_mul_ps(_mm256_cvtepi32_ps(a[i][1]), xs);
+    const __m256 z0 = first ? _mm256_setzero_ps() : _mm256_load_ps(to);
+    const __m256 z1 = first ? _mm256_setzero_ps() : _mm256_load_ps(to + 8);
+    _mm256_store_ps(to, _mm256_fmadd_ps(f0, s0, z0));
+    _mm256_store_ps(to + 8, _mm256_fmadd_ps(f1, s1, z1));
+  }
+}
+
+template <bool kVnni>
+void tiles(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, const float* x_scales, float* sums,
+           int rows, bool first) {
+  int i = 0;
+  for (; i + kTile <= rows; i += kTile) {
+    tile<kTile, kVnni>(w, x + i * kPanelK, pairs, w_scales, x_scales + i, sums + 32 * i, first);
+  }
+#define KVASIR_REST(R) \
+  case R: return tile<R, kVnni>(w, x + i * kPanelK, pairs, w_scales, x_scales + i, sums + 32 * i, first)
+  switch (rows - i) {
+    KVASIR_REST(1);
+    KVASIR_REST(2);
+    KVASIR_REST(3);
+    KVASIR_REST(4);
+    KVASIR_REST(5);
+    default: return;
+  }
+#undef KVASIR_REST
+}
+
+template <int R>
+void plain_tile(const float* w, const float* x, int64_t ldx, int kc, float* sums, bool first) {
+  __m256 a[R][2];
+#pragma GCC unroll 6
+  for (int i = 0; i < R; ++i) {
+    a[i][0] = first ? _mm256_setzero_ps() : _mm256_load_ps(sums + 32 * i);
+    a[i][1] = first ? _mm256_setzero_ps() : _mm256_load_ps(sums + 32 * i + 8);
+  }
+  const float* end = x + kc;
+  do {
+    const __m256 w0 = _mm256_load_ps(w), w1 = _mm256_load_ps(w + 8);
+#pragma GCC unroll 6
+    for (int i = 0; i < R; ++i) {
+      const __m256 xi = _mm256_set1_ps(x[i * ldx]);
+      a[i][0] = _mm256_fmadd_ps(w0, xi, a[i][0]);
+      a[i][1] = _mm256_fmadd_ps(w1, xi, a[i][1]);
+    }
+    ++x;
+    w += 16;
+  } while (x != end);
+#pragma GCC unroll 6
+  for (int i = 0; i < R; ++i) {
+    _mm256_store_ps(sums + 32 * i, a[i][0]);
+    _mm256_store_ps(sums + 32 * i + 8, a[i][1]);
+  }
+}
+
+void plain_tiles(const float* w, const float* x, int64_t ldx, int kc, float* sums, int rows, bool first) {
+  int i = 0;
+  for (; i + kTile <= rows; i += kTile) plain_tile<kTile>(w, x + i * ldx, ldx, kc, sums + 32 * i, first);
+  for (; i + 2 <= rows; i += 2) plain_tile<2>(w, x + i * ldx, ldx, kc, sums + 32 * i, first);
+  if (i < rows) plain_tile<1>(w, x + i * ldx, ldx, kc, sums + 32 * i, first);
+}
+
+template <int T>
+void expand_plain(const PackedWeight& w, int panel, int k, int kc, float* out) {
+  const size_t step = static_cast<size_t>(w.layout.block_bytes);
+  const uint8_t* p = w.panel(panel) + static_cast<size_t>(k) * step;
+  for (int i = 0; i < kc; ++i, p += step) {
+    _mm256_store_ps(out + 16 * i, load_plain<T>(p, 0));
+    _mm256_store_ps(out + 16 * i + 8, load_plain<T>(p, 1));
+  }
+}
+
+// Floats [kc][16] of plain types, integers and scales of block types.
+void expand_any(const PackedWeight& w, int panel, int k, int kc, float* plain, float* scales) {
+  int16_t* out = reinterpret_cast<int16_t*>(plain);
+  switch (w.dtype) {
+    case KVASIR_F32: return expand_plain<KVASIR_F32>(w, panel, k, kc, plain);
+    case KVASIR_F16: return expand_plain<KVASIR_F16>(w, panel, k, kc, plain);
+    case KVASIR_BF16: return expand_plain<KVASIR_BF16>(w, panel, k, kc, plain);
+    case KVASIR_Q4_0: return expand<KVASIR_Q4_0>(w, panel, k / 32, kc, out, scales);
+    case KVASIR_Q4_1: return expand<KVASIR_Q4_1>(w, panel, k / 32, kc, out, scales);
+    case KVASIR_Q5_0: return expand<KVASIR_Q5_0>(w, panel, k / 32, kc, out, scales);
+    case KVASIR_Q5_1: return expand<KVASIR_Q5_1>(w, panel, k / 32, kc, out, scales);
+    case KVASIR_Q8_0: return expand<KVASIR_Q8_0>(w, panel, k / 32, kc, out, scales);
+    case KVASIR_Q3_K: return expand<KVASIR_Q3_K>(w, panel, k / 32, kc, out, scales);
+    case KVASIR_Q4_K: return expand<KVASIR_Q4_K>(w, panel, k / 32, kc, out, scales);
+    case KVASIR_Q5_K: return expand<KVASIR_Q5_K>(w, panel, k / 32, kc, out, scales);
+    case KVASIR_Q6_K: return expand<KVASIR_Q6_K>(w, panel, k / 32, kc, out, scales);
+    case KVASIR_IQ4_NL: return expand<KVASIR_IQ4_NL>(w, panel, k / 32, kc, out, scales);
+    default: return;
+  }
+}
+
+void panel_avx2(const PackedWeight& w, int panel, const PanelInput& in, int row, int rows, float* scratch, float* out,
+                int64_t ldo) {
+  static const bool has_vnni = cpu_has_avx_vnni();
+  const bool plain = w.layout.unit_k == 1;
+  const int panels = std::min(2, w.panels() - panel), width = std::min(32, w.rows - panel * kPanelRows);
+  float* sums = scratch;
+  float* expanded = scratch + static_cast<size_t>(rows) * 32;
+  float* scales = expanded + kPanelK * 32;
+  for (int k = 0; k < in.k; k += kPanelK) {
+    const int kc = std::min(kPanelK, in.k - k);
+    for (int p = 0; p < panels; ++p) {
+      expand_any(w, panel + p, k, kc, expanded, scales);
+      if (plain) {
+        plain_tiles(expanded, in.x + static_cast<int64_t>(row) * in.k + k, in.k, kc, sums + 16 * p, rows, k == 0);
+        continue;
+      }
+      const size_t at = static_cast<size_t>(k / kPanelK) * static_cast<size_t>(in.n) + static_cast<size_t>(row);
+      (has_vnni ? tiles<true> : tiles<false>)(reinterpret_cast<const int16_t*>(expanded), in.q + at * kPanelK, kc / 2,
+                                              scales, in.scales + at, sums + 16 * p, rows, k == 0);
+    }
+  }
+  float* to = out + static_cast<int64_t>(row) * ldo + panel * kPanelRows;
+  for (int i = 0; i < rows; ++i, to += ldo) {
+    for (int c = 0; c < width; c += 8) _mm256_maskstore_ps(to + c, lane_mask(width - c), _mm256_load_ps(sums + 32 * i + c));
+  }
+}
+
+void panel_quantize_avx2(int16_t* q, float* scales, const float* x, int row, int rows, int n, int k) {
+  for (int k0 = 0; k0 < k; k0 += kPanelK) {
+    const int kc = std::min(kPanelK, k - k0);
+    const size_t at = static_cast<size_t>(k0 / kPanelK) * static_cast<size_t>(n);
+    for (int i = row; i < row + rows; ++i) {
+      const float* from = x + static_cast<int64_t>(i) * k + k0;
+      __m256 squares = _mm256_setzero_ps(), peak = squares;
+      for (int j = 0; j < kc; j += 8) {
+        const __m256 v = _mm256_loadu_ps(from + j);
+        squares = _mm256_fmadd_ps(v, v, squares);
+        peak = _mm256_max_ps(peak, abs256(v));
+      }
+      const float sum = sum_of(squares);
+      const float inverse =
+          _mm256_cvtss_f32(inverse_scale(_mm256_set1_ps(sum), _mm256_set1_ps(max_of(peak))));
+      scales[at + static_cast<size_t>(i)] = !(sum <= 3e38f) ? __builtin_nanf("") : inverse > 0 ? 1.0f / inverse : 0.0f;
+      int16_t* to = q + (at + static_cast<size_t>(i)) * kPanelK;
+      const __m256 some = inverse > 0 ? _mm256_castsi256_ps(_mm256_set1_epi32(-1)) : _mm256_setzero_ps();
+      for (int j = 0; j < kc; j += 16) {
+        const __m256 by = _mm256_set1_ps(inverse);
+        const __m256 low = _mm256_and_ps(some, _mm256_mul_ps(_mm256_loadu_ps(from + j), by));
+        const __m256 high = _mm256_and_ps(some, _mm256_mul_ps(_mm256_loadu_ps(from + j + 8), by));
+        const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(low), _mm256_cvtps_epi32(high));
+        _mm256_store_si256(reinterpret_cast<__m256i*>(to + j), _mm256_permute4x64_epi64(both, 0xd8));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+const MatmulKernels kMatmulAvx2 = {16, true, stream_quantize_avx2, stream_avx2, panel_quantize_avx2, panel_avx2};
+
+}  // namespace kvasir

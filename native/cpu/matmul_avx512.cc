@@ -1,0 +1,255 @@
+// Prefill: 32 rows of w × 128 columns at a time as 16-bit integers in L1, all rows of x passing over them.
+//
+// Ladder (GMAC/s of one thread at n = 512, k = 576, m = 1536, Q4_1; native/bench/matmul_bench.cc):
+//   1. 12 × 32 tile of vpdpwssd, sums of 128 columns, one scale per row of w and of x
+#include <algorithm>
+
+#include "matmul_codes_avx512.h"
+#include "matmul_stream_avx512.h"
+
+namespace kvasir {
+
+namespace {
+
+constexpr int kTile = 12;  // rows of x: 24 sums, two vectors of w, one broadcast
+
+inline void dot(__m512i& sum, __m512i w, __m512i x) { asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x)); }
+
+// scale that makes values of this norm and peak integers; 0 for nothing, NaN where they are not finite.
+inline __m512 inverse_scale(__m512 squares, __m512 peak) {
+  const __m512 norm = _mm512_sqrt_ps(squares);
+  const __m512 inverse = _mm512_min_ps(_mm512_div_ps(_mm512_set1_ps(kPanelNorm), norm),
+                                       _mm512_div_ps(_mm512_set1_ps(32767.0f), peak));
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(peak, _mm512_set1_ps(1e-18f), _CMP_GT_OQ), inverse);
+}
+
+// columns [32 * b, + kc) of one panel: integers [kc / 2][16][2] and what one of them is worth.
+template <int T>
+void expand(const PackedWeight& w, int panel, int b, int kc, int16_t* out, float* scales) {
+  alignas(64) float values[kPanelK * 16];
+  __m512 squares[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()}, peak = _mm512_setzero_ps();
+  for (int at = 0; at < kc; at += 32) {
+    const BlockAt block = block_at(w.layout, w.panel(panel), b + at / 32);
+    __m512i c[8];
+    load_codes<T>(block.codes, c);
+    const Scales<T> s = load_scales<T>(block.header, block.in_unit);
+    const __m512i byte = _mm512_set1_epi32(255);
+    float* to = values + at * 16;
+#pragma GCC unroll 8
+    for (int v = 0; v < 8; ++v) {
+      const __m512 scale = s.scale[v * Traits<T>::kGroups / 8];
+      // code * scale and offset * scale are exact, so this is the file's value.
+      const __m512 base = _mm512_fnmadd_ps(_mm512_set1_ps(Traits<T>::kOffset), scale, s.min);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        const __m512i code = i == 3 ? _mm512_srli_epi32(c[v], 24)
+                                    : _mm512_and_si512(i == 0 ? c[v] : _mm512_srli_epi32(c[v], 8 * i), byte);
+        const __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(code), scale, base);
+        squares[i % 2] = _mm512_fmadd_ps(value, value, squares[i % 2]);
+        peak = _mm512_max_ps(peak, _mm512_abs_ps(value));
+        _mm512_store_ps(to + 16 * (4 * v + i), value);
+      }
+    }
+  }
+  const __m512 sum = _mm512_add_ps(squares[0], squares[1]);
+  const __mmask16 finite = _mm512_cmp_ps_mask(sum, _mm512_set1_ps(3e38f), _CMP_LE_OQ);
+  const __m512 inverse = _mm512_maskz_mov_ps(finite, inverse_scale(sum, peak));
+  const __mmask16 some = _mm512_cmp_ps_mask(inverse, _mm512_setzero_ps(), _CMP_GT_OQ);
+  const __m512 worth = _mm512_maskz_div_ps(some, _mm512_set1_ps(1.0f), inverse);
+  _mm512_store_ps(scales, _mm512_mask_mov_ps(_mm512_set1_ps(__builtin_nanf("")), finite, worth));
+  for (int k = 0; k < kc; k += 2) {
+    const __m512i even = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(some, _mm512_load_ps(values + 16 * k), inverse));
+    const __m512i odd = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(some, _mm512_load_ps(values + 16 * k + 16), inverse));
+    _mm512_store_si512(out + 16 * k, _mm512_mask_blend_epi16(0xaaaaaaaa, even, _mm512_slli_epi32(odd, 16)));
+  }
+}
+
+// sums [R][32] += (first: =) integers of R rows of x times 32 rows of w, in units of both scales.
+template <int R>
+void tile(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, const float* x_scales, float* sums,
+          bool first) {
+  __m512i a[R][2];
+#pragma GCC unroll 12
+  for (int i = 0; i < R; ++i) a[i][0] = a[i][1] = _mm512_setzero_si512();
+  const int16_t* end = x + 2 * pairs;
+  do {
+    const __m512i w0 = load512(w), w1 = load512(w + 16 * kPanelK);
+#pragma GCC unroll 12
+    for (int i = 0; i < R; ++i) {
+      int32_t pair;
+      __builtin_memcpy(&pair, x + i * kPanelK, 4);
+      const __m512i xi = _mm512_set1_epi32(pair);
+      dot(a[i][0], w0, xi);
+      dot(a[i][1], w1, xi);
+    }
+    x += 2;
+    w += 32;
+  } while (x != end);
+  const __m512 s0 = _mm512_load_ps(w_scales), s1 = _mm512_load_ps(w_scales + 16);
+#pragma GCC unroll 12
+  for (int i = 0; i < R; ++i) {
+    const __m512 xs = _mm512_set1_ps(x_scales[i]);
+    float* to = sums + 32 * i;
+    const __m512 f0 = _mm512_mul_ps(_mm512_cvtepi32_ps(a[i][0]), xs), f1 = _mm512_mul_ps(_mm512_cvtepi32_ps(a[i][1]), xs);
+    const __m512 z0 = first ? _mm512_setzero_ps() : _mm512_load_ps(to);
+    const __m512 z1 = first ? _mm512_setzero_ps() : _mm512_load_ps(to + 16);
+    _mm512_store_ps(to, _mm512_fmadd_ps(f0, s0, z0));
+    _mm512_store_ps(to + 16, _mm512_fmadd_ps(f1, s1, z1));
+  }
+}
+
+void tiles(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, const float* x_scales, float* sums,
+           int rows, bool first) {
+  int i = 0;
+  for (; i + kTile <= rows; i += kTile) {
+    tile<kTile>(w, x + i * kPanelK, pairs, w_scales, x_scales + i, sums + 32 * i, first);
+  }
+#define KVASIR_REST(R) \
+  case R: return tile<R>(w, x + i * kPanelK, pairs, w_scales, x_scales + i, sums + 32 * i, first)
+  switch (rows - i) {
+    KVASIR_REST(1);
+    KVASIR_REST(2);
+    KVASIR_REST(3);
+    KVASIR_REST(4);
+    KVASIR_REST(5);
+    KVASIR_REST(6);
+    KVASIR_REST(7);
+    KVASIR_REST(8);
+    KVASIR_REST(9);
+    KVASIR_REST(10);
+    KVASIR_REST(11);
+    default: return;
+  }
+#undef KVASIR_REST
+}
+
+// Plain weights in float: a 12 × 32 tile over w expanded to [kc][32].
+template <int R>
+void plain_tile(const float* w, const float* x, int64_t ldx, int kc, float* sums, bool first) {
+  __m512 a[R][2];
+#pragma GCC unroll 12
+  for (int i = 0; i < R; ++i) {
+    a[i][0] = first ? _mm512_setzero_ps() : _mm512_load_ps(sums + 32 * i);
+    a[i][1] = first ? _mm512_setzero_ps() : _mm512_load_ps(sums + 32 * i + 16);
+  }
+  for (int p = 0; p < kc; ++p) {
+    const __m512 w0 = _mm512_load_ps(w + 32 * p), w1 = _mm512_load_ps(w + 32 * p + 16);
+#pragma GCC unroll 12
+    for (int i = 0; i < R; ++i) {
+      const __m512 xi = _mm512_set1_ps(x[i * ldx + p]);
+      a[i][0] = _mm512_fmadd_ps(w0, xi, a[i][0]);
+      a[i][1] = _mm512_fmadd_ps(w1, xi, a[i][1]);
+    }
+  }
+#pragma GCC unroll 12
+  for (int i = 0; i < R; ++i) {
+    _mm512_store_ps(sums + 32 * i, a[i][0]);
+    _mm512_store_ps(sums + 32 * i + 16, a[i][1]);
+  }
+}
+
+void plain_tiles(const float* w, const float* x, int64_t ldx, int kc, float* sums, int rows, bool first) {
+  int i = 0;
+  for (; i + kTile <= rows; i += kTile) plain_tile<kTile>(w, x + i * ldx, ldx, kc, sums + 32 * i, first);
+  for (; i + 4 <= rows; i += 4) plain_tile<4>(w, x + i * ldx, ldx, kc, sums + 32 * i, first);
+  for (; i < rows; ++i) plain_tile<1>(w, x + i * ldx, ldx, kc, sums + 32 * i, first);
+}
+
+void expand_plain(const PackedWeight& w, int panel, int k, int kc, float* out) {
+  const size_t step = static_cast<size_t>(w.layout.block_bytes);
+  const uint8_t* p = w.panel(panel) + static_cast<size_t>(k) * step;
+  for (int i = 0; i < kc; ++i, p += step) {
+    __m512 v;
+    if (w.dtype == KVASIR_F32) {
+      v = _mm512_load_ps(p);
+    } else {
+      const __m256i h = _mm256_load_si256(reinterpret_cast<const __m256i*>(p));
+      v = w.dtype == KVASIR_F16 ? _mm512_cvtph_ps(h)
+                                : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+    }
+    _mm512_store_ps(out + 32 * i, v);
+  }
+}
+
+void expand_any(const PackedWeight& w, int panel, int b, int kc, int16_t* out, float* scales) {
+  switch (w.dtype) {
+    case KVASIR_Q4_0: return expand<KVASIR_Q4_0>(w, panel, b, kc, out, scales);
+    case KVASIR_Q4_1: return expand<KVASIR_Q4_1>(w, panel, b, kc, out, scales);
+    case KVASIR_Q5_0: return expand<KVASIR_Q5_0>(w, panel, b, kc, out, scales);
+    case KVASIR_Q5_1: return expand<KVASIR_Q5_1>(w, panel, b, kc, out, scales);
+    case KVASIR_Q8_0: return expand<KVASIR_Q8_0>(w, panel, b, kc, out, scales);
+    case KVASIR_Q3_K: return expand<KVASIR_Q3_K>(w, panel, b, kc, out, scales);
+    case KVASIR_Q4_K: return expand<KVASIR_Q4_K>(w, panel, b, kc, out, scales);
+    case KVASIR_Q5_K: return expand<KVASIR_Q5_K>(w, panel, b, kc, out, scales);
+    case KVASIR_Q6_K: return expand<KVASIR_Q6_K>(w, panel, b, kc, out, scales);
+    case KVASIR_IQ4_NL: return expand<KVASIR_IQ4_NL>(w, panel, b, kc, out, scales);
+    default: return;
+  }
+}
+
+void panel_avx512(const PackedWeight& w, int panel, const PanelInput& in, int row, int rows, float* scratch, float* out,
+                  int64_t ldo) {
+  const bool plain = w.layout.unit_k == 1;
+  const int panels = std::min(2, w.panels() - panel), width = std::min(32, w.rows - panel * kPanelRows);
+  float* sums = scratch;
+  float* expanded = scratch + static_cast<size_t>(rows) * 32;
+  float* scales = expanded + kPanelK * 32;
+  int16_t* integers = reinterpret_cast<int16_t*>(expanded);
+  if (panels == 1) std::fill(expanded, scales + 32, 0.0f);
+  for (int k = 0; k < in.k || k == 0; k += kPanelK) {
+    const int kc = std::min(kPanelK, in.k - k);
+    for (int p = 0; p < panels; ++p) {
+      if (plain) {
+        expand_plain(w, panel + p, k, kc, expanded + 16 * p);
+      } else {
+        expand_any(w, panel + p, k / 32, kc, integers + p * 16 * kPanelK, scales + 16 * p);
+      }
+    }
+    if (plain) {
+      plain_tiles(expanded, in.x + static_cast<int64_t>(row) * in.k + k, in.k, kc, sums, rows, k == 0);
+    } else {
+      const size_t at = static_cast<size_t>(k / kPanelK) * static_cast<size_t>(in.n) + static_cast<size_t>(row);
+      tiles(integers, in.q + at * kPanelK, kc / 2, scales, in.scales + at, sums, rows, k == 0);
+    }
+  }
+  const __mmask16 m0 = static_cast<__mmask16>((1u << std::min(width, 16)) - 1);
+  const __mmask16 m1 = static_cast<__mmask16>(width > 16 ? (1u << (width - 16)) - 1 : 0);
+  float* to = out + static_cast<int64_t>(row) * ldo + panel * kPanelRows;
+  for (int i = 0; i < rows; ++i, to += ldo) {
+    _mm512_mask_storeu_ps(to, m0, _mm512_load_ps(sums + 32 * i));
+    if (m1) _mm512_mask_storeu_ps(to + 16, m1, _mm512_load_ps(sums + 32 * i + 16));
+  }
+}
+
+void panel_quantize_avx512(int16_t* q, float* scales, const float* x, int row, int rows, int n, int k) {
+  for (int k0 = 0; k0 < k; k0 += kPanelK) {
+    const int kc = std::min(kPanelK, k - k0);
+    const size_t at = static_cast<size_t>(k0 / kPanelK) * static_cast<size_t>(n);
+    for (int i = row; i < row + rows; ++i) {
+      const float* from = x + static_cast<int64_t>(i) * k + k0;
+      __m512 squares = _mm512_setzero_ps(), peak = squares;
+      for (int j = 0; j < kc; j += 16) {
+        const __m512 v = _mm512_loadu_ps(from + j);
+        squares = _mm512_fmadd_ps(v, v, squares);
+        peak = _mm512_max_ps(peak, _mm512_abs_ps(v));
+      }
+      const float sum = _mm512_reduce_add_ps(squares), top = _mm512_reduce_max_ps(peak);
+      const bool finite = sum <= 3e38f;
+      float inverse = 0;
+      if (finite) _mm_store_ss(&inverse, _mm512_castps512_ps128(inverse_scale(_mm512_set1_ps(sum), _mm512_set1_ps(top))));
+      int16_t* to = q + (at + static_cast<size_t>(i)) * kPanelK;
+      scales[at + static_cast<size_t>(i)] = !finite ? __builtin_nanf("") : inverse > 0 ? 1.0f / inverse : 0.0f;
+      const __mmask16 some = inverse > 0 ? 0xffff : 0;
+      for (int j = 0; j < kc; j += 16) {
+        const __m512 v = _mm512_maskz_mul_ps(some, _mm512_loadu_ps(from + j), _mm512_set1_ps(inverse));
+        _mm256_store_si256(reinterpret_cast<__m256i*>(to + j), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v)));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+const MatmulKernels kMatmulAvx512 = {16, true, stream_quantize_avx512, stream_avx512, panel_quantize_avx512, panel_avx512};
+
+}  // namespace kvasir
