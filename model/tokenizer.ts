@@ -11,14 +11,16 @@ import { type DecodeOptions, StreamDecoder } from "./decoder.ts";
 import type { Encoder } from "./tokenizer_encoder.ts";
 import type { Pieces } from "./tokenizer_pieces.ts";
 import { type TextPart, type WholeToken, WholeTokens } from "./tokenizer_special.ts";
+import type { TokenizerSource as OpenedTokenizerSource } from "./open.ts";
 import { tokenizerFromGguf } from "./tokenizer_gguf.ts";
 import { tokenizerFromJson } from "./tokenizer_json.ts";
 
 export type { DecodeOptions } from "./decoder.ts";
 export type { TextPart } from "./tokenizer_special.ts";
 
-/** Where a tokenizer comes from. */
+/** Where a tokenizer comes from: an opened model, or the files' contents. */
 export type TokenizerSource =
+  | OpenedTokenizerSource
   | { readonly kind: "gguf"; readonly metadata: ReadonlyMap<string, unknown> }
   | {
     readonly kind: "hf";
@@ -35,7 +37,11 @@ export type TokenizerSource =
  * Throws {@link ModelFileError} naming the field that is wrong, `Unsupported` for kinds of tokenizers that are not known.
  */
 export function loadTokenizer(source: TokenizerSource): TextTokenizer {
-  return new TextTokenizer(source.kind === "gguf" ? tokenizerFromGguf(source.metadata) : tokenizerFromJson(source));
+  if (source.kind === "gguf") return new TextTokenizer(tokenizerFromGguf(source.metadata));
+  if (source.kind === "hf") return new TextTokenizer(tokenizerFromJson(source));
+  const { tokenizer, tokenizerConfig, specialTokens, generationConfig } = source;
+  const files = { tokenizerJson: tokenizer, tokenizerConfig, specialTokensMap: specialTokens, generationConfig };
+  return new TextTokenizer(tokenizerFromJson(files));
 }
 
 /** Everything a {@link TextTokenizer} is made of; both readers produce it. */
@@ -49,6 +55,7 @@ export interface TokenizerParts {
   readonly spacePrefix: "never" | "start" | "always";
   readonly normalize: ((text: string) => string) | undefined;
   readonly bos: number | undefined;
+  /** Tokens that end a generation; the one that the file names first comes first. */
   readonly eos: ReadonlySet<number>;
   readonly addBos: boolean;
 }
@@ -121,6 +128,16 @@ export class TextTokenizer implements Tokenizer {
   /** Whether `token` steers the model and is hidden from text. */
   isControl(token: number): boolean {
     return this.#control.has(token);
+  }
+
+  /** The token that ends a text, where the file names one. */
+  get mainEos(): number | undefined {
+    return this.eos.values().next().value;
+  }
+
+  /** Texts of all control tokens. */
+  controlTexts(): string[] {
+    return this.parts.wholeTokens.filter((token) => token.control).map((token) => token.text);
   }
 
   /** The id of the control or added token with exactly this text. */

@@ -34,6 +34,7 @@ export function undoAlphabet(bytes: Uint8Array, start: number, end: number, out:
 
 /** A byte-level vocabulary with the alphabet undone. */
 export interface ByteLevelPieces {
+  /** The pieces as bytes. */
   readonly pieces: Pieces;
   /** The merges as pairs of byte strings; views that the next call overwrites. */
   readonly pairs: { readonly length: number; pair(i: number): readonly [Uint8Array, Uint8Array] | undefined };

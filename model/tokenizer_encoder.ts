@@ -22,7 +22,7 @@ export interface Encoder {
 
 /** Merges given as pairs of pieces, best first; a hash table in two typed arrays, as half a million pairs are usual. */
 export class PairMerges implements Merges {
-  merged = -1;
+  merged: number = -1;
   /** Slots of four: left id + 1 (0 is empty), right id, rank, merged id. */
   readonly #slots: Int32Array;
   readonly #mask: number;
@@ -66,7 +66,7 @@ export class PairMerges implements Merges {
 
 /** Any two neighbours merge whose bytes together are a piece; the piece's score ranks them (SentencePiece's BPE). */
 export class ScoreMerges implements Merges {
-  merged = -1;
+  merged: number = -1;
 
   /** `scores`: one a piece, larger is better. */
   constructor(readonly pieces: Pieces, readonly scores: ArrayLike<number>) {}
@@ -79,7 +79,9 @@ export class ScoreMerges implements Merges {
 
 /** What an {@link Encoder} over bytes or characters needs. */
 export interface EncoderParts {
+  /** What can come out. */
   readonly pieces: Pieces;
+  /** What merges with what. */
   readonly merges: Merges;
   /** Id of each of the 256 bytes, −1 where the vocabulary lacks it. */
   readonly byteIds: Int32Array;

@@ -21,7 +21,7 @@ export function asArray(value: unknown, field: string): readonly unknown[] {
 
 /** A value as errors show it, at most 60 characters. */
 export function textOf(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value);
+  const text = JSON.stringify(value) ?? "missing";
   return text.length > 60 ? text.slice(0, 60) + "…" : text;
 }
 

@@ -22,9 +22,13 @@ const MAX_TOKENS = 1 << 24;
 
 /** The files of a Hugging Face folder that describe a tokenizer, parsed. */
 export interface JsonSource {
+  /** tokenizer.json */
   readonly tokenizerJson: unknown;
+  /** tokenizer_config.json: names BOS and EOS. */
   readonly tokenizerConfig?: unknown;
+  /** special_tokens_map.json: names them where tokenizer_config.json does not. */
   readonly specialTokensMap?: unknown;
+  /** generation_config.json: all ids that end a generation. */
   readonly generationConfig?: unknown;
 }
 

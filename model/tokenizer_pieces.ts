@@ -10,6 +10,7 @@ import { ModelFileError } from "../core/errors.ts";
 
 /** Strings side by side: string `i` is `data[offsets[i] … offsets[i + 1])`. */
 export interface StringTable {
+  /** All strings, UTF-8. */
   readonly data: Uint8Array<ArrayBuffer>;
   /** One entry more than there are strings. */
   readonly offsets: Uint32Array<ArrayBuffer>;

@@ -9,17 +9,23 @@ import { preTokenizer, unicodePattern } from "./tokenizer_split.ts";
 
 /** What a normalizer does to text. */
 export interface NormalizerParts {
+  /** Unicode normalization. */
   readonly form: "NFC" | "NFKC" | undefined;
   /** Spaces become `▁`. */
   readonly escapesSpaces: boolean;
+  /** A space comes before text. */
   readonly prependsSpace: boolean;
 }
 
 /** What a pre-tokenizer does to text. */
 export interface PreTokenizerParts {
+  /** Applied one after the other. */
   readonly patterns: readonly RegExp[];
+  /** Symbols are bytes, written in GPT-2's alphabet. */
   readonly byteLevel: boolean;
+  /** Spaces become `▁`. */
   readonly escapesSpaces: boolean;
+  /** Where a space is put before text. */
   readonly spacePrefix: "never" | "start" | "always";
 }
 

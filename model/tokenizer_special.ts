@@ -7,17 +7,21 @@
 
 /** A token matched as a whole. */
 export interface WholeToken {
+  /** The token. */
   readonly id: number;
+  /** How it is written. */
   readonly text: string;
   /** Control tokens steer the model: matched in trusted text only, hidden from output. */
   readonly control: boolean;
   /** Whitespace before, or after it, belongs to it (tokenizer.json). */
   readonly stripLeft?: boolean;
+  /** See `stripLeft`. */
   readonly stripRight?: boolean;
 }
 
 /** A stretch of text: whether control tokens in it count. */
 export interface TextPart {
+  /** The stretch. */
   readonly text: string;
   /** Control tokens are matched inside this part; never across its borders. */
   readonly special: boolean;

@@ -11,6 +11,7 @@ import { Unsupported } from "../core/errors.ts";
 
 /** How one family of models cuts text. */
 export interface PreTokenizer {
+  /** Applied one after the other, each to what the earlier ones cut. */
   readonly patterns: readonly RegExp[];
   /** A word that is in the vocabulary is one token, whatever the merges say. */
   readonly ignoreMerges: boolean;
