@@ -15,7 +15,9 @@ export type Spans = Int32Array<ArrayBuffer>;
 
 /** Takes, during prefill, exact top keys of every `every`-th query, or column sums of the attention weights. */
 export interface PromptSink {
+  /** Of the queries, every so many-th is looked at. */
   readonly every: number;
+  /** Keys kept of each. */
   readonly topk: number;
   /** i32 [queries, heads, topk] */
   readonly tokens?: Tensor;

@@ -21,6 +21,7 @@ export interface Backend extends Disposable {
   readonly spec: string;
   /** Live bytes of `model` and `sequence` memory. */
   readonly bytes: number;
+  /** What it computes. */
   readonly kernels: Kernels;
   /** Contents are undefined until written. Throws `RangeError` when the shape is invalid, `NativeError` when memory is out. */
   alloc(shape: Shape, dtype: DType, life: Lifetime): Tensor;
@@ -40,6 +41,7 @@ export interface Backend extends Disposable {
   read(src: Tensor): Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
   /** Step memory is a stack: everything allocated after `mark` is recycled by `release(mark)`. */
   mark(): number;
+  /** See {@link mark}. */
   release(mark: number): void;
   /** Recycles all step memory. */
   endStep(): void;
@@ -74,11 +76,13 @@ export interface SampleParams {
 export interface Penalties {
   /** Distinct token ids and how often each was seen. */
   readonly tokens: Int32Array<ArrayBuffer>;
+  /** At least 1, in the order of `tokens`. */
   readonly counts: Int32Array<ArrayBuffer>;
   /** Divides positive, multiplies negative logits of seen tokens (CTRL, section 4.1); 1 is off. */
   readonly repetition: number;
   /** Subtracted once, and per count. */
   readonly presence: number;
+  /** Subtracted per count. */
   readonly frequency: number;
 }
 
@@ -107,6 +111,7 @@ export interface Kernels {
   attendCausal(out: Tensor, q: Tensor, kv: KvLayer, sink?: PromptSink): void;
   /** logits[row, ids[i]] += values[i]. */
   addLogits(logits: Tensor, row: number, ids: Int32Array<ArrayBuffer>, values: Float32Array<ArrayBuffer>): void;
+  /** Applies penalties to one row of logits [rows, vocab]: repetition first, then presence and frequency. */
   penalize(logits: Tensor, row: number, penalties: Penalties): void;
   /** out i32 [rows] from logits [rows, vocab], one `params` a row. */
   sample(out: Tensor, logits: Tensor, params: readonly SampleParams[]): void;

@@ -20,6 +20,7 @@ export const NATIVE_STATUS = {
 
 /** A native call failed. */
 export class NativeError extends Error {
+  /** For logs, and errors that cross threads. */
   override readonly name = "NativeError";
   /** `code` is one of {@link NATIVE_STATUS}. */
   constructor(readonly code: number, message: string) {
@@ -29,16 +30,19 @@ export class NativeError extends Error {
 
 /** Something valid that this build, backend or machine does not do; the message says why and what to use instead. */
 export class Unsupported extends Error {
+  /** For logs, and errors that cross threads. */
   override readonly name = "Unsupported";
 }
 
 /** A model file (or tokenizer, or configuration) that cannot be read: names the file, the field and the remedy. */
 export class ModelFileError extends Error {
+  /** For logs, and errors that cross threads. */
   override readonly name = "ModelFileError";
 }
 
 /** Memory or context does not suffice for what was asked. */
 export class DoesNotFit extends Error {
+  /** For logs, and errors that cross threads. */
   override readonly name = "DoesNotFit";
   /** `counts` are there when a prompt is longer than the context. */
   constructor(message: string, readonly counts?: { readonly promptTokens: number; readonly ctxSize: number }) {

@@ -23,8 +23,11 @@ export interface Rope {
 
 /** Attention geometry of one layer. */
 export interface LayerShape {
+  /** Query heads. */
   readonly heads: number;
+  /** Key/value heads; each serves `heads / kvHeads` query heads. */
   readonly kvHeads: number;
+  /** Dimensions of one head. */
   readonly headDim: number;
   /** Factor on `q·k` before the softmax. */
   readonly scale: number;
@@ -32,6 +35,7 @@ export interface LayerShape {
   readonly softcap?: number;
   /** A query at position `p` sees keys in `(p - slidingWindow, p]` only. */
   readonly slidingWindow?: number;
+  /** Absent: positions are not rotated. */
   readonly rope?: Rope;
 }
 
@@ -45,27 +49,34 @@ export interface KvSegment {
   sealed: boolean;
   /** f16, f32 or i8 [kvHeads, capacity, headDim]. */
   readonly keys: Tensor;
+  /** As keys. */
   readonly values: Tensor;
   /** f32 [kvHeads, capacity]: one factor a row; present exactly when keys and values are i8. */
   readonly keyScales?: Tensor;
+  /** As keyScales. */
   readonly valueScales?: Tensor;
 }
 
 /** One layer's cache of one sequence: segments in order of `start`, without gaps. */
 export interface KvLayer {
+  /** Geometry. */
   readonly shape: LayerShape;
   /** Tokens held: the sum of the segments' counts. */
   length: number;
+  /** See the interface. */
   readonly segments: readonly KvSegment[];
 }
 
 /** Newly appended tokens, as an index or a policy observes them. */
 export interface KvChunk {
+  /** Absolute position of the first one. */
   readonly start: number;
+  /** How many. */
   readonly count: number;
   /** [count, heads, headDim] */
   readonly q: Tensor;
   /** [count, kvHeads, headDim] */
   readonly k: Tensor;
+  /** As k. */
   readonly v: Tensor;
 }

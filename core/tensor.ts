@@ -46,6 +46,8 @@ export type Shape = readonly number[];
 export interface Tensor {
   /** Owner of the memory. Using a tensor on another backend is an error. */
   readonly backend: Backend;
+  /** Element format. */
   readonly dtype: DType;
+  /** Dimensions. */
   readonly shape: Shape;
 }

@@ -22,13 +22,11 @@ import { type Link, localLink, type Receiver, workerLink } from "./link.ts";
  * ```ts
  * import { Engine } from "./engine.ts";
  *
- * export async function answer(model: string, question: string): Promise<string> {
- *   await using engine = await Engine.open({ model });
- *   let text = "";
- *   for await (const event of engine.generate([{ role: "user", content: question }])) {
- *     if (event.type === "token") text += event.text;
+ * if (import.meta.main) {
+ *   await using engine = await Engine.open({ model: "smollm2-135m-instruct" });
+ *   for await (const event of engine.generate([{ role: "user", content: "Why is the sky blue?" }])) {
+ *     if (event.type === "token") Deno.stdout.writeSync(new TextEncoder().encode(event.text));
  *   }
- *   return text;
  * }
  * ```
  */
@@ -46,16 +44,21 @@ export class Engine implements EngineLike {
    */
   static open(options: EngineOptions): Promise<Engine> {
     const { backends } = options;
-    if (backends === undefined) return Engine.openOver(workerLink, options);
-    return Engine.openOver(async (to) => await localLink(to, (await import("./load.ts")).load, backends), options);
+    const resolved = { ...options, resolve: resolveModel };
+    if (backends === undefined) return Engine.openOver((to) => workerLink(to), resolved);
+    return Engine.openOver(async (to) => await localLink(to, (await import("./load.ts")).load, backends), resolved);
   }
 
-  /** Like {@link open}, over a link of the caller's making: to another loader, or another process. */
+  /**
+   * Like {@link open}, over a link of the caller's making; `resolve` turns the model's name into a path.
+   *
+   * @internal
+   */
   static async openOver(
     makeLink: (to: Receiver) => Link | Promise<Link>,
-    options: Omit<EngineOptions, "backends">,
+    options: EngineOptions & { readonly resolve?: (options: EngineOptions) => Promise<string> },
   ): Promise<Engine> {
-    const { onProgress, onNotice, signal, backends: _, ...open }: EngineOptions = options;
+    const { onProgress, onNotice, signal, backends: _, resolve, ...open } = options;
     signal?.throwIfAborted();
     const connection = new Connection({
       progress: (progress) => onProgress?.(progress),
@@ -63,7 +66,9 @@ export class Engine implements EngineLike {
     });
     connection.attach(await makeLink(connection));
     try {
-      await connection.ask({ type: "open", options: open }, signal);
+      // The worker starts meanwhile.
+      const model = await resolve?.(options) ?? options.model;
+      await connection.ask({ type: "open", options: { ...open, model } }, signal);
       return new Engine(connection);
     } catch (error) {
       connection.close(error as Error);
@@ -162,4 +167,16 @@ export class Engine implements EngineLike {
       this.#connection.close(new TypeError("Cannot use engine: it was closed"));
     }
   }
+}
+
+/** The path of the model, downloaded if need be. The hub is only imported for what is not plainly a path. */
+async function resolveModel({ model, offline, onProgress, onNotice, signal }: EngineOptions): Promise<string> {
+  if (/^[./]/.test(model) || model.endsWith(".gguf") && !/^(hf:|https?:)/.test(model)) return model;
+  const hub = await import("../model/hub.ts");
+  return await hub.resolveModel(model, {
+    ...(offline === undefined ? {} : { offline }),
+    ...(onProgress === undefined ? {} : { onProgress }),
+    ...(onNotice === undefined ? {} : { onNotice }),
+    ...(signal === undefined ? {} : { signal }),
+  });
 }

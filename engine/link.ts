@@ -23,9 +23,9 @@ export interface Receiver {
   crashed(error: Error): void;
 }
 
-/** A host in a worker of its own, so that steps never block the caller's thread. */
-export function workerLink(to: Receiver): Link {
-  const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "kvasir" });
+/** A host in a worker of its own, so that steps never block the caller's thread. `script` is for tests. */
+export function workerLink(to: Receiver, script: URL = new URL("./worker.ts", import.meta.url)): Link {
+  const worker = new Worker(script, { type: "module", name: "kvasir" });
   const aborted = new Int32Array(new SharedArrayBuffer(4));
   worker.postMessage(aborted);
   worker.onmessage = ({ data }: MessageEvent<Reply>) => to.reply(data);

@@ -4,18 +4,20 @@
  * @module
  */
 import type { Backend } from "../backends/backend.ts";
+import type { Chat } from "../model/chat.ts";
 import type { Loaded, LoadHooks } from "./loaded.ts";
 import type { OpenOptions } from "./protocol.ts";
 import { Unsupported } from "../core/errors.ts";
-import { type Backends, builtinBackends, loadPlugin, openBackend } from "../backends/mod.ts";
+import { type Backends, loadPlugin, openBackend, prepareBackend } from "../backends/mod.ts";
 import { loadModel } from "../model/mod.ts";
 import { type OpenedModel, openModelFile } from "../model/open.ts";
-import { loadTokenizer, type TokenizerSource } from "../model/tokenizer.ts";
+import type { Chat } from "../model/chat.ts";
+import { loadTokenizer, type TextTokenizer, type TokenizerSource } from "../model/tokenizer.ts";
 
 /** See {@link Loaded}; throws what the parts throw, having freed all. */
 export async function load(options: OpenOptions, hooks: LoadHooks): Promise<Loaded> {
   using opened = openModelFile(options.model);
-  const tokenizer = loadTokenizer(tokenizerSource(opened));
+  const tokenizer = loadTokenizer(opened.tokenizerSource());
   const backend = await chooseBackend(options, hooks);
   try {
     const weights = opened.openWeights(backend, {
@@ -31,7 +33,7 @@ export async function load(options: OpenOptions, hooks: LoadHooks): Promise<Load
       sampling: opened.generationDefaults,
       file: opened.path,
       chatTemplate: opened.chatTemplate !== undefined,
-      encodeChat: () => Promise.reject(new Unsupported("Cannot render conversation: the model has no chat template")),
+      encodeChat: chatEncoder(opened.chatTemplate, tokenizer),
       [Symbol.dispose]: () => {
         weights[Symbol.dispose]();
         backend[Symbol.dispose]();
@@ -47,26 +49,41 @@ export async function load(options: OpenOptions, hooks: LoadHooks): Promise<Load
 async function chooseBackend({ backend, plugins = [] }: OpenOptions, hooks: LoadHooks): Promise<Backend> {
   let extra: Backends = hooks.backends;
   for (const url of plugins) extra = { ...extra, ...await loadPlugin(url) };
-  if (backend !== undefined) return openBackend(backend, extra);
-  if (Object.hasOwn({ ...builtinBackends, ...extra }, "cpu")) {
-    try {
-      return openBackend("cpu", extra);
-    } catch (error) {
-      if (!(error instanceof Unsupported)) throw error;
-      hooks.notice(`running on the slow reference backend. ${error.message}`);
-    }
+  if (backend !== undefined) return await openPrepared(backend, extra, hooks);
+  try {
+    return await openPrepared("cpu", extra, hooks);
+  } catch (error) {
+    if (!(error instanceof Unsupported)) throw error;
+    hooks.notice(`running on the slow TypeScript backend. ${error.message}`);
+    return openBackend("reference", extra);
   }
-  return openBackend("reference", extra);
 }
 
-function tokenizerSource(opened: OpenedModel): TokenizerSource {
-  const source = opened.tokenizerSource();
-  if (source.kind === "gguf") return source;
-  return {
-    kind: "hf",
-    tokenizerJson: source.tokenizer,
-    tokenizerConfig: source.tokenizerConfig,
-    specialTokensMap: source.specialTokens,
-    generationConfig: source.generationConfig,
+/** Opens at once where that is possible; builds what is missing only then. */
+async function openPrepared(spec: string, extra: Backends, hooks: LoadHooks): Promise<Backend> {
+  try {
+    return openBackend(spec, extra);
+  } catch (error) {
+    if (!(error instanceof Unsupported)) throw error;
+  }
+  await prepareBackend(spec, extra, (done, total, detail) => hooks.progress({ phase: "build", done, total, detail }));
+  return openBackend(spec, extra);
+}
+
+/** The template engine is only loaded when somebody chats: it would cost every start 10 ms. */
+function chatEncoder(template: string | undefined, tokenizer: TextTokenizer): Loaded["encodeChat"] {
+  let chat: Promise<Chat> | undefined;
+  return async (messages) => {
+    chat ??= import("../model/chat.ts").then(({ Chat }) => new Chat(template, tokenizer));
+    return (await chat).encode(messages);
+  };
+}
+
+/** Conversations to ids. The template engine is imported when the first one comes: many runs never need it. */
+function chatEncoder(source: string | undefined, tokenizer: TextTokenizer): Loaded["encodeChat"] {
+  let chat: Promise<Chat> | undefined;
+  return async (messages) => {
+    chat ??= import("../model/chat.ts").then(({ Chat }) => new Chat(source, tokenizer));
+    return (await chat).encode(messages);
   };
 }

@@ -26,18 +26,23 @@ export interface EngineOptions {
   readonly backends?: Readonly<Record<string, BackendType>>;
   /** No network, ever. */
   readonly offline?: boolean;
+  /** Hears of downloads, builds and loading. */
   readonly onProgress?: (progress: Progress) => void;
   /** One sentence that the user should read, e.g. why the reference backend was chosen. */
   readonly onNotice?: (text: string) => void;
+  /** Aborting it gives up. */
   readonly signal?: AbortSignal;
 }
 
 /** One report of a long phase; `total` is 0 while unknown. */
 export interface Progress {
+  /** What is going on. */
   readonly phase: "download" | "build" | "load" | "prefill";
   /** Bytes, or tokens for prefill. */
   readonly done: number;
+  /** In the unit of `done`. */
   readonly total: number;
+  /** What exactly, for people. */
   readonly detail?: string;
 }
 
@@ -45,6 +50,7 @@ export interface Progress {
 export interface Sampling {
   /** Default: until the context is full. */
   readonly maxTokens: number;
+  /** End tokens are banned before. */
   readonly minTokens: number;
   /** 0 is greedy. */
   readonly temperature: number;
@@ -56,7 +62,9 @@ export interface Sampling {
   readonly minP: number;
   /** 1 is off. */
   readonly repetitionPenalty: number;
+  /** Subtracted from the logits of tokens that were drawn before. */
   readonly presencePenalty: number;
+  /** The same, for each time. */
   readonly frequencyPenalty: number;
   /** Added to the logits of these ids. */
   readonly logitBias: Readonly<Record<number, number>>;
@@ -64,7 +72,9 @@ export interface Sampling {
   readonly seed: number | undefined;
   /** Generation ends before any of these; they are not returned. */
   readonly stop: readonly string[];
+  /** Generation ends at any of these; their text is not returned. */
   readonly stopTokens: readonly number[];
+  /** Bans the model's end tokens. */
   readonly ignoreEos: boolean;
   /** Undefined: none; 0: the chosen token's; k: also the k best (at most 20). From the raw softmax, before filters. */
   readonly logprobs: number | undefined;
@@ -72,9 +82,13 @@ export interface Sampling {
 
 /** One alternative at a position. */
 export interface TokenLogprob {
+  /** Its id. */
   readonly token: number;
+  /** The bytes as text; U+FFFD where they are part of a character. */
   readonly text: string;
+  /** What it stands for. */
   readonly bytes: readonly number[];
+  /** In nats. */
   readonly logprob: number;
 }
 
@@ -100,24 +114,35 @@ export type TokenEvent =
 
 /** Where the time of one generation went, in milliseconds. */
 export interface Timings {
+  /** Tokens of the prompt. */
   readonly promptTokens: number;
+  /** From its first step to the first token. */
   readonly promptMs: number;
+  /** Tokens drawn, an end token included. */
   readonly predictedTokens: number;
+  /** From the first token to the last. */
   readonly predictedMs: number;
   /** From the request to the first token. */
   readonly firstTokenMs: number;
+  /** From the request to its first step. */
   readonly queueMs: number;
 }
 
 /** What is loaded. */
 export interface EngineInfo {
+  /** Hyperparameters. */
   readonly config: ModelConfig;
+  /** Canonical spec. */
   readonly backend: string;
+  /** Tokens a sequence may hold. */
   readonly ctxSize: number;
+  /** Type of cached keys and values. */
   readonly kvType: string;
   /** Live bytes of weights and caches. */
   readonly bytes: number;
+  /** Path of the file or folder. */
   readonly file: string;
+  /** Whether conversations can be rendered. */
   readonly chatTemplate: boolean;
 }
 
@@ -131,13 +156,17 @@ export interface EvaluateOptions {
   readonly saveLogits?: string;
   /** Compares with rows of this file from `klRow` on. */
   readonly klBase?: string;
+  /** Default 0. */
   readonly klRow?: number;
+  /** Aborting it gives up. */
   readonly signal?: AbortSignal;
 }
 
 /** One entry a scored token. */
 export interface Evaluation {
+  /** Of the token that came, in nats. */
   readonly logprobs: Float32Array;
+  /** KL divergence of the base's distribution from ours, in nats. */
   readonly kl?: Float32Array;
   /** 1 where the best token equals the base's. */
   readonly sameTop?: Uint8Array;
@@ -145,12 +174,17 @@ export interface Evaluation {
 
 /** The façade's surface; the body is `Engine` in engine.ts. */
 export interface EngineLike extends AsyncDisposable {
+  /** What is loaded. */
   info(): Promise<EngineInfo>;
+  /** Continues a text, a conversation or ids. */
   generate(
     prompt: string | readonly Message[] | Int32Array,
     options?: Partial<Sampling> & { readonly signal?: AbortSignal },
   ): AsyncIterable<TokenEvent>;
+  /** Scores a text. */
   evaluate(tokens: Int32Array, options: EvaluateOptions): Promise<Evaluation>;
+  /** Ids of a text. */
   tokenize(text: string, options?: { readonly special?: boolean; readonly bos?: boolean }): Promise<Int32Array>;
+  /** The text of ids. */
   detokenize(tokens: Int32Array): Promise<string>;
 }

@@ -25,6 +25,7 @@ export type Goal =
 export interface Surrogates {
   /** [kvHeads, c, headDim] */
   readonly centroids: Tensor;
+  /** As centroids. */
   readonly valueSums: Tensor;
   /** [kvHeads, c] */
   readonly sizes: Tensor;
@@ -38,8 +39,11 @@ export interface Hits {
   counts: Tensor;
   /** Shape of tokens: −ln(inclusion probability), added to the logit. */
   bias?: Tensor;
+  /** Clusters that stand for the rest. */
   surrogates?: { readonly table: Surrogates; readonly ids: Tensor; readonly counts: Tensor };
+  /** What the search vouches for. */
   certificate: "exact" | "calibrated" | "unbiased" | "none";
+  /** Relative L2 error of the output, as the search sees it. */
   estimatedError?: Tensor;
 }
 

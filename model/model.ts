@@ -14,10 +14,15 @@ import type { Ops } from "../backends/ops.ts";
 export interface ModelConfig {
   /** Canonical architecture name: `llama`, `qwen2`, `qwen3`, `gemma3`. */
   readonly architecture: string;
+  /** As the file calls it; for people. */
   readonly name: string;
+  /** Ids are 0 … vocab − 1. */
   readonly vocab: number;
+  /** Dimensions of the residual stream. */
   readonly width: number;
+  /** Inner dimensions of the feed-forward layers. */
   readonly mlpWidth: number;
+  /** Added to the mean square. */
   readonly normEpsilon: number;
   /** Tokens the model was trained for. */
   readonly contextLength: number;
@@ -27,6 +32,7 @@ export interface ModelConfig {
 
 /** One batch through the model: rows of all sequences, side by side. */
 export interface Step {
+  /** Kernels to compute with. */
   readonly ops: Ops;
   /** i32 [n] */
   readonly tokens: Tensor;
@@ -40,6 +46,7 @@ export interface Step {
 
 /** A loaded model. */
 export interface Model {
+  /** What it was made from. */
   readonly config: ModelConfig;
   /** Logits f32 [rows, vocab]. */
   forward(step: Step): Tensor;
@@ -49,12 +56,15 @@ export interface Model {
 export interface Weights {
   /** The load site documents the shape: throws when the file's differs. */
   get(name: string, shape: Shape): Tensor;
+  /** Whether the file has a tensor of that name. */
   has(name: string): boolean;
 }
 
 /** One entry of the architecture registry. */
 export interface Architecture {
+  /** What `ModelConfig.architecture` may say for it. */
   readonly names: readonly string[];
+  /** Asks for all weights it needs. */
   load(config: ModelConfig, weights: Weights): Model;
 }
 
@@ -68,7 +78,9 @@ export interface TokenDecoder {
 
 /** Text ↔ token ids. */
 export interface Tokenizer {
+  /** Ids are 0 … vocab − 1. */
   readonly vocab: number;
+  /** Begins a text, where there is one. */
   readonly bos: number | undefined;
   /** Tokens that end a generation. */
   readonly eos: ReadonlySet<number>;
@@ -76,6 +88,7 @@ export interface Tokenizer {
   readonly addBos: boolean;
   /** Special tokens in `text` stay text unless `special` is true (templates need it). */
   encode(text: string, options?: { readonly special?: boolean; readonly bos?: boolean }): number[];
+  /** A decoder of one stream; special tokens give text only if `special` is true. */
   decoder(options?: { readonly special?: boolean }): TokenDecoder;
   /** One token's bytes, for logprobs and stop strings. */
   bytes(token: number): Uint8Array;
@@ -83,6 +96,8 @@ export interface Tokenizer {
 
 /** One turn of a conversation. */
 export interface Message {
+  /** Who speaks. */
   readonly role: "system" | "user" | "assistant" | "tool";
+  /** What is said. */
   readonly content: string;
 }

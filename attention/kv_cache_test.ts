@@ -1,0 +1,117 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { describe, it } from "@std/testing/bdd";
+import fc from "fast-check";
+import type { Backend } from "../backends/backend.ts";
+import type { LayerShape } from "../core/kv.ts";
+import { openBackend } from "../backends/mod.ts";
+import { KvCache, type KvType } from "./kv_cache.ts";
+
+const SHAPES: LayerShape[] = [
+  { heads: 2, kvHeads: 1, headDim: 4, scale: 1 },
+  { heads: 2, kvHeads: 2, headDim: 2, scale: 1, slidingWindow: 3 },
+];
+
+/** Keys whose every element tells layer and position; values are their negatives. */
+function rows(backend: Backend, layer: number, start: number, n: number, sign: number) {
+  const { kvHeads, headDim } = SHAPES[layer] as LayerShape;
+  const tensor = backend.alloc([n, kvHeads, headDim], "f32", "step");
+  const size = kvHeads * headDim;
+  backend.write(
+    tensor,
+    Float32Array.from({ length: n * size }, (_, i) => sign * (10 * (start + Math.floor(i / size)) + layer)),
+  );
+  return tensor;
+}
+
+describe("KvCache", () => {
+  it("append() fills segment after segment, in chunks of any size, and dispose() frees all", () => {
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: 1, max: 700 }), { minLength: 1, maxLength: 6 }), (chunks) => {
+        using backend = openBackend("reference");
+        const cache = new KvCache(backend, SHAPES, "f32", 4200);
+        let length = 0;
+        for (const n of chunks) {
+          cache.reserve(length + n);
+          SHAPES.forEach((_, layer) =>
+            cache.append(layer, rows(backend, layer, length, n, 1), rows(backend, layer, length, n, -1))
+          );
+          backend.endStep();
+          length += n;
+        }
+        for (const [layer, kv] of cache.layers.entries()) {
+          assertEquals(kv.length, length);
+          let at = 0;
+          for (const segment of kv.segments) {
+            assertEquals(segment.start, at);
+            const [heads, capacity, dim] = segment.keys.shape as [number, number, number];
+            assertEquals(segment.sealed, segment.count === capacity);
+            const [keys, values] = [backend.read(segment.keys), backend.read(segment.values)];
+            for (let h = 0; h < heads; h++) {
+              for (const row of [0, segment.count >> 1, segment.count - 1].filter((r) => r >= 0 && r < segment.count)) {
+                const i = (h * capacity + row) * dim;
+                assertEquals([keys[i], values[i]], [10 * (at + row) + layer, -(10 * (at + row) + layer)]);
+              }
+            }
+            at += segment.count;
+          }
+          assertEquals(at, length);
+        }
+        // Never more than the next segment's worth ahead.
+        assert(cache.capacity - length < 1024);
+        cache[Symbol.dispose]();
+        cache[Symbol.dispose]();
+        assertEquals(backend.bytes, 0);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  it("stays small for a short context and has scales only with 8-bit rows", () => {
+    const bytes: Record<KvType, number> = {
+      f16: 2 * 2 * 2 * 256 * 4,
+      f32: 2 * 2 * 4 * 256 * 4,
+      i8: 2 * 2 * 256 * 4 + 2 * 3 * 256 * 4,
+    };
+    for (const type of ["f16", "f32", "i8"] as const) {
+      using backend = openBackend("reference");
+      using cache = new KvCache(backend, SHAPES, type, 4096);
+      assertEquals(backend.bytes, 0);
+      cache.reserve(1);
+      assertEquals([cache.capacity, backend.bytes], [256, bytes[type]]);
+      assertEquals(cache.layers[0]?.segments[0]?.keyScales !== undefined, type === "i8");
+    }
+  });
+
+  it("refuses more than its maximum, and rows without room", () => {
+    using backend = openBackend("reference");
+    using cache = new KvCache(backend, SHAPES, "f32", 100);
+    assertThrows(() => cache.reserve(101), RangeError, "101 tokens, its maximum is 100");
+    cache.reserve(3);
+    assertEquals(cache.capacity, 100);
+    assertThrows(
+      () => cache.append(0, rows(backend, 0, 0, 101, 1), rows(backend, 0, 0, 101, 1)),
+      RangeError,
+      "no room",
+    );
+  });
+
+  it("reserve() frees what it took when memory runs out in the middle", () => {
+    using backend = openBackend("reference");
+    using cache = new KvCache(backend, SHAPES, "i8", 4096);
+    cache.reserve(10);
+    const before = backend.bytes;
+    const alloc = backend.alloc.bind(backend);
+    for (const at of [1, 2, 4, 6, 8]) {
+      let calls = 0;
+      backend.alloc = (...args) => {
+        if (++calls === at) throw new RangeError("out of memory");
+        return alloc(...args);
+      };
+      assertThrows(() => cache.reserve(257), RangeError, "out of memory");
+      assertEquals([backend.bytes, cache.capacity], [before, 256]);
+    }
+    backend.alloc = alloc;
+    cache.reserve(257);
+    assertEquals(cache.capacity, 512);
+  });
+});

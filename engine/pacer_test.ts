@@ -1,0 +1,38 @@
+import { assert, assertEquals } from "@std/assert";
+import { describe, it } from "@std/testing/bdd";
+import fc from "fast-check";
+import { Pacer } from "./pacer.ts";
+
+describe("Pacer", () => {
+  it("keeps chunks of a deepening prompt near 150 ms, whatever the machine's speed", () => {
+    fc.assert(fc.property(
+      fc.double({ min: 0.01, max: 40, noNaN: true }),
+      fc.double({ min: 0, max: 1e-4, noNaN: true }),
+      (msPerToken, perDepth) => {
+        const pacer = new Pacer(2048);
+        let depth = 0;
+        for (let i = 0; depth < 7000 && i < 200; i++) {
+          const n = pacer.chunkTokens;
+          const ms = n * msPerToken * (1 + perDepth * (depth + n / 2));
+          if (i > 0 && n > 1) assert(ms < 220, `chunk ${i} of ${n} tokens takes ${ms} ms`);
+          if (i > 2 && n < 2048 && n > 1) assert(ms > 60, `chunk ${i} of ${n} tokens takes only ${ms} ms`);
+          pacer.record(n, ms);
+          depth += n;
+        }
+      },
+    ));
+  });
+
+  it("gives whole tiles, at least a token, at most the batch", () => {
+    const pacer = new Pacer(100);
+    assertEquals(pacer.chunkTokens, 64);
+    pacer.record(64, 1);
+    assertEquals(pacer.chunkTokens, 100);
+    for (let i = 0; i < 20; i++) pacer.record(1, 2);
+    assertEquals(pacer.chunkTokens, 64);
+    for (let i = 0; i < 20; i++) pacer.record(1, 1e6);
+    assertEquals(pacer.chunkTokens, 1);
+    pacer.record(0, 5);
+    assertEquals(pacer.chunkTokens, 1);
+  });
+});

@@ -1,0 +1,65 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { describe, it } from "@std/testing/bdd";
+import { DoesNotFit, ModelFileError, NativeError, Unsupported } from "../core/errors.ts";
+import { Engine } from "./engine.ts";
+import { workerLink } from "./link.ts";
+import { fromRemote, toRemote } from "./remote_error.ts";
+
+/** A worker that answers `open`, then does what `script` says with further requests. */
+function fake(script: string): Promise<Engine> {
+  const code = `onmessage = () => onmessage = ({ data }) => {
+    if (data.type === "open") postMessage({ type: "result", id: data.id });
+    else { ${script} }
+  };`;
+  const url = new URL(`data:text/javascript,${encodeURIComponent(code)}`);
+  return Engine.openOver((to) => workerLink(to, url), { model: "none" });
+}
+
+describe("workerLink()", () => {
+  it("tells everybody who waits, and who comes later, when the worker crashes", async () => {
+    const engine = await fake(`setTimeout(() => { throw new Error("broken"); })`);
+    const waiting = [engine.info(), engine.tokenize("x"), engine.generate("x").next()];
+    for (const promise of waiting) await assertRejects(() => promise as Promise<unknown>, Error, "its worker failed");
+    await assertRejects(() => engine.info(), Error, "broken");
+    await engine[Symbol.asyncDispose]();
+  });
+
+  it("carries errors with their class", async () => {
+    await assertRejects(() => Engine.open({ model: "/no/such/model.gguf" }), ModelFileError, "no such file");
+    const wrong = Engine.open({ model: "/no/such/model.gguf", signal: AbortSignal.abort(new TypeError("mine")) });
+    await assertRejects(() => wrong, TypeError, "mine");
+  });
+});
+
+describe("fromRemote()", () => {
+  it("restores the class, message and fields of every error that was posted", () => {
+    const errors = [
+      new NativeError(2, "a"),
+      new Unsupported("b"),
+      new ModelFileError("c"),
+      new DoesNotFit("d", { promptTokens: 7, ctxSize: 5 }),
+      new DoesNotFit("e"),
+      new RangeError("f"),
+      new TypeError("g"),
+      new SyntaxError("h"),
+      new DOMException("i", "AbortError"),
+      new Deno.errors.NotFound("j"),
+      new Error("k"),
+    ];
+    for (const error of errors) {
+      const restored = fromRemote(structuredClone(toRemote(error)));
+      assertEquals([restored.constructor, restored.name, restored.message], [
+        error.constructor,
+        error.name,
+        error.message,
+      ]);
+    }
+    const native = fromRemote(structuredClone(toRemote(errors[0])));
+    assert(native instanceof NativeError && native.code === 2);
+    const fit = fromRemote(structuredClone(toRemote(errors[3])));
+    assert(fit instanceof DoesNotFit);
+    assertEquals(fit.counts, { promptTokens: 7, ctxSize: 5 });
+    assertEquals(fromRemote(structuredClone(toRemote("text"))).message, "text");
+    assertEquals(fromRemote({ name: "constructor", message: "x" }).constructor, Error);
+  });
+});

@@ -1,0 +1,50 @@
+/**
+ * Kvasir runs language models: from real weights, on backends that anyone can add.
+ *
+ * ```ts ignore
+ * import { Engine } from "./mod.ts";
+ *
+ * if (import.meta.main) {
+ *   await using engine = await Engine.open({ model: "smollm2-135m-instruct" });
+ *   for await (const event of engine.generate([{ role: "user", content: "Why is the sky blue?" }])) {
+ *     if (event.type === "token") Deno.stdout.writeSync(new TextEncoder().encode(event.text));
+ *   }
+ * }
+ * ```
+ *
+ * @module
+ */
+export { Engine } from "./engine/engine.ts";
+export type { Prompt } from "./engine/protocol.ts";
+export type {
+  EngineInfo,
+  EngineLike,
+  EngineOptions,
+  EvaluateOptions,
+  Evaluation,
+  Progress,
+  Sampling,
+  Timings,
+  TokenEvent,
+  TokenLogprob,
+} from "./engine/types.ts";
+export { DoesNotFit, ModelFileError, NATIVE_STATUS, NativeError, Unsupported } from "./core/errors.ts";
+export { type Backends, builtinBackends } from "./backends/mod.ts";
+export type { Activation, AttentionPart, Backend, BackendType, Kernels, Lifetime } from "./backends/backend.ts";
+export type { Penalties, SampleParams } from "./backends/backend.ts";
+export type { BlockType, DType, PlainType, Shape, Tensor } from "./core/tensor.ts";
+export type { KvChunk, KvLayer, KvSegment, LayerShape, Rope } from "./core/kv.ts";
+export { architectures } from "./model/mod.ts";
+export type {
+  Architecture,
+  Message,
+  Model,
+  ModelConfig,
+  Step,
+  TokenDecoder,
+  Tokenizer,
+  Weights,
+} from "./model/model.ts";
+export type { Hits, Surrogates } from "./index/index.ts";
+export type { PromptSink, Spans } from "./attention/policy.ts";
+export { Ops } from "./backends/ops.ts";
