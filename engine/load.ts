@@ -10,9 +10,8 @@ import type { OpenOptions } from "./protocol.ts";
 import { Unsupported } from "../core/errors.ts";
 import { type Backends, loadPlugin, openBackend, prepareBackend } from "../backends/mod.ts";
 import { loadModel } from "../model/mod.ts";
-import { type OpenedModel, openModelFile } from "../model/open.ts";
-import type { Chat } from "../model/chat.ts";
-import { loadTokenizer, type TextTokenizer, type TokenizerSource } from "../model/tokenizer.ts";
+import { openModelFile } from "../model/open.ts";
+import { loadTokenizer, type TextTokenizer } from "../model/tokenizer.ts";
 
 /** See {@link Loaded}; throws what the parts throw, having freed all. */
 export async function load(options: OpenOptions, hooks: LoadHooks): Promise<Loaded> {
@@ -68,15 +67,6 @@ async function openPrepared(spec: string, extra: Backends, hooks: LoadHooks): Pr
   }
   await prepareBackend(spec, extra, (done, total, detail) => hooks.progress({ phase: "build", done, total, detail }));
   return openBackend(spec, extra);
-}
-
-/** The template engine is only loaded when somebody chats: it would cost every start 10 ms. */
-function chatEncoder(template: string | undefined, tokenizer: TextTokenizer): Loaded["encodeChat"] {
-  let chat: Promise<Chat> | undefined;
-  return async (messages) => {
-    chat ??= import("../model/chat.ts").then(({ Chat }) => new Chat(template, tokenizer));
-    return (await chat).encode(messages);
-  };
 }
 
 /** Conversations to ids. The template engine is imported when the first one comes: many runs never need it. */
