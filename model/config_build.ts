@@ -16,25 +16,39 @@ export type ArchitectureName = typeof ARCHITECTURES[number];
 
 /** What both kinds of file state, before per-layer shapes are made of it. */
 export interface Hyperparameters {
+  /** The file that errors name. */
   readonly path: string;
+  /** Decides which architecture file runs it. */
   readonly architecture: ArchitectureName;
+  /** For people. */
   readonly name: string;
+  /** Rows of the embedding table. */
   readonly vocab: number;
+  /** Dimensions of the residual stream. */
   readonly width: number;
+  /** Inner dimensions of the feed-forward layers. */
   readonly mlpWidth: number;
+  /** Added to the mean square. */
   readonly normEpsilon: number;
+  /** Tokens the model was trained for. */
   readonly contextLength: number;
   /** One entry a layer. */
   readonly heads: readonly number[];
   /** One entry a layer. */
   readonly kvHeads: readonly number[];
+  /** Dimensions of one head, keys and values alike. */
   readonly headDim: number;
+  /** Factor on the logits. */
   readonly scale: number;
+  /** Bound of the logits, where there is one. */
   readonly softcap: number | undefined;
   /** Window of the layers for which `sliding` says true. */
   readonly slidingWindow: number | undefined;
+  /** Whether a layer has a window. */
   readonly sliding: (layer: number) => boolean;
+  /** Which dimensions rotate together. */
   readonly pairing: Rope["pairing"];
+  /** Rope of layers that see everything. */
   readonly rope: RopeOptions;
   /** Rope of sliding layers where it differs. */
   readonly localRope: RopeOptions | undefined;

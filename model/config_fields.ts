@@ -4,11 +4,13 @@
  * @module
  */
 import type { ModelFileError } from "../core/errors.ts";
-import { badFile, quoted } from "./open_source.ts";
+import { badFile, isList, shown } from "./open_source.ts";
 
 /** Inclusive bounds of a field. */
 export interface Range {
+  /** Smallest possible value. */
   readonly min: number;
+  /** Largest possible value. */
   readonly max: number;
 }
 
@@ -44,9 +46,7 @@ export class Fields {
 
   /** The error about a field: `Cannot open model: <name> is <value>, <wanted> (<path>)`. */
   bad(name: string, wanted: string): ModelFileError {
-    const value = this.raw(name);
-    const state = value === undefined || value === null ? "missing" : show(value);
-    return badFile(this.path, `${this.prefix}${name} is ${state}, ${wanted}`);
+    return badFile(this.path, `${this.prefix}${name} is ${shown(this.raw(name))}, ${wanted}`);
   }
 
   /** An integer within `range`. */
@@ -94,15 +94,4 @@ export class Fields {
       throw this.bad(name, `integers from ${range.min} to ${range.max} needed`);
     });
   }
-}
-
-/** An array or a typed array. */
-export function isList(value: unknown): value is ArrayLike<unknown> {
-  return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
-}
-
-function show(value: unknown): string {
-  if (typeof value === "string") return quoted(value);
-  if (isList(value)) return `a list of ${value.length}`;
-  return typeof value === "object" ? "an object" : String(value);
 }

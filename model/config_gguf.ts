@@ -4,10 +4,10 @@
  * @module
  */
 import { type ArchitectureName, ARCHITECTURES, buildConfig, defaultHeadDim } from "./config_build.ts";
-import { Fields, isList, LIMITS } from "./config_fields.ts";
+import { Fields, LIMITS } from "./config_fields.ts";
 import type { GgufFile } from "./gguf.ts";
 import type { ModelConfig } from "./model.ts";
-import { badFile, quoted, type TensorEntry } from "./open_source.ts";
+import { badFile, isList, quoted, type TensorEntry } from "./open_source.ts";
 import type { RopeScaling } from "./rope.ts";
 
 /** Reads and checks the hyperparameters of a GGUF model; throws `ModelFileError` naming the key and its value. */

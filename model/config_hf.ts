@@ -4,9 +4,9 @@
  * @module
  */
 import { type ArchitectureName, buildConfig, defaultHeadDim } from "./config_build.ts";
-import { Fields, isList, LIMITS } from "./config_fields.ts";
+import { Fields, LIMITS } from "./config_fields.ts";
 import type { ModelConfig } from "./model.ts";
-import { badFile } from "./open_source.ts";
+import { badFile, isList } from "./open_source.ts";
 import type { RopeOptions, RopeScaling } from "./rope.ts";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -35,7 +35,9 @@ const GEMMA3_DEFAULTS: Json = {
 
 /** A configuration, and whether the output matrix is the embedding table. */
 export interface HfConfig {
+  /** The canonical configuration. */
   readonly config: ModelConfig;
+  /** Whether the output matrix is the embedding table. */
   readonly tied: boolean;
 }
 

@@ -9,13 +9,15 @@
 import { byteLength } from "../core/dtype.ts";
 import type { DType, Shape } from "../core/tensor.ts";
 import { GGUF_DTYPES, GGUF_UNSUPPORTED, supportedTypes } from "./gguf_types.ts";
-import { badFile, type ByteSource, FileSource, quoted, type TensorEntry } from "./open_source.ts";
+import { badFile, type ByteSource, FileSource, quoted, shown, type TensorEntry } from "./open_source.ts";
 import { HeaderReader } from "./gguf_reader.ts";
 import { type GgufValue, readValue } from "./gguf_values.ts";
 
 /** A parsed GGUF model: metadata of the first part, tensors of all parts. */
 export interface GgufFile extends Disposable {
+  /** 2 or 3. */
   readonly version: number;
+  /** By full key: `llama.block_count`. */
   readonly metadata: ReadonlyMap<string, GgufValue>;
   /** By name, in the order of the file. */
   readonly tensors: ReadonlyMap<string, TensorEntry>;
@@ -45,7 +47,7 @@ export function parseGguf(source: ByteSource): GgufFile {
   const infos = readInfos(r, tensorCount);
   const alignment = metadata.get("general.alignment") ?? 32;
   if (typeof alignment !== "number" || !(alignment >= 1) || alignment > 65536 || (alignment & (alignment - 1)) !== 0) {
-    r.fail(`general.alignment is ${String(alignment)}, a power of two is needed`);
+    r.fail(`general.alignment is ${shown(alignment)}, a power of two is needed`);
   }
   const dataOffset = Math.ceil(r.position / alignment) * alignment;
   const tensors = place(source, infos, dataOffset, alignment);
@@ -176,13 +178,13 @@ export function joinParts(parts: readonly GgufFile[], dispose: () => void): Gguf
   const path = first.paths[0] as string;
   const declared = first.metadata.get("split.count") ?? 1;
   if (declared !== 0 && declared !== parts.length) {
-    throw badFile(path, `split.count is ${String(declared)}, files found: ${parts.length}; keep the parts' names`);
+    throw badFile(path, `split.count is ${shown(declared)}, files found: ${parts.length}; keep the parts' names`);
   }
   const tensors = new Map<string, TensorEntry>();
   parts.forEach((part, i) => {
     const at = part.metadata.get("split.no");
     const where = part.paths[0] as string;
-    if (parts.length > 1 && at !== i) throw badFile(where, `split.no is ${String(at)}, ${i} expected`);
+    if (parts.length > 1 && at !== i) throw badFile(where, `split.no is ${shown(at)}, ${i} expected`);
     for (const [name, entry] of part.tensors) {
       if (tensors.has(name)) throw badFile(where, `tensor ${quoted(name)} occurs in two parts`);
       tensors.set(name, entry);
@@ -190,7 +192,7 @@ export function joinParts(parts: readonly GgufFile[], dispose: () => void): Gguf
   });
   const total = first.metadata.get("split.tensors.count");
   if (total !== undefined && total !== tensors.size) {
-    throw badFile(path, `split.tensors.count is ${String(total)}, the parts hold ${tensors.size}`);
+    throw badFile(path, `split.tensors.count is ${shown(total)}, the parts hold ${tensors.size}`);
   }
   return {
     version: first.version,

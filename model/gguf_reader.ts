@@ -12,6 +12,7 @@ const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Forward reader with a window of 256 KiB; every read past the file's end is a `ModelFileError` naming what was read. */
 export class HeaderReader {
+  /** Pays for everything the header makes us allocate. */
   readonly budget: AllocationBudget;
   readonly #window: Uint8Array<ArrayBuffer>;
   readonly #view: DataView;
@@ -43,38 +44,47 @@ export class HeaderReader {
     throw badFile(this.source.path, state);
   }
 
+  /** One byte. */
   u8(what: string): number {
     return this.#view.getUint8(this.#need(1, what));
   }
 
+  /** Four bytes, unsigned. */
   u32(what: string): number {
     return this.#view.getUint32(this.#need(4, what), true);
   }
 
+  /** Four bytes, signed. */
   i32(what: string): number {
     return this.#view.getInt32(this.#need(4, what), true);
   }
 
+  /** Single precision. */
   f32(what: string): number {
     return this.#view.getFloat32(this.#need(4, what), true);
   }
 
+  /** Double precision. */
   f64(what: string): number {
     return this.#view.getFloat64(this.#need(8, what), true);
   }
 
+  /** Two bytes, unsigned. */
   u16(what: string): number {
     return this.#view.getUint16(this.#need(2, what), true);
   }
 
+  /** Two bytes, signed. */
   i16(what: string): number {
     return this.#view.getInt16(this.#need(2, what), true);
   }
 
+  /** Eight bytes, signed; a bigint beyond 2^53. */
   i64(what: string): number | bigint {
     return narrow(this.#view.getBigInt64(this.#need(8, what), true));
   }
 
+  /** Eight bytes, unsigned; a bigint beyond 2^53. */
   u64(what: string): number | bigint {
     const at = this.#need(8, what);
     const high = this.#view.getUint32(at + 4, true);

@@ -26,8 +26,8 @@ export type GgufArray =
 export type GgufValue = number | bigint | boolean | string | GgufArray;
 
 const MAX_DEPTH = 3;
-/** What an object of the runtime takes, roughly; keeps files of many tiny arrays inside the budget. */
-const OBJECT_BYTES = 128;
+/** What a small typed array takes, buffers and all, measured; keeps files of many tiny arrays inside the budget. */
+const OBJECT_BYTES = 512;
 
 const NUMERIC = {
   [V.U8]: Uint8Array,

@@ -23,9 +23,11 @@ export { CATALOG, DEFAULT_MODEL } from "./hub_catalog.ts";
 
 /** One report of a download; `total` is 0 while unknown. */
 export interface PullProgress {
+  /** As in the engine's reports. */
   readonly phase: "download";
   /** Bytes. */
   readonly done: number;
+  /** Bytes; 0 while unknown. */
   readonly total: number;
   /** From where, or what is waited for. */
   readonly detail: string;
@@ -37,6 +39,7 @@ export interface HubOptions {
   readonly dir?: string;
   /** No network: what is not here is an error. */
   readonly offline?: boolean;
+  /** Called often; throttle what is shown. */
   readonly onProgress?: (progress: PullProgress) => void;
   /** Told once before a download: terms of use. */
   readonly onNotice?: (text: string) => void;

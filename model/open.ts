@@ -35,14 +35,19 @@ export type TokenizerSource =
 
 /** A model whose headers are read and checked; its weights are not loaded yet. */
 export interface OpenedModel extends Disposable {
+  /** A GGUF file, or a folder of safetensors. */
   readonly kind: "gguf" | "safetensors";
+  /** As it was named. */
   readonly path: string;
+  /** Checked hyperparameters. */
   readonly config: ModelConfig;
   /** Bytes of all tensors in the file. */
   readonly bytes: number;
   /** Element types of the matrices and how many bytes each takes, most first. */
   readonly types: ReadonlyMap<string, number>;
+  /** Jinja source, where the model has one. */
   readonly chatTemplate: string | undefined;
+  /** What the makers recommend for sampling. */
   readonly generationDefaults: GenerationDefaults;
   /** Tells files apart cheaply: sizes, times and tensor layout, not contents. */
   readonly fingerprint: string;

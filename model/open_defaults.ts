@@ -8,10 +8,15 @@ import type { GgufValue } from "./gguf_values.ts";
 
 /** Fields of `Sampling` that the file recommends. */
 export interface GenerationDefaults {
+  /** 0 is greedy. */
   readonly temperature?: number;
+  /** 0 is off. */
   readonly topK?: number;
+  /** 1 is off. */
   readonly topP?: number;
+  /** 0 is off. */
   readonly minP?: number;
+  /** 1 is off. */
   readonly repetitionPenalty?: number;
 }
 

@@ -6,7 +6,7 @@
 import { fromHf } from "./config.ts";
 import type { ModelConfig } from "./model.ts";
 import { readJsonFile } from "./open_json.ts";
-import { badFile, FileSource, quoted, type TensorEntry } from "./open_source.ts";
+import { badFile, FileSource, quoted, shown, type TensorEntry } from "./open_source.ts";
 import { parseSafetensors } from "./safetensors.ts";
 import { mapName } from "./safetensors_names.ts";
 import type { WeightEntry } from "./weights.ts";
@@ -15,11 +15,13 @@ const MAX_SHARDS = 1024;
 
 /** A parsed folder; its files stay open until disposed. */
 export interface ModelFolder extends Disposable {
+  /** Checked hyperparameters. */
   readonly config: ModelConfig;
   /** The parsed config.json. */
   readonly json: unknown;
   /** By canonical names. */
   readonly entries: ReadonlyMap<string, WeightEntry>;
+  /** The weight files. */
   readonly paths: readonly string[];
 }
 
@@ -27,7 +29,7 @@ export interface ModelFolder extends Disposable {
 export function openFolder(folder: string): ModelFolder {
   const configPath = `${folder}/config.json`;
   const json = readJsonFile(configPath);
-  if (json === undefined) throw badFile(folder, "the folder has no config.json");
+  if (json === undefined) throw badFile(folder, `the folder has no config.json${ggufFiles(folder)}`);
   const { config, tied } = fromHf(json, configPath);
   const sources: FileSource[] = [];
   const dispose = () => sources.forEach((source) => source.close());
@@ -43,7 +45,7 @@ export function openFolder(folder: string): ModelFolder {
         tensors.set(name, entry);
       }
     }
-    const entries = canonical(tensors, config, tied, folder);
+    const entries = canonicalEntries(tensors, config, tied, folder);
     return { config, json, entries, paths: sources.map((s) => s.path), [Symbol.dispose]: dispose };
   } catch (error) {
     dispose();
@@ -51,7 +53,8 @@ export function openFolder(folder: string): ModelFolder {
   }
 }
 
-function canonical(
+/** The folder's tensors under canonical names; throws `ModelFileError` when two claim one name or the output is missing. */
+export function canonicalEntries(
   tensors: ReadonlyMap<string, TensorEntry>,
   config: ModelConfig,
   tied: boolean,
@@ -71,7 +74,10 @@ function canonical(
   return entries;
 }
 
-interface Shard {
+/** One weight file of a folder. */
+export interface Shard {
+  /** Within the folder. */
+  /** Within the folder. */
   readonly path: string;
   /** The tensors wanted from it; all when undefined. */
   readonly only: readonly string[] | undefined;
@@ -100,7 +106,7 @@ export function readIndex(map: Readonly<Record<string, unknown>>, folder: string
     if (typeof file !== "string" || !/^[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors$/.test(file)) {
       throw badFile(
         indexPath,
-        `tensor ${quoted(tensor)} lies in ${quoted(String(file))}, a safetensors file of this folder is needed`,
+        `tensor ${quoted(tensor)} lies in ${shown(file)}, a safetensors file of this folder is needed`,
       );
     }
     const list = byFile.get(file);
@@ -109,6 +115,12 @@ export function readIndex(map: Readonly<Record<string, unknown>>, folder: string
   }
   if (byFile.size > MAX_SHARDS) throw badFile(indexPath, `${byFile.size} files, at most ${MAX_SHARDS} possible`);
   return [...byFile].map(([file, only]) => ({ path: `${folder}/${file}`, only }));
+}
+
+/** `; it holds "a.gguf", name one`: people name the folder of a file they downloaded. */
+function ggufFiles(folder: string): string {
+  const names = [...Deno.readDirSync(folder)].map((entry) => entry.name).filter((name) => name.endsWith(".gguf"));
+  return names.length === 0 ? "" : `; it holds ${names.sort().slice(0, 3).map(quoted).join(", ")}, name the file`;
 }
 
 function exists(path: string): boolean {

@@ -13,7 +13,9 @@ export function parseJson(bytes: Uint8Array, path: string, what: string, budget:
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (error) {
-    const reason = error instanceof SyntaxError ? error.message.split("\n")[0] : "it is not valid UTF-8";
+    // The reason quotes what it found: not the text's own control characters.
+    // deno-lint-ignore no-control-regex
+    const reason = error instanceof SyntaxError ? error.message.replace(/[\u0000-\u001f]+/g, "·") : "not UTF-8";
     throw badFile(path, `${what} is not valid JSON: ${reason}`);
   }
 }

@@ -13,6 +13,7 @@ import type { DType, Shape } from "../core/tensor.ts";
 export interface ByteSource {
   /** Shown in errors. */
   readonly path: string;
+  /** Bytes. */
   readonly size: number;
   /** Fills `into` from byte `offset` on; throws `ModelFileError` when the file ends before. */
   readAt(offset: number, into: Uint8Array): void;
@@ -22,12 +23,15 @@ export interface ByteSource {
 
 /** Where one tensor of a model file lies. */
 export interface TensorEntry {
+  /** As stored. */
   readonly dtype: DType;
   /** Outermost dimension first. */
   readonly shape: Shape;
+  /** The file it lies in. */
   readonly source: ByteSource;
   /** Absolute position in `source`. */
   readonly offset: number;
+  /** Length in the file. */
   readonly bytes: number;
 }
 
@@ -41,8 +45,22 @@ export function quoted(name: string): string {
   return JSON.stringify(name.length > 80 ? name.slice(0, 80) + "…" : name);
 }
 
+/** A value out of a file as errors show it: numbers as they are, texts quoted, the rest by its kind. */
+export function shown(value: unknown): string {
+  if (typeof value === "string") return quoted(value);
+  if (value === undefined || value === null) return "missing";
+  if (isList(value)) return `a list of ${value.length}`;
+  return typeof value === "object" ? "an object" : String(value);
+}
+
+/** An array or a typed array. */
+export function isList(value: unknown): value is ArrayLike<unknown> {
+  return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
+}
+
 /** Bytes of a file on disk, read synchronously; the page cache makes repeated reads cheap. */
 export class FileSource implements ByteSource {
+  /** Bytes, when it was opened. */
   readonly size: number;
   readonly #file: Deno.FsFile;
   #open = true;
@@ -81,6 +99,7 @@ export class FileSource implements ByteSource {
 
 /** Bytes in memory: tests, and files that are small anyway. */
 export class MemorySource implements ByteSource {
+  /** Bytes. */
   readonly size: number;
 
   /** `bytes` are borrowed. */
@@ -102,6 +121,7 @@ const MB = 1 << 20;
 
 /** Memory that parsing one file may take: four times its size and 64 MB. */
 export class AllocationBudget {
+  /** Bytes. */
   readonly limit: number;
   /** Bytes taken so far. */
   used = 0;

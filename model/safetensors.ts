@@ -8,7 +8,7 @@
 import { byteLength } from "../core/dtype.ts";
 import type { DType, Shape } from "../core/tensor.ts";
 import { parseJson } from "./open_json.ts";
-import { AllocationBudget, badFile, type ByteSource, quoted, type TensorEntry } from "./open_source.ts";
+import { AllocationBudget, badFile, type ByteSource, quoted, shown, type TensorEntry } from "./open_source.ts";
 
 const DTYPES: Readonly<Record<string, DType>> = { F32: "f32", F16: "f16", BF16: "bf16" };
 const MAX_HEADER = 100_000_000;
@@ -69,9 +69,7 @@ function readInfo(info: unknown, name: string, path: string): Info {
   if (dtype === undefined) {
     throw badFile(
       path,
-      `${what} has type ${quoted(String(type))}, which is not supported; supported are ${
-        Object.keys(DTYPES).join(", ")
-      }`,
+      `${what} has type ${shown(type)}, which is not supported; supported are ${Object.keys(DTYPES).join(", ")}`,
     );
   }
   if (!Array.isArray(shape) || shape.length > 4 || !shape.every((d) => Number.isSafeInteger(d) && d > 0)) {

@@ -9,15 +9,19 @@ import { HubError } from "./hub_errors.ts";
 
 /** What is known of an installed model. */
 export interface Manifest {
+  /** Of this format. */
   readonly version: 1;
   /** As one names it: `smollm2-135m-instruct`, `hf:user/repo:Q4_K_M`. */
   readonly name: string;
   /** What to open, within the model's folder. */
   readonly open: string;
+  /** What the model consists of. */
   readonly files: readonly StoredFile[];
+  /** Of all files. */
   readonly bytes: number;
   /** Where it came from, in words. */
   readonly source: string;
+  /** As stated by the source. */
   readonly license: string;
   /** ISO date of the download. */
   readonly pulled: string;
@@ -25,20 +29,29 @@ export interface Manifest {
 
 /** One file of a model. */
 export interface StoredFile {
+  /** Name within the folder. */
   readonly file: string;
+  /** Size. */
   readonly bytes: number;
+  /** In hex. */
   readonly sha256: string;
 }
 
 /** One line of `models list`. */
 export interface ModelListing {
+  /** What to call it. */
   readonly name: string;
+  /** Whether it is here. */
   readonly installed: boolean;
+  /** Whether it runs when none is named. */
   readonly isDefault: boolean;
+  /** On disk, or to download. */
   readonly bytes: number;
+  /** As stated by the source. */
   readonly license: string;
   /** What to open; undefined until it is installed. */
   readonly path: string | undefined;
+  /** One line about it. */
   readonly summary: string;
 }
 
