@@ -13,9 +13,9 @@ import { type Context, errorOf, type Library } from "./ffi.ts";
 const SEGMENT_FIELDS = 6;
 const SAMPLE_FIELDS = 5;
 
-/** The call would take a fraction, or NaN, for some other row. */
+/** What is no i32 would make the call itself throw, without saying what it was. */
 function checkRow(row: number): void {
-  if (!Number.isInteger(row)) throw new RangeError(`Cannot use row ${row}: it is no whole number`);
+  if ((row | 0) !== row) throw new RangeError(`Cannot use row ${row}: it is no row number`);
 }
 
 /** `open` gives the context or throws once it is gone; `id` resolves a tensor of this backend, 0 for one destroyed. */

@@ -79,7 +79,7 @@ export class ReferenceBackend implements Backend {
   free(tensor: Tensor): void {
     const t = this.#own(tensor, "tensor");
     if (!t.lasting) throw new RangeError("Cannot free tensor: it is step memory, which endStep recycles");
-    if (t.data === undefined) return;
+    if (t.data === undefined || this.#disposed) return;
     t.drop();
     this.#bytes -= byteLength(t.shape, t.dtype);
   }
