@@ -62,11 +62,12 @@ void split_nibbles_k(const uint8_t* qs, uint8_t* codes) {
 }
 
 void split_q3_k(const uint8_t* p, BlockCodes& out) {  // hmask[32] qs[64] scales[12] d
-  for (int i = 0; i < 256; ++i) {
-    const int half = i / 128, j = i / 32 % 4, l = i % 32;
-    const int low = p[32 + 32 * half + l] >> (2 * j) & 3;
-    const int high = p[l] >> (4 * half + j) & 1;
-    out.codes[i] = static_cast<uint8_t>(low | high << 2);
+  for (int b = 0; b < 8; ++b) {
+    const uint8_t* qs = p + 32 + 32 * (b / 4);
+    const int shift = 2 * (b % 4);
+    for (int l = 0; l < 32; ++l) {
+      out.codes[32 * b + l] = static_cast<uint8_t>((qs[l] >> shift & 3) | (p[l] >> b & 1) << 2);
+    }
   }
   split_scales_k3(p + 96, out.scales);
   out.d = load_u16(p + 108);

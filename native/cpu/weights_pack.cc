@@ -1,5 +1,5 @@
 // Rows into and out of panels (layout: weights.h). Scalar, one row at a time; the formats that most files are made of
-// (4-bit blocks of 32, Q8_0) move 32-bit words straight from the file. Measured: see native/bench/matmul_bench.cc.
+// (4- and 5-bit blocks of 32, Q8_0) move 32-bit words straight from the file. Measured: see native/bench/matmul_bench.cc.
 #include <cstring>
 
 #include "weights.h"
@@ -15,31 +15,41 @@ uint16_t get_u16(const uint8_t* p) {
   return v;
 }
 
+// Four codes at a time as the bytes of a word.
+uint32_t get_word(const uint8_t* p) {
+  uint32_t v;
+  std::memcpy(&v, p, 4);
+  return v;
+}
+void put_word(uint8_t* p, uint32_t v) { std::memcpy(p, &v, 4); }
+
 void put_nibbles(uint8_t* block, int lane, const uint8_t* codes) {
+  constexpr uint32_t kLow = 0x0f0f0f0f;
   for (int j = 0; j < 4; ++j) {
-    uint8_t* p = block + 64 * j + 4 * lane;
-    for (int i = 0; i < 4; ++i) p[i] = static_cast<uint8_t>((codes[4 * j + i] & 15) | (codes[16 + 4 * j + i] & 15) << 4);
+    put_word(block + 64 * j + 4 * lane, (get_word(codes + 4 * j) & kLow) | (get_word(codes + 16 + 4 * j) & kLow) << 4);
   }
 }
 
-// shift: which bit of the code. Two lanes share a byte.
+// Four bits of one lane in mask v. Two lanes share a byte.
+void put_mask(uint8_t* plane, int v, int lane, uint32_t bits) {
+  uint8_t* p = plane + 8 * v + lane / 2;
+  const int at = 4 * (lane % 2);
+  *p = static_cast<uint8_t>((*p & ~(15 << at)) | static_cast<int>(bits) << at);
+}
+
+// shift: which bit of the code.
 void put_masks(uint8_t* plane, int lane, const uint8_t* codes, int shift) {
   for (int v = 0; v < 8; ++v) {
-    int bits = 0;
-    for (int i = 0; i < 4; ++i) bits |= (codes[4 * v + i] >> shift & 1) << i;
-    uint8_t* p = plane + 8 * v + lane / 2;
-    const int at = 4 * (lane % 2);
-    *p = static_cast<uint8_t>((*p & ~(15 << at)) | bits << at);
+    const uint32_t ones = get_word(codes + 4 * v) >> shift & 0x01010101;
+    put_mask(plane, v, lane, ones * 0x01020408 >> 24 & 15);  // the product moves bit 8i to 24 + i
   }
 }
 
 void put_pairs(uint8_t* plane, int lane, const uint8_t* codes, int shift) {
   for (int t = 0; t < 2; ++t) {
-    for (int i = 0; i < 4; ++i) {
-      int byte = 0;
-      for (int f = 0; f < 4; ++f) byte |= (codes[4 * (4 * t + f) + i] >> shift & 3) << (2 * f);
-      plane[64 * t + 4 * lane + i] = static_cast<uint8_t>(byte);
-    }
+    uint32_t word = 0;
+    for (int f = 0; f < 4; ++f) word |= (get_word(codes + 4 * (4 * t + f)) >> shift & 0x03030303) << (2 * f);
+    put_word(plane + 64 * t + 4 * lane, word);
   }
 }
 
@@ -85,10 +95,8 @@ void put_codes(int32_t dtype, uint8_t* block, int lane, const uint8_t* codes) {
       put_nibbles(block, lane, codes);
       put_pairs(block + 256, lane, codes, 4);
       return;
-    case KVASIR_Q5_0:
-    case KVASIR_Q5_1:
     case KVASIR_Q5_K: put_masks(block + 256, lane, codes, 4); [[fallthrough]];
-    default: put_nibbles(block, lane, codes);
+    default: put_nibbles(block, lane, codes);  // Q4_K; blocks of 32 go by pack_nibble_row
   }
 }
 
@@ -156,17 +164,22 @@ void pack_plain(const PackedWeight& w, uint8_t* panel, int lane, const uint8_t* 
   }
 }
 
-// 4-bit blocks of 32: ggml pairs nibbles as the panel does, so the words only move.
-void pack_nibble_row(const QuantInfo& info, int k, uint8_t* panel, int lane, const uint8_t* src) {
-  const int scale_bytes = info.has_min ? 4 : 2, blocks = k / 32, per_unit = info.has_min ? 1 : 2;
+// 4- and 5-bit blocks of 32: ggml pairs nibbles as the panel does, so the words only move.
+void pack_nibble_row(const PackedWeight& w, const QuantInfo& info, uint8_t* panel, int lane, const uint8_t* src) {
+  const bool fifth = w.layout.block_bytes == 320;
+  const int scale_bytes = info.has_min ? 4 : 2, nibbles = scale_bytes + (fifth ? 4 : 0);
+  const int blocks = w.cols / 32, per_unit = info.has_min ? 1 : 2;
   uint8_t* p = panel;
   for (int b = 0; b < blocks; b += per_unit) {
     uint8_t* header = p;
     p += 64;
-    for (int i = 0; i < per_unit && b + i < blocks; ++i, p += 256, src += scale_bytes + 16) {
+    for (int i = 0; i < per_unit && b + i < blocks; ++i, p += w.layout.block_bytes, src += info.bytes) {
       std::memcpy(header + 32 * i + 2 * lane, src, 2);
       if (info.has_min) std::memcpy(header + 32 + 2 * lane, src + 2, 2);
-      for (int j = 0; j < 4; ++j) std::memcpy(p + 64 * j + 4 * lane, src + scale_bytes + 4 * j, 4);
+      for (int j = 0; j < 4; ++j) std::memcpy(p + 64 * j + 4 * lane, src + nibbles + 4 * j, 4);
+      if (!fifth) continue;
+      const uint32_t bits = load_u32(src + scale_bytes);
+      for (int v = 0; v < 8; ++v) put_mask(p + 256, v, lane, bits >> (4 * v) & 15);
     }
   }
 }
@@ -176,9 +189,7 @@ void pack_nibble_row(const QuantInfo& info, int k, uint8_t* panel, int lane, con
 void pack_row(const PackedWeight& w, uint8_t* panel, int lane, const uint8_t* src) {
   const QuantInfo& info = *quant_info(w.dtype);
   if (info.elements == 1) return pack_plain(w, panel, lane, src);
-  if (w.dtype == KVASIR_Q4_0 || w.dtype == KVASIR_Q4_1 || w.dtype == KVASIR_IQ4_NL) {
-    return pack_nibble_row(info, w.cols, panel, lane, src);
-  }
+  if (!info.is_super && w.dtype != KVASIR_Q8_0) return pack_nibble_row(w, info, panel, lane, src);
   BlockCodes block;
   uint8_t* p = panel;
   uint8_t* header = panel;
