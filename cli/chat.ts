@@ -50,13 +50,15 @@ export function chatCommand(done: (code: number) => void): Command {
 
 async function converse(session: Session, conversation: Conversation, sampling: Partial<Sampling>): Promise<number> {
   const terminal = createInterface({ input: process.stdin, output: process.stderr, terminal: process.stdin.isTTY });
-  const stopper = new Stopper(terminal, session.signal);
+  const lines = new Lines(terminal);
+  const stopper = new Stopper(terminal, session.signal, () => lines.interrupt());
   let settings = { ...sampling };
   try {
     while (!stopper.leaving) {
-      const line = await readTurn(terminal, stopper.signal());
+      const line = await readTurn(lines);
       if (line === undefined) break;
       if (line.trim() === "") continue;
+      stopper.reset();
       try {
         if (line.startsWith("/")) {
           const outcome = await runCommand(line, conversation, settings);
@@ -66,7 +68,7 @@ async function converse(session: Session, conversation: Conversation, sampling: 
         } else {
           conversation.ask(line);
         }
-        await answer(session, conversation, settings, stopper.signal());
+        await answer(session, conversation, settings, stopper.signal);
       } catch (error) {
         if (stopper.leaving) break;
         session.progress.clear();
@@ -80,54 +82,87 @@ async function converse(session: Session, conversation: Conversation, sampling: 
   return stopper.leaving ? EXIT.SIGINT : EXIT.OK;
 }
 
-/** Ctrl+C stops what runs; twice in a row, or at an empty prompt after one, leaves. */
+/** Ctrl+C stops what runs, or clears what was typed; twice in a row leaves. */
 class Stopper {
   leaving = false;
   #controller = new AbortController();
 
-  constructor(terminal: Interface, outer: AbortSignal) {
-    const onStop = (): void => {
+  constructor(terminal: Interface, outer: AbortSignal, onStop: () => void) {
+    const stop = (): void => {
       if (this.#controller.signal.aborted) this.leaving = true;
       this.#controller.abort(new DOMException("Interrupted", "AbortError"));
+      onStop();
     };
-    terminal.on("SIGINT", onStop);
+    terminal.on("SIGINT", stop);
     outer.addEventListener("abort", () => {
       this.leaving = true;
-      onStop();
+      stop();
     });
   }
 
-  /** A signal for the next thing to do; an earlier stop is over once something new was typed. */
-  signal(): AbortSignal {
-    if (this.#controller.signal.aborted && !this.leaving) this.#controller = new AbortController();
+  get signal(): AbortSignal {
     return this.#controller.signal;
+  }
+
+  /** An earlier stop is over once something new was typed. */
+  reset(): void {
+    if (this.#controller.signal.aborted && !this.leaving) this.#controller = new AbortController();
   }
 }
 
-/** One turn: a line, or everything between two `"""`. Undefined at the end of input or when leaving. */
-async function readTurn(terminal: Interface, signal: AbortSignal): Promise<string | undefined> {
-  const ask = async (prompt: string): Promise<string | undefined> => {
-    const closed = new Promise<undefined>((resolve) => terminal.once("close", () => resolve(undefined)));
-    try {
-      return await Promise.race([terminal.question(prompt, { signal }), closed]);
-    } catch (error) {
-      if (!(error instanceof Error) || (error.name !== "AbortError" && error.name !== "ERR_USE_AFTER_CLOSE")) {
-        if (/closed/.test(String(error))) return undefined;
-        throw error;
-      }
-      console.error("\n(Ctrl+C again, or /exit, leaves)");
-      return "";
-    }
-  };
-  const first = await ask("> ");
+/** Typed or piped lines, kept until they are asked for: a pipe delivers them faster than answers are made. */
+class Lines {
+  readonly #queue: string[] = [];
+  #waiting: ((line: string | undefined) => void) | undefined;
+  #closed = false;
+
+  constructor(private readonly terminal: Interface) {
+    terminal.on("line", (line: string) => {
+      if (this.#waiting === undefined) this.#queue.push(line);
+      else this.#answer(line);
+    });
+    terminal.on("close", () => {
+      this.#closed = true;
+      this.#answer(undefined);
+    });
+  }
+
+  /** The next line; undefined at the end of input. */
+  next(prompt: string): Promise<string | undefined> {
+    const line = this.#queue.shift();
+    if (line !== undefined || this.#closed) return Promise.resolve(line);
+    this.terminal.setPrompt(Deno.stdin.isTerminal() ? prompt : "");
+    this.terminal.prompt();
+    return new Promise((resolve) => {
+      this.#waiting = resolve;
+    });
+  }
+
+  /** Ends a wait as if nothing had been typed. */
+  interrupt(): void {
+    if (this.#waiting === undefined) return;
+    console.error("\n(Ctrl+C again, or /exit, leaves)");
+    this.#answer("");
+  }
+
+  #answer(line: string | undefined): void {
+    const resolve = this.#waiting;
+    this.#waiting = undefined;
+    resolve?.(line);
+  }
+}
+
+/** One turn: a line, or everything between two `"""`. Undefined at the end of input. */
+async function readTurn(lines: Lines): Promise<string | undefined> {
+  const first = await lines.next("> ");
   if (first === undefined || !first.startsWith('"""')) return first;
   let text = first.slice(3);
   while (!text.endsWith('"""')) {
-    const next = await ask(". ");
+    const next = await lines.next(". ");
     if (next === undefined) return undefined;
     text += `\n${next}`;
   }
-  return text.slice(0, -3).replace(/^\n/, "");
+  return text.slice(0, -3).trim();
 }
 
 async function runCommand(

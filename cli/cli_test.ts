@@ -13,6 +13,7 @@ import { formatProgress, formatSeconds, ProgressLine } from "./progress.ts";
 describe("exit codes", () => {
   it("follow the meaning of the error", () => {
     assertEquals(exitCode(new UsageError("x")), EXIT.USAGE);
+    assertEquals(exitCode(new RangeError("x")), EXIT.USAGE);
     assertEquals(exitCode(new DoesNotFit("x")), EXIT.DOES_NOT_FIT);
     assertEquals(exitCode(new ModelFileError("x")), EXIT.MODEL);
     assertEquals(exitCode(new NativeError(2, "x")), EXIT.NATIVE);

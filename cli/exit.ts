@@ -30,7 +30,8 @@ export class QualityError extends Error {
 
 /** The exit code an error stands for. */
 export function exitCode(error: unknown): number {
-  if (error instanceof UsageError) return EXIT.USAGE;
+  // Specs and values that are checked below the command line report RangeError.
+  if (error instanceof UsageError || error instanceof RangeError) return EXIT.USAGE;
   if (error instanceof DoesNotFit) return EXIT.DOES_NOT_FIT;
   if (error instanceof ModelFileError) return EXIT.MODEL;
   if (error instanceof NativeError || error instanceof Unsupported) return EXIT.NATIVE;

@@ -48,7 +48,12 @@ export async function main(args: readonly string[]): Promise<number> {
     .version(denoJson.version, "-V, --version")
     .exitOverride()
     .showHelpAfterError("Run with --help for the list of flags.")
-    .configureHelp({ helpWidth: 110 });
+    .configureHelp({ helpWidth: 110 })
+    // Commander's own answer reads more of the environment than the entry script grants.
+    .configureOutput({
+      getOutHasColors: () => !Deno.noColor && Deno.stdout.isTerminal(),
+      getErrHasColors: () => !Deno.noColor && Deno.stderr.isTerminal(),
+    });
   const wanted = args.find((arg) => !arg.startsWith("-"));
   for (const [name, { summary, load }] of Object.entries(COMMANDS)) {
     if (name === wanted) program.addCommand((await load(done)).summary(summary).exitOverride());
@@ -64,6 +69,8 @@ export async function main(args: readonly string[]): Promise<number> {
     return code;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.OK : EXIT.USAGE;
+    // Whoever read our output has enough of it: nothing to complain about.
+    if (error instanceof Deno.errors.BrokenPipe) return EXIT.OK;
     console.error(`kvasir: ${describeError(error)}`);
     if (Deno.env.get("KVASIR_DEBUG") === "1" && error instanceof Error) console.error(error.stack);
     return exitCode(error);
