@@ -32,6 +32,11 @@ export async function buildLibrary(onProgress: BuildProgress = () => {}): Promis
   if (variable("KVASIR_NO_BUILD") !== undefined) {
     throw new Unsupported('Cannot build libkvasir_cpu: KVASIR_NO_BUILD is set, unset it or use backend "reference"');
   }
+  if (!mayRun("cmake")) {
+    throw new Unsupported(
+      "Cannot build libkvasir_cpu: this process may not run cmake, start it by ./kvasir or add --allow-run --allow-write",
+    );
+  }
   const folder = await writableFolder(root);
   using lock = await Deno.open(`${folder}/lock`, { create: true, write: true });
   await lock.lock(true);

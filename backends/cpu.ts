@@ -18,6 +18,7 @@ export const cpu: BackendType = {
     await buildLibrary(report);
   },
   open(params) {
+    check(params);
     const library = libraryPath();
     if (library === undefined) {
       throw new Unsupported(
@@ -27,3 +28,20 @@ export const cpu: BackendType = {
     return new NativeBackend({ name: "cpu", library, options: formatParams(params) });
   },
 };
+
+const CHOICES: Readonly<Record<string, readonly string[]>> = {
+  isa: ["auto", "avx512", "avx2", "portable"],
+  precision: ["exact", "fast"],
+};
+
+/** The library would refuse these too, but could not say that the argument is wrong rather than the machine. */
+function check(params: Parameters<BackendType["open"]>[0]): void {
+  for (const [key, choices] of Object.entries(CHOICES)) {
+    if (choices.includes(String(params[key]))) continue;
+    throw new RangeError(`Cannot use "cpu": ${key} is "${params[key]}", expected one of ${choices.join(", ")}`);
+  }
+  const { threads } = params;
+  if (!Number.isInteger(threads) || Number(threads) < 0 || Number(threads) > 1024) {
+    throw new RangeError(`Cannot use "cpu": threads is ${threads}, expected 1 to 1024, or 0 for all`);
+  }
+}
