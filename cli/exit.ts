@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { HubError } from "../model/hub_errors.ts";
 import { DoesNotFit, ModelFileError, NativeError, Unsupported } from "../core/errors.ts";
 
 /** Exit codes of every command. */
@@ -33,7 +34,7 @@ export function exitCode(error: unknown): number {
   // Specs and values that are checked below the command line report RangeError.
   if (error instanceof UsageError || error instanceof RangeError) return EXIT.USAGE;
   if (error instanceof DoesNotFit) return EXIT.DOES_NOT_FIT;
-  if (error instanceof ModelFileError) return EXIT.MODEL;
+  if (error instanceof ModelFileError || error instanceof HubError) return EXIT.MODEL;
   if (error instanceof NativeError || error instanceof Unsupported) return EXIT.NATIVE;
   if (error instanceof QualityError) return EXIT.QUALITY;
   return EXIT.FAILURE;

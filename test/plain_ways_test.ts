@@ -1,0 +1,139 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { describe, it } from "@std/testing/bdd";
+import { prepareBackend } from "../backends/mod.ts";
+import { libraryPath } from "../backends/library.ts";
+import { DEFAULT_MODEL, pullModel } from "../model/hub.ts";
+
+const ROOT = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
+const GREEDY = ["-n", "6", "-t", "0", "--quiet"];
+const QUESTION = "Why is the sky blue?";
+
+interface Result {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+async function run(command: string, args: readonly string[], options: Deno.CommandOptions = {}): Promise<Result> {
+  const output = await new Deno.Command(command, { args: [...args], cwd: ROOT, stdin: "null", ...options }).output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+  return { code: output.code, out: text(output.stdout), err: text(output.stderr) };
+}
+
+const kvasir = (args: readonly string[], options: Deno.CommandOptions = {}) => run(`${ROOT}/kvasir`, args, options);
+
+/** What deno run needs, as narrow as the entry script grants it. */
+async function permissions(): Promise<string[]> {
+  await prepareBackend("cpu");
+  const library = libraryPath();
+  assert(library !== undefined);
+  return ["--no-prompt", "--allow-read", "--allow-env", "--allow-sys=cpus", `--allow-ffi=${library}`];
+}
+
+describe("plain ways to start", () => {
+  it("the entry script works through a symlink from any directory and answers", async () => {
+    await pullModel(DEFAULT_MODEL);
+    const folder = await Deno.makeTempDir();
+    try {
+      await Deno.symlink(`${ROOT}/kvasir`, `${folder}/kv`);
+      const linked = await run(`${folder}/kv`, ["generate", ...GREEDY, QUESTION], { cwd: folder });
+      assertEquals([linked.code, linked.err], [0, ""]);
+      assertStringIncludes(linked.out, "The answer");
+      const output = `${folder}/answer.txt`;
+      const written = await kvasir(["generate", ...GREEDY, "-o", output, QUESTION]);
+      assertEquals([written.code, written.out], [0, ""]);
+      assertEquals(await Deno.readTextFile(output), linked.out);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  });
+
+  it("deno run and deno task give the same text as the entry script", async () => {
+    const path = await pullModel(DEFAULT_MODEL);
+    const [script, plain, task] = await Promise.all([
+      kvasir(["generate", ...GREEDY, QUESTION]),
+      run(Deno.execPath(), ["run", ...await permissions(), "cli/main.ts", "generate", "-m", path, ...GREEDY, QUESTION]),
+      run(Deno.execPath(), ["task", "--quiet", "generate", ...GREEDY, QUESTION]),
+    ]);
+    assertEquals([script.code, plain.code, task.code], [0, 0, 0]);
+    assertEquals(plain.out, script.out);
+    assertEquals(task.out, script.out);
+  });
+
+  it("a plugin's backend runs by its name", async () => {
+    const args = ["generate", "--plugin", "test/plugin_backend.ts", "--backend", "echo-reference", ...GREEDY, "Hi"];
+    const result = await kvasir(args);
+    assertEquals([result.code, result.err], [0, ""]);
+    const own = await kvasir(["generate", "--backend", "reference", ...GREEDY, "Hi"]);
+    assertEquals(result.out, own.out);
+  });
+
+  it("--json reports tokens and timings", async () => {
+    const result = await kvasir(["generate", ...GREEDY, "--json", "--logprobs", "2", QUESTION]);
+    const report = JSON.parse(result.out);
+    assertEquals(report.finish_reason, "length");
+    assertEquals(report.tokens.length, 6);
+    assertEquals(report.tokens[0].top_logprobs.length, 2);
+    assertEquals(report.tokens[0].logprob, report.tokens[0].top_logprobs[0].logprob);
+  });
+
+  it("without the native library it says so and computes the same", async () => {
+    const env = { KVASIR_NO_BUILD: "1" };
+    const result = await kvasir(["generate", "-n", "2", "-t", "0", "--quiet", "Hi"], { env });
+    assertEquals(result.code, 0);
+    assertStringIncludes(result.err, "TypeScript backend");
+    const native = await kvasir(["generate", "-n", "2", "-t", "0", "--quiet", "Hi"]);
+    assertEquals(result.out, native.out);
+  });
+});
+
+describe("mistakes get one line and their exit code", () => {
+  const cases: readonly [title: string, args: string[], code: number, message: string][] = [
+    ["a wrong flag", ["generate", "--bogus"], 2, "--bogus"],
+    ["a wrong value", ["generate", "-n", "many", "Hi"], 2, "whole number"],
+    ["a wrong command", ["frobnicate"], 2, "frobnicate"],
+    ["a missing file", ["generate", "-f", "no-such-file", "Hi"], 2, "not both"],
+    ["a missing prompt file", ["generate", "-f", "no-such-file"], 2, "no such file"],
+    ["a missing model", ["generate", "-m", "no/such.gguf", "Hi"], 4, "no such file"],
+    ["an unknown model", ["generate", "--offline", "-m", "hf:no/such", "Hi"], 4, "offline"],
+    ["a file that is no model", ["generate", "-m", "README.md", "Hi"], 4, "Cannot open model"],
+    ["a folder that is no model", ["generate", "-m", "docs", "Hi"], 4, "Cannot open model"],
+    ["an unknown backend", ["generate", "--backend", "abacus", "Hi"], 2, "cpu, reference"],
+    ["an unknown parameter", ["generate", "--backend", "cpu:colour=red", "Hi"], 2, "colour"],
+    ["a context too small", ["generate", "-c", "8", QUESTION], 3, "the context holds 8"],
+    ["a text too short to score", ["perplexity", "deno.lock", "--window", "8", "--stride", "8"], 2, "--stride"],
+  ];
+  for (const [title, args, code, message] of cases) {
+    it(title, async () => {
+      const result = await kvasir(args);
+      assertEquals(result.code, code, result.err);
+      assertStringIncludes(result.err, message);
+      assertEquals(result.out, "");
+      assert(!/\bat .*\.ts:\d+/.test(result.err), result.err);
+    });
+  }
+
+  it("a reader that leaves early is no error", async () => {
+    const command = `${ROOT}/kvasir generate -n 40 --quiet Hi | head -c 1; exit \${PIPESTATUS[0]}`;
+    const result = await run("bash", ["-c", command]);
+    assertEquals([result.code, result.err], [0, ""]);
+  });
+
+  for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
+    it(`${signal} during generation ends with ${code} and what was written`, async () => {
+      const child = new Deno.Command(`${ROOT}/kvasir`, {
+        args: ["generate", "--ignore-eos", "Tell a long story"],
+        cwd: ROOT,
+        stdin: "null",
+        stdout: "piped",
+        stderr: "null",
+      }).spawn();
+      const reader = child.stdout.getReader();
+      const first = await reader.read();
+      child.kill(signal);
+      while (!(await reader.read()).done);
+      assertEquals((await child.status).code, code);
+      assert(!first.done && first.value.length > 0);
+    });
+  }
+});
