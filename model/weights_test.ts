@@ -44,8 +44,8 @@ describe("FileWeights", () => {
   });
 
   it("streams matrices in pieces of whole row groups", () => {
-    // 700 rows of 1000 f32: 2.8 MB, three pieces.
-    const data = Float32Array.from({ length: 700_000 }, (_, i) => i);
+    // 2700 rows of 1000 f32: 10.8 MB, three pieces.
+    const data = Float32Array.from({ length: 2_700_000 }, (_, i) => i);
     const rows: [number, number][] = [];
     const inner = openBackend("reference");
     const backend = new Proxy(inner, {
@@ -60,11 +60,11 @@ describe("FileWeights", () => {
         return typeof value === "function" ? value.bind(target) : value;
       },
     });
-    using w = weights({ m: entry("f32", [700, 1000], data) }, {}, backend);
-    w.get("m", [700, 1000]);
+    using w = weights({ m: entry("f32", [2700, 1000], data) }, {}, backend);
+    w.get("m", [2700, 1000]);
     assertEquals(rows.map(([row]) => row % 32), rows.map(() => 0));
-    assertEquals(rows.reduce((sum, [, count]) => sum + count, 0), 700);
-    assert(rows.length === 3 && rows.every(([, count]) => count * 4000 <= 1 << 20), JSON.stringify(rows));
+    assertEquals(rows.reduce((sum, [, count]) => sum + count, 0), 2700);
+    assert(rows.length === 3 && rows.every(([, count]) => count * 4000 <= 4 << 20), JSON.stringify(rows));
   });
 
   it("gives the same tensor twice, and frees all when disposed", () => {
