@@ -125,7 +125,7 @@ export class FileWeights implements Weights, Disposable {
   }
 
   #read(entry: WeightEntry, offset: number, bytes: number): Uint8Array<ArrayBuffer> {
-    if (this.#buffer.length < bytes) this.#buffer = new Uint8Array(Math.max(bytes, PIECE_BYTES));
+    if (this.#buffer.length < bytes) this.#buffer = new Uint8Array(Math.max(bytes, Math.min(PIECE_BYTES, this.#total)));
     const into = this.#buffer.subarray(0, bytes);
     entry.source.readAt(entry.offset + offset, into);
     return into;
