@@ -74,16 +74,28 @@ export function folderOf(dir: string, name: string): string {
 /** The manifest of `name`, or undefined when it is not (wholly) installed. */
 export function readManifest(dir: string, name: string): Manifest | undefined {
   const folder = folderOf(dir, name);
-  let manifest: Manifest;
+  let manifest: unknown;
   try {
     manifest = JSON.parse(Deno.readTextFileSync(`${folder}/manifest.json`));
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof SyntaxError) return undefined;
     throw error;
   }
-  if (manifest?.version !== 1 || typeof manifest.open !== "string" || !Array.isArray(manifest.files)) return undefined;
+  if (!isManifest(manifest)) return undefined;
   for (const { file, bytes } of manifest.files) if (sizeOf(`${folder}/${file}`) !== bytes) return undefined;
   return manifest;
+}
+
+/** Whether a damaged, or somebody else's, file is none of ours; names must stay in the model's folder. */
+function isManifest(value: unknown): value is Manifest {
+  const { version, name, open, files, bytes, source, license, pulled } = (value ?? {}) as Partial<Manifest>;
+  return version === 1 && typeof bytes === "number" && isFileName(open) &&
+    [name, source, license, pulled].every((text) => typeof text === "string") &&
+    Array.isArray(files) && files.every((file) => isFileName(file?.file) && typeof file.bytes === "number");
+}
+
+function isFileName(value: unknown): boolean {
+  return value === "." || (typeof value === "string" && /^\w[\w.-]*$/.test(value));
 }
 
 /** Writes the manifest atomically. */
