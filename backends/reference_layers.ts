@@ -77,59 +77,104 @@ export function matmul(live: Resolve, outs: readonly Tensor[], x: Tensor, ws: re
   if (outs.length !== ws.length) {
     throw new RangeError(`Cannot run matmul: ${outs.length} outputs, ${ws.length} weights`);
   }
-  const row = new Float32Array(k);
+  const multiply = n < 4 ? fewRows(from, n, k) : manyRows(from, n, k);
   for (let i = 0; i < ws.length; i++) {
     const w = live(ws[i] as Tensor, "matmul weight");
     const to = floats(live, outs[i] as Tensor, "matmul out");
     const m = w.shape[0] as number;
     expect(ws[i] as Tensor, [m, k], "matmul weight");
     expect(outs[i] as Tensor, [n, m], "matmul out");
-    if (w.dtype === "f32") {
-      const data = w.data as Float32Array;
-      for (let r = 0; r < m; r++) products(to, r, m, from, n, k, data, r * k);
-      continue;
-    }
-    const read = rowReader(w.tensor, w.data);
-    for (let r = 0; r < m; r++) {
-      read(row, r);
-      products(to, r, m, from, n, k, row, 0);
-    }
+    multiply(to, m, rowReader(w.tensor, w.data));
   }
 }
 
-/** to[i, r] = x[i] · row, for all rows of x, two at a time so that the weight row is read half as often. */
-function products(
-  to: Float32Array,
-  r: number,
-  m: number,
-  x: Float32Array,
-  n: number,
-  k: number,
-  row: Float32Array,
-  at: number,
-): void {
-  let i = 0;
-  for (; i + 2 <= n; i += 2) {
-    const a = i * k;
-    const b = a + k;
-    let a0 = 0, a1 = 0, b0 = 0, b1 = 0;
-    let j = 0;
-    for (; j + 2 <= k; j += 2) {
-      const w0 = row[at + j] as number;
-      const w1 = row[at + j + 1] as number;
-      a0 += (x[a + j] as number) * w0;
-      a1 += (x[a + j + 1] as number) * w1;
-      b0 += (x[b + j] as number) * w0;
-      b1 += (x[b + j + 1] as number) * w1;
+type Multiply = (to: Float32Array, m: number, read: (out: Float32Array, row: number) => void) => void;
+
+/** Decode: a weight row is used once or so, so that it is not copied again. */
+function fewRows(from: Float32Array, n: number, k: number): Multiply {
+  const x = new Float64Array(from);
+  const row = new Float32Array(k);
+  return (to, m, read) => {
+    for (let r = 0; r < m; r++) {
+      read(row, r);
+      for (let i = 0; i < n; i++) to[i * m + r] = dotWide(x, i * k, row, k);
     }
-    if (j < k) {
-      a0 += (x[a + j] as number) * (row[at + j] as number);
-      b0 += (x[b + j] as number) * (row[at + j] as number);
-    }
-    to[i * m + r] = a0 + a1;
-    to[(i + 1) * m + r] = b0 + b1;
+  };
+}
+
+function dotWide(x: Float64Array, at: number, row: Float32Array, k: number): number {
+  let s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+  let j = 0;
+  for (; j + 4 <= k; j += 4) {
+    s0 += (x[at + j] as number) * (row[j] as number);
+    s1 += (x[at + j + 1] as number) * (row[j + 1] as number);
+    s2 += (x[at + j + 2] as number) * (row[j + 2] as number);
+    s3 += (x[at + j + 3] as number) * (row[j + 3] as number);
   }
-  if (i < n) to[i * m + r] = dot(x, i * k, row, at, k);
+  for (; j < k; j++) s0 += (x[at + j] as number) * (row[j] as number);
+  return (s0 + s1) + (s2 + s3);
+}
+
+/**
+ * Prefill: tiles of four rows of x (interleaved, `[n / 4][k][4]`, zeros behind the last) by two of w, so that eight
+ * products take six loads: 2.1 G products a second against 0.96 for rows side by side, and 1.4 for tiles of 4 × 1.
+ */
+function manyRows(from: Float32Array, n: number, k: number): Multiply {
+  const x = new Float64Array(Math.ceil(n / 4) * 4 * k);
+  for (let i = 0; i < n; i++) {
+    const at = (i >> 2) * 4 * k + (i & 3);
+    for (let j = 0; j < k; j++) x[at + 4 * j] = from[i * k + j] as number;
+  }
+  const row = new Float32Array(k);
+  const v = new Float64Array(k);
+  const w = new Float64Array(k);
+  const sums = new Float64Array(8);
+  return (to, m, read) => {
+    for (let r = 0; r < m; r += 2) {
+      read(row, r);
+      v.set(row);
+      if (r + 1 < m) {
+        read(row, r + 1);
+        w.set(row);
+      }
+      for (let i = 0; i < n; i += 4) {
+        tile(sums, x, i * k, v, w, k);
+        const rows = Math.min(4, n - i);
+        for (let a = 0; a < rows; a++) {
+          to[(i + a) * m + r] = sums[a] as number;
+          if (r + 1 < m) to[(i + a) * m + r + 1] = sums[4 + a] as number;
+        }
+      }
+    }
+  };
+}
+
+function tile(sums: Float64Array, x: Float64Array, at: number, v: Float64Array, w: Float64Array, k: number): void {
+  let a0 = 0, a1 = 0, a2 = 0, a3 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0;
+  for (let j = 0, p = at; j < k; j++, p += 4) {
+    const p0 = v[j] as number;
+    const p1 = w[j] as number;
+    const x0 = x[p] as number;
+    const x1 = x[p + 1] as number;
+    const x2 = x[p + 2] as number;
+    const x3 = x[p + 3] as number;
+    a0 += x0 * p0;
+    a1 += x1 * p0;
+    a2 += x2 * p0;
+    a3 += x3 * p0;
+    b0 += x0 * p1;
+    b1 += x1 * p1;
+    b2 += x2 * p1;
+    b3 += x3 * p1;
+  }
+  sums[0] = a0;
+  sums[1] = a1;
+  sums[2] = a2;
+  sums[3] = a3;
+  sums[4] = b0;
+  sums[5] = b1;
+  sums[6] = b2;
+  sums[7] = b3;
 }
 
 /** Inner product of k elements, in float64. */
