@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { MergeList } from "./tokenizer_encoder.ts";
 import { Pieces, type StringTable } from "./tokenizer_pieces.ts";
 
 /** Byte of each code point of the alphabet, −1 elsewhere; the alphabet ends at U+0143. */
@@ -36,8 +37,8 @@ export function undoAlphabet(bytes: Uint8Array, start: number, end: number, out:
 export interface ByteLevelPieces {
   /** The pieces as bytes. */
   readonly pieces: Pieces;
-  /** The merges as pairs of byte strings; views that the next call overwrites. */
-  readonly pairs: { readonly length: number; pair(i: number): readonly [Uint8Array, Uint8Array] | undefined };
+  /** The merges as bytes. */
+  readonly merges: MergeList;
   /** Id of each byte as a piece, −1 where there is none. */
   readonly byteIds: Int32Array;
 }
@@ -75,20 +76,29 @@ export function byteLevelPieces(
     one[0] = byte;
     byteIds[byte] = pieces.find(one, 0, 1);
   }
-  let left = new Uint8Array(256), right = new Uint8Array(256);
-  const pairs = {
-    length: merges.offsets.length - 1,
-    pair(i: number): readonly [Uint8Array, Uint8Array] | undefined {
-      const start = merges.offsets[i] as number, end = merges.offsets[i + 1] as number;
-      if (end - start > left.length) {
-        [left, right] = [new Uint8Array(2 * (end - start)), new Uint8Array(2 * (end - start))];
-      }
-      const space = merges.data.indexOf(0x20, start + 1);
-      if (space < 0 || space >= end) return undefined;
-      const l = undoAlphabet(merges.data, start, space, left, 0);
-      const r = undoAlphabet(merges.data, space + 1, end, right, 0);
-      return l <= 0 || r <= 0 ? undefined : [left.subarray(0, l), right.subarray(0, r)];
-    },
-  };
-  return { pieces, pairs, byteIds };
+  return { pieces, merges: new AlphabetMerges(merges), byteIds };
+}
+
+/** Merges written `left right` in the alphabet. */
+class AlphabetMerges implements MergeList {
+  readonly length: number;
+  bytes = new Uint8Array(256);
+  cut = 0;
+  end = 0;
+
+  constructor(readonly table: StringTable) {
+    this.length = table.offsets.length - 1;
+  }
+
+  read(i: number): boolean {
+    const { data, offsets } = this.table;
+    const start = offsets[i] as number, end = offsets[i + 1] as number;
+    if (end - start > this.bytes.length) this.bytes = new Uint8Array(2 * (end - start));
+    let space = start + 1;
+    while (space < end && data[space] !== 0x20) space++;
+    if (space >= end) return false;
+    this.cut = undoAlphabet(data, start, space, this.bytes, 0);
+    this.end = this.cut <= 0 ? -1 : undoAlphabet(data, space + 1, end, this.bytes, this.cut);
+    return this.end > this.cut;
+  }
 }

@@ -174,29 +174,32 @@ export class CharacterEncoder implements Encoder {
   }
 }
 
-/** Fills {@link PairMerges} from `merges`, pairs of byte strings; `what` names the list in errors. */
-export function pairMerges(
-  merges: { readonly length: number; pair(i: number): readonly [Uint8Array, Uint8Array] | undefined },
-  pieces: Pieces,
-  what: string,
-): PairMerges {
-  const table = new PairMerges(merges.length);
-  let joined = new Uint8Array(256);
-  for (let i = 0; i < merges.length; i++) {
-    const pair = merges.pair(i);
-    if (pair === undefined) throw new ModelFileError(`Cannot load tokenizer: ${what} entry ${i} is no pair of tokens`);
-    const [left, right] = pair, n = left.length + right.length;
-    if (n > joined.length) joined = new Uint8Array(2 * n);
-    joined.set(left);
-    joined.set(right, left.length);
-    const l = pieces.find(joined, 0, left.length),
-      r = pieces.find(joined, left.length, n),
-      m = pieces.find(joined, 0, n);
-    if (l < 0 || r < 0 || m < 0) {
-      const which = l < 0 ? "left part" : r < 0 ? "right part" : "result";
+/** A list of merges, read one by one: the bytes of both tokens side by side. */
+export interface MergeList {
+  /** Number of merges. */
+  readonly length: number;
+  /** Both tokens of the merge that {@link read} read, in `bytes[0 … end)`; the left one is `bytes[0 … cut)`. */
+  readonly bytes: Uint8Array;
+  /** See {@link bytes}. */
+  readonly cut: number;
+  /** See {@link bytes}. */
+  readonly end: number;
+  /** Reads merge `i`; false when it is no pair of tokens. */
+  read(i: number): boolean;
+}
+
+/** Fills {@link PairMerges} from `list`; `what` names the list in errors. */
+export function pairMerges(list: MergeList, pieces: Pieces, what: string): PairMerges {
+  const table = new PairMerges(list.length);
+  for (let i = 0; i < list.length; i++) {
+    if (!list.read(i)) throw new ModelFileError(`Cannot load tokenizer: ${what} entry ${i} is no pair of tokens`);
+    const { bytes, cut, end } = list;
+    const left = pieces.find(bytes, 0, cut), right = pieces.find(bytes, cut, end), merged = pieces.find(bytes, 0, end);
+    if (left < 0 || right < 0 || merged < 0) {
+      const which = left < 0 ? "left part" : right < 0 ? "right part" : "result";
       throw new ModelFileError(`Cannot load tokenizer: ${what} entry ${i} has a ${which} that is no token`);
     }
-    table.add(l, r, m);
+    table.add(left, right, merged);
   }
   return table;
 }

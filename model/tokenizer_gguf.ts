@@ -60,8 +60,9 @@ function byteLevel(metadata: ReadonlyMap<string, unknown>, tokens: StringTable, 
   const pre = preTokenizer(name);
   const merges = strings(metadata, "merges");
   if (merges === undefined) fail(`${P}merges`, "is missing, byte-pair encoding needs it");
-  const { pieces, pairs, byteIds } = byteLevelPieces(tokens, (i) => types[i] === TYPE.NORMAL, merges, `${P}tokens`);
-  const parts = { pieces, merges: pairMerges(pairs, pieces, `${P}merges`), byteIds, unknown: undefined };
+  const built = byteLevelPieces(tokens, (i) => types[i] === TYPE.NORMAL, merges, `${P}tokens`);
+  const { pieces, byteIds } = built;
+  const parts = { pieces, merges: pairMerges(built.merges, pieces, `${P}merges`), byteIds, unknown: undefined };
   const encoder: Encoder = new ByteLevelEncoder(parts, pre.patterns, pre.ignoreMerges);
   return { encoder, pieces, bytes: (i) => pieces.bytes(i), addBos: pre.addBos };
 }

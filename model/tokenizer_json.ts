@@ -9,7 +9,7 @@
  */
 import { Unsupported } from "../core/errors.ts";
 import { byteLevelPieces } from "./tokenizer_alphabet.ts";
-import { ByteLevelEncoder, CharacterEncoder, type Encoder, pairMerges } from "./tokenizer_encoder.ts";
+import { ByteLevelEncoder, CharacterEncoder, type Encoder, type MergeList, pairMerges } from "./tokenizer_encoder.ts";
 import { endTokens } from "./tokenizer_eog.ts";
 import { asArray, asObject, fail, type Json, textOf } from "./tokenizer_fields.ts";
 import { readNormalizer, readPreTokenizer, startsWithToken } from "./tokenizer_pipeline.ts";
@@ -78,10 +78,10 @@ function byteLevel(model: Json, tokens: readonly string[], types: Uint8Array, pa
   const merges = mergePairs(model.merges).map((pair) => pair.join(" "));
   const table = stringTable(tokens);
   const built = byteLevelPieces(table, (i) => types[i] === TYPE.NORMAL, stringTable(merges), "model.vocab");
-  const { pieces, pairs, byteIds } = built;
+  const { pieces, byteIds } = built;
   const parts = {
     pieces,
-    merges: pairMerges(pairs, pieces, "model.merges"),
+    merges: pairMerges(built.merges, pieces, "model.merges"),
     byteIds,
     unknown: unknownId(model, tokens),
   };
@@ -111,16 +111,31 @@ function characters(
   const table = stringTable(tokens);
   const findable = (i: number) => types[i] === TYPE.NORMAL || types[i] === TYPE.USER_DEFINED;
   const pieces = new Pieces(table, findable, "model.vocab");
-  const encoded = mergePairs(model.merges);
-  const utf8 = new TextEncoder();
-  const pairs = {
-    length: encoded.length,
-    pair: (i: number) => (encoded[i] as [string, string]).map((s) => utf8.encode(s)) as [Uint8Array, Uint8Array],
-  };
-  const merges = pairMerges(pairs, pieces, "model.merges");
+  const merges = pairMerges(new TextMerges(mergePairs(model.merges)), pieces, "model.merges");
   const parts = { pieces, merges, byteIds, unknown: unknownId(model, tokens) };
   const encoder = new CharacterEncoder(parts, model.ignore_merges === true);
   return { encoder, pieces, bytes: (i) => pieceBytes(pieces.bytes(i), types[i] as number) };
+}
+
+class TextMerges implements MergeList {
+  readonly length: number;
+  readonly #utf8 = new TextEncoder();
+  bytes = new Uint8Array(256);
+  cut = 0;
+  end = 0;
+
+  constructor(readonly pairs: readonly (readonly [string, string])[]) {
+    this.length = pairs.length;
+  }
+
+  read(i: number): boolean {
+    const [left, right] = this.pairs[i] as readonly [string, string];
+    const most = 3 * (left.length + right.length);
+    if (most > this.bytes.length) this.bytes = new Uint8Array(2 * most);
+    this.cut = this.#utf8.encodeInto(left, this.bytes).written;
+    this.end = this.cut + this.#utf8.encodeInto(right, this.bytes.subarray(this.cut)).written;
+    return this.cut > 0 && this.end > this.cut;
+  }
 }
 
 /** Merges of both formats, `"a b"` and `["a", "b"]`. */
