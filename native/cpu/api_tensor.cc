@@ -3,10 +3,7 @@
 #include <cstring>
 
 #include "table.h"
-#if __has_include("weights.h")
 #include "weights.h"
-#define KVASIR_HAS_WEIGHTS 1
-#endif
 
 using namespace kvasir;
 
@@ -59,7 +56,6 @@ int32_t kvasir_tensor_write(kvasir_context* ctx, kvasir_tensor dst, const void* 
     }
     if (rows == 0) return;
     if (src == nullptr) fail(KVASIR_ARGUMENT, "Cannot write tensor: source is missing");
-#ifdef KVASIR_HAS_WEIGHTS
     if (t.packed != nullptr) {  // rank 2, so rows fit an int32
       weight_write(*ctx, *t.packed, row, static_cast<int32_t>(rows), static_cast<const uint8_t*>(src));
       const size_t now = weight_bytes(*t.packed);
@@ -67,7 +63,6 @@ int32_t kvasir_tensor_write(kvasir_context* ctx, kvasir_tensor dst, const void* 
       t.bytes = now;
       return;
     }
-#endif
     std::memcpy(t.data + static_cast<size_t>(row) * width, src, count);
   });
 }

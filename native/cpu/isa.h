@@ -16,10 +16,9 @@ struct Isa {
 };
 
 // One instance per family and instruction set, each in the file of its name (vector_avx512.cc ...).
-#define KVASIR_WEAK __attribute__((weak))  // until every family is there
-extern const VectorKernels kVectorPortable KVASIR_WEAK, kVectorAvx2 KVASIR_WEAK, kVectorAvx512 KVASIR_WEAK;
-extern const MatmulKernels kMatmulPortable KVASIR_WEAK, kMatmulAvx2 KVASIR_WEAK, kMatmulAvx512 KVASIR_WEAK;
-extern const AttentionKernels kAttentionPortable KVASIR_WEAK, kAttentionAvx2 KVASIR_WEAK, kAttentionAvx512 KVASIR_WEAK;
+extern const VectorKernels kVectorPortable, kVectorAvx2, kVectorAvx512;
+extern const MatmulKernels kMatmulPortable, kMatmulAvx2, kMatmulAvx512;
+extern const AttentionKernels kAttentionPortable, kAttentionAvx2, kAttentionAvx512;
 
 // avx512 = F, BW, VL, DQ, VNNI (Ice Lake, Zen 4 and later); avx2 = AVX2, FMA, F16C (no VNNI); portable = plain C++.
 // name "auto" picks the best this CPU runs; a name this CPU or build lacks throws Error{KVASIR_UNSUPPORTED}.

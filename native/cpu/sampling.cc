@@ -2,148 +2,60 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "context.h"
+#include "row_histogram.h"
 
 namespace kvasir {
 namespace {
 
-// Candidates in falling order of logit, sorted only where somebody looks: they are grouped into buckets of falling
-// logit with the sum of each, so a search for a cumulative sum walks bucket sums and sorts one bucket.
-class Candidates {
- public:
-  Candidates(const LogitRow& row, std::vector<uint64_t> keys, double temperature)
-      : row_(row), temperature_(temperature), keys_(std::move(keys)) {
-    // Up to here one sort is cheaper than the grouping.
-    const bool few = keys_.size() <= 4096;
-    start_.assign(few ? 2 : kBuckets + 1, 0);
-    if (few) {
-      start_[1] = keys_.size();
-    } else {
-      group();
-    }
-    sums_.assign(start_.size() - 1, 0);
-    sorted_.assign(start_.size() - 1, 0);
-    for (size_t b = 0; b < sums_.size(); b++) {
-      for (size_t i = start_[b]; i < start_[b + 1]; i++) sums_[b] += weight(keys_[i]);
+// Up to here the likely candidates are sorted; beyond, a histogram is cheaper.
+constexpr size_t kMostSorted = 1024;
+
+// The rule over candidates in order: all of them, or so many of the best that the rest is not drawn; then `whole` is
+// the sum over all.
+int32_t draw_sorted(const LogitRow& row, const std::vector<uint64_t>& keys, const SampleParams& p, double whole) {
+  std::vector<double> weights;
+  weights.reserve(keys.size());
+  for (uint64_t key : keys) weights.push_back(row.weight(key, p.temperature));
+  size_t end = weights.size();
+  if (p.top_p < 1) {
+    double sum = 0;
+    for (size_t i = 0; i < end; i++) {
+      sum += weights[i];
+      if (sum >= p.top_p * whole) end = i + 1;
     }
   }
-
-  size_t size() const { return keys_.size(); }
-
-  double weight(uint64_t key) const {
-    const float logit = row_[LogitRow::id_of(key)];
-    // Equal to the largest weighs 1 even where both are infinite and their difference is not a number.
-    if (logit == row_.max()) return 1;
-    return std::exp((static_cast<double>(logit) - static_cast<double>(row_.max())) / temperature_);
+  while (end > 1 && weights[end - 1] < p.min_p) end--;
+  // Without a filter what is left is everything, also what keys leaves out.
+  double total = whole;
+  if (p.top_p < 1 || p.min_p > 0) total = std::accumulate(weights.begin(), weights.begin() + static_cast<long>(end), 0.0);
+  double sum = 0;
+  size_t rank = 0;
+  for (; rank + 1 < end; rank++) {
+    sum += weights[rank];
+    if (sum > p.uniform * total) break;
   }
+  return static_cast<int32_t>(LogitRow::id_of(keys[rank]));
+}
 
-  uint64_t at(size_t rank) {
-    size_t b = bucket_of(rank);
-    sort(b);
-    return keys_[rank];
+double sum_of(const LogitRow& row, const std::vector<uint64_t>& keys, double temperature) {
+  double sum = 0;
+  for (uint64_t key : keys) sum += row.weight(key, temperature);
+  return sum;
+}
+
+int32_t draw_by_histogram(const LogitRow& row, const SampleParams& p) {
+  RowHistogram all(row, p.temperature);
+  RowHistogram::Mark end = all.end();
+  if (p.top_p < 1) {
+    const double share = p.top_p * all.sum(end);
+    end = all.find(end, [&](double sum) { return sum >= share; });
   }
-
-  // Sum of the first `end`.
-  double sum(size_t end) {
-    double total = 0;
-    for (size_t b = 0; b < sums_.size() && start_[b] < end; b++) {
-      if (start_[b + 1] <= end && sums_.size() > 1) {
-        total += sums_[b];
-        continue;
-      }
-      sort(b);
-      for (size_t i = start_[b]; i < std::min(end, start_[b + 1]); i++) total += weight(keys_[i]);
-    }
-    return total;
-  }
-
-  // First rank below `end` whose running sum satisfies reached, or end.
-  template <class F>
-  size_t find(size_t end, F reached) {
-    double total = 0;
-    for (size_t b = 0; b < sums_.size() && start_[b] < end; b++) {
-      // Only whole buckets are passed by; a sum taken in another order may differ in its last bits, so what a bucket
-      // promises is decided inside it.
-      if (start_[b + 1] < end && !reached(total + sums_[b])) {
-        total += sums_[b];
-        continue;
-      }
-      sort(b);
-      for (size_t i = start_[b]; i < std::min(end, start_[b + 1]); i++) {
-        total += weight(keys_[i]);
-        if (reached(total)) return i;
-      }
-    }
-    return end;
-  }
-
-  // Ranks below `end`, at least one, without those at the end that weigh less than least.
-  size_t drop(size_t end, double least) {
-    while (end > 1) {
-      const size_t b = bucket_of(end - 1);
-      sort(b);
-      while (end > 1 && end > start_[b] && weight(keys_[end - 1]) < least) end--;
-      if (end > start_[b]) break;
-    }
-    return end;
-  }
-
- private:
-  static constexpr size_t kBuckets = 4096;
-
-  void group() {
-    // Equal widths down to the lowest finite logit, but no lower than 50 temperatures: all below weigh nothing, and one
-    // logit of -1e30 must not crowd the others into one bucket.
-    const double max = static_cast<double>(row_.max());
-    double low = max;
-    for (uint64_t key : keys_) {
-      const double logit = static_cast<double>(row_[LogitRow::id_of(key)]);
-      if (std::isfinite(logit)) low = std::min(low, logit);
-    }
-    low = std::max(low, max - 50 * temperature_);
-    const double scale = max > low ? (kBuckets - 1) / (max - low) : 0;
-    auto bucket = [&](uint64_t key) {
-      const double at = (max - static_cast<double>(row_[LogitRow::id_of(key)])) * scale;
-      return at < kBuckets - 1 ? static_cast<size_t>(at) : kBuckets - 1;  // NaN (infinite - infinite) goes last
-    };
-    for (uint64_t key : keys_) start_[bucket(key) + 1]++;
-    for (size_t b = 0; b < kBuckets; b++) start_[b + 1] += start_[b];
-    std::vector<size_t> next(start_.begin(), start_.end() - 1);
-    std::vector<uint64_t> grouped(keys_.size());
-    for (uint64_t key : keys_) grouped[next[bucket(key)]++] = key;
-    keys_.swap(grouped);
-  }
-
-  void sort(size_t b) {
-    if (sorted_[b] != 0) return;
-    sorted_[b] = 1;
-    std::sort(keys_.begin() + static_cast<long>(start_[b]), keys_.begin() + static_cast<long>(start_[b + 1]));
-  }
-
-  size_t bucket_of(size_t rank) const {
-    return static_cast<size_t>(std::upper_bound(start_.begin(), start_.end(), rank) - start_.begin()) - 1;
-  }
-
-  const LogitRow& row_;
-  const double temperature_;
-  std::vector<uint64_t> keys_;
-  std::vector<size_t> start_;  // bucket b is keys_[start_[b] .. start_[b + 1])
-  std::vector<double> sums_;
-  std::vector<char> sorted_;
-};
-
-// The best candidates, so many that their sum satisfies `enough`; at most all that reach `lowest`.
-template <class F>
-Candidates best_until(const LogitRow& row, double temperature, double lowest, F enough) {
-  const double max = static_cast<double>(row.max());
-  for (double depth : {3.0, 8.0, 16.0, 50.0}) {
-    const double threshold = max - depth * temperature;
-    if (!(threshold > lowest)) break;
-    Candidates found(row, row.at_least(threshold), temperature);
-    if (enough(found.sum(found.size()))) return found;
-  }
-  return Candidates(row, row.at_least(lowest), temperature);
+  if (p.min_p > 0) end = std::min(end, all.reaching(p.min_p));
+  const double bound = p.uniform * all.sum(end);
+  return static_cast<int32_t>(all.id_before(all.find(end, [&](double sum) { return sum > bound; })));
 }
 
 }  // namespace
@@ -162,38 +74,31 @@ void check_params(const SampleParams& p) {
 int32_t draw(const LogitRow& row, const SampleParams& p) {
   if (p.temperature == 0) return row.best();
   const double max = static_cast<double>(row.max());
-  const bool top_k = p.top_k > 0 && p.top_k < static_cast<double>(row.size());
-  // Where the largest is infinite every other weighs nothing, and is never drawn.
-  if (!std::isfinite(max) && !top_k) {
-    Candidates equal(row, row.at_least(max), p.temperature);
-    size_t end = equal.size();
-    const double whole = static_cast<double>(end);
-    if (p.top_p < 1) end = std::min(end, equal.find(end, [&](double s) { return s >= p.top_p * whole; }) + 1);
-    const double total = static_cast<double>(end);
-    const size_t rank = equal.find(end, [&](double s) { return s > p.uniform * total; });
-    return static_cast<int32_t>(LogitRow::id_of(equal.at(std::min(rank, end - 1))));
+  std::vector<uint64_t> keys;
+  if (p.top_k > 0 && p.top_k < static_cast<double>(row.size())) {
+    keys = row.top(static_cast<size_t>(p.top_k));
+    return draw_sorted(row, keys, p, sum_of(row, keys, p.temperature));
   }
-  const bool filtered = top_k || p.top_p < 1 || p.min_p > 0;
-  const bool needs_whole = !top_k && (p.top_p < 1 || p.min_p == 0);
-  // A temperature below 1e-300 would make the factor infinite, and 0 * infinity NaN; the weights are 0 or 1 either way.
-  double whole = needs_whole ? row.sum_exp(1 / std::max(p.temperature, 1e-300)) : 0;
+  if (!std::isfinite(max)) {  // every other weighs nothing, and is never drawn
+    keys = row.at_least(max);
+    std::sort(keys.begin(), keys.end());
+    return draw_sorted(row, keys, p, static_cast<double>(keys.size()));
+  }
   // Below this logit min-p drops everything; a little lower, since the weight itself decides.
   const double lowest =
       p.min_p > 0 ? max + p.temperature * (std::log(p.min_p) - 1e-6) - std::fabs(max) * 1e-12 : -HUGE_VAL;
-  Candidates kept = [&] {
-    if (top_k) return Candidates(row, row.top(static_cast<size_t>(p.top_k)), p.temperature);
-    if (!needs_whole) return Candidates(row, row.at_least(lowest), p.temperature);
-    return best_until(row, p.temperature, lowest, [&](double sum) {
-      return p.top_p < 1 ? sum >= p.top_p * whole : sum > p.uniform * whole;
-    });
-  }();
-  size_t end = kept.size();
-  if (top_k) whole = kept.sum(end);
-  if (p.top_p < 1) end = std::min(end, kept.find(end, [&](double s) { return s >= p.top_p * whole; }) + 1);
-  end = kept.drop(end, p.min_p);
-  const double total = filtered ? kept.sum(end) : whole;
-  const size_t rank = kept.find(end, [&](double s) { return s > p.uniform * total; });
-  return static_cast<int32_t>(LogitRow::id_of(kept.at(std::min(rank, end - 1))));
+  const bool needs_whole = p.top_p < 1 || p.min_p == 0;
+  const double whole = needs_whole ? row.sum_exp(p.temperature) : 0;
+  for (double depth : {3.0, 8.0, 16.0, 50.0}) {
+    const double threshold = needs_whole ? std::max(lowest, max - depth * p.temperature) : lowest;
+    keys = row.at_least(threshold, kMostSorted);
+    if (keys.size() > kMostSorted) break;
+    std::sort(keys.begin(), keys.end());
+    const double sum = needs_whole ? sum_of(row, keys, p.temperature) : 0;
+    const bool enough = p.top_p < 1 ? sum >= p.top_p * whole : sum > p.uniform * whole;
+    if (threshold == lowest || enough) return draw_sorted(row, keys, p, whole);
+  }
+  return draw_by_histogram(row, p);
 }
 
 }  // namespace kvasir

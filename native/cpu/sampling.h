@@ -5,6 +5,7 @@
 //   least one; min_p then drops what weighs less than min_p; the first whose running sum exceeds `uniform` of the sum
 //   of what is left is drawn.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -31,11 +32,17 @@ class LogitRow {
   size_t size() const { return vocab_; }
   float operator[](size_t id) const { return logits_[id]; }
   int32_t best() const;  // lowest id of the largest logit
-  // Sum over all of exp((logit - max) * scale); max must be finite.
-  double sum_exp(double scale) const;
+  // Sum over all of exp((logit - max) / temperature); max must be finite.
+  double sum_exp(double temperature) const;
   double log_sum_exp() const;
-  // Sort keys (see key()) of all logits >= threshold, in no order.
-  std::vector<uint64_t> at_least(double threshold) const;
+  // Weight of a key's token: exp((logit - max) / temperature).
+  double weight(uint64_t key, double temperature) const;
+  // sums[kBuckets] of the weights, by bucket: (max - logit) * scale, cut off, at most the last.
+  void bucket_sums(double* sums, double temperature, double scale) const;
+  // Sort keys of one bucket, in no order.
+  std::vector<uint64_t> in_bucket(size_t bucket, double scale) const;
+  // Sort keys (see key()) of all logits >= threshold, in no order; stops at more than `most`.
+  std::vector<uint64_t> at_least(double threshold, size_t most = SIZE_MAX) const;
   // Sort keys of the k best, in order; k <= size().
   std::vector<uint64_t> top(size_t k) const;
 

@@ -3,17 +3,7 @@
 #include <cmath>
 #include <cstdlib>
 
-#if __has_include("weights.h")
 #include "weights.h"
-#else
-namespace kvasir {
-struct PackedWeight {};
-static std::unique_ptr<PackedWeight> weight_create(kvasir_context&, int32_t, int32_t, int32_t) {
-  fail(KVASIR_UNSUPPORTED, "Cannot create tensor: weights are not supported");
-}
-static size_t weight_bytes(const PackedWeight&) { return 0; }
-}  // namespace kvasir
-#endif
 
 using kvasir::fail;
 using kvasir::Slot;

@@ -6,7 +6,8 @@
 namespace kvasir {
 
 const VectorKernels kVectorAvx2 = {
-    rms_norm, add, silu, gelu, rope, block_maxima, sum_exp, divergence_sums,
+    rms_norm, add, silu, gelu, rope,
+    block_maxima, sum_exp, bucket_sums, find_between, divergence_sums,
 };
 
 }  // namespace kvasir

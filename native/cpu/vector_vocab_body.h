@@ -48,6 +48,40 @@ double sum_exp(const float* x, size_t count, double max, double scale) {
   return sum(a + b);
 }
 
+void bucket_sums(double* sums, const float* x, size_t count, double max, double factor, double scale) {
+  for (size_t i = 0; i < count; i += kDoubleLanes) {
+    const size_t rest = count - i < kDoubleLanes ? count - i : kDoubleLanes;
+    const Doubles v = rest == kDoubleLanes ? load_doubles(x + i) : load_some_doubles(x + i, rest, -__builtin_inff());
+    const Doubles weight = exp_doubles((v - max) * factor);
+    Doubles at = (max - v) * scale;
+    at = at < static_cast<double>(kBuckets - 1) ? at : all_doubles(kBuckets - 1);
+    const Longs bucket = __builtin_convertvector(at, Longs);
+    for (size_t lane = 0; lane < rest; lane++) sums[bucket[lane]] += weight[lane];
+  }
+}
+
+size_t find_between(uint32_t* ids, const float* x, size_t count, float low, float high) {
+  size_t found = 0;
+  for (size_t start = 0; start < count; start += kMaximaBlock) {
+    const size_t end = count - start < kMaximaBlock ? count : start + kMaximaBlock;
+    // Few blocks hold any: one branch a block, not one an element.
+    Ints hits = {};
+    size_t i = start;
+    for (; i + kLanes <= end; i += kLanes) {
+      const Floats v = load(x + i);
+      hits |= (v >= low) & (v <= high);
+    }
+    int any = i < end;
+    for (size_t lane = 0; lane < kLanes; lane++) any |= hits[lane];
+    if (any == 0) continue;
+    for (i = start; i < end; i++) {
+      ids[found] = static_cast<uint32_t>(i);
+      found += x[i] >= low && x[i] <= high;
+    }
+  }
+  return found;
+}
+
 void divergence_sums(double* sums, const float* base, const float* other, size_t count, double max) {
   Doubles total = {}, gap = {};
   size_t i = 0;
