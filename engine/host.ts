@@ -4,6 +4,7 @@
  * @module
  */
 import type { EngineOptions, Sampling } from "./types.ts";
+import type { Breath } from "./breath.ts";
 import type { Loaded, Loader } from "./loaded.ts";
 import type { OpenOptions, Prompt, Reply, Request } from "./protocol.ts";
 import { DoesNotFit } from "../core/errors.ts";
@@ -25,6 +26,8 @@ export interface HostOptions {
   readonly backends?: NonNullable<EngineOptions["backends"]>;
   /** Of `open`, which cannot hear messages while it works. */
   readonly signal: { readonly aborted: boolean };
+  /** How to pause between steps; `isPreparing` tells of work of the host's own that waits for it. */
+  readonly breath: (isPreparing: () => boolean) => Breath;
 }
 
 /** Everything that is there once a model is open. */
@@ -115,7 +118,7 @@ export class Host {
       const loop = new Loop(new Scheduler(limits), runner, pacer, {
         events: (id, events) => post({ type: "events", id, events }),
         error: (id, error) => post({ type: "error", id, error: toRemote(error) }),
-      });
+      }, this.#options.breath(() => this.#preparing.size > 0));
       return { loaded, loop, pacer, ctxSize, batchSize, kvType };
     } catch (error) {
       loaded[Symbol.dispose]();

@@ -7,6 +7,12 @@ import type { EngineOptions } from "./types.ts";
 import type { Loader } from "./loaded.ts";
 import type { Reply, Request } from "./protocol.ts";
 
+/** Shared with the worker, which hears no messages while it works: whether `open` is aborted, how many requests were sent. */
+export const ABORTED = 0;
+/** See {@link ABORTED}. */
+export const SENT = 1;
+const FLAG_COUNT = 2;
+
 /** A way to a host. */
 export interface Link {
   send(request: Request): void;
@@ -26,8 +32,8 @@ export interface Receiver {
 /** A host in a worker of its own, so that steps never block the caller's thread. `script` is for tests. */
 export function workerLink(to: Receiver, script: URL = new URL("./worker.ts", import.meta.url)): Link {
   const worker = new Worker(script, { type: "module", name: "kvasir" });
-  const aborted = new Int32Array(new SharedArrayBuffer(4));
-  worker.postMessage(aborted);
+  const flags = new Int32Array(new SharedArrayBuffer(4 * FLAG_COUNT));
+  worker.postMessage(flags);
   worker.onmessage = ({ data }: MessageEvent<Reply>) => to.reply(data);
   worker.onmessageerror = () => to.crashed(new Error("Cannot use engine: a message of its worker could not be read"));
   worker.onerror = (event) => {
@@ -36,8 +42,11 @@ export function workerLink(to: Receiver, script: URL = new URL("./worker.ts", im
     to.crashed(new Error(`Cannot use engine: its worker failed: ${event.message}`));
   };
   return {
-    send: (request) => worker.postMessage(request),
-    abort: () => void Atomics.store(aborted, 0, 1),
+    send: (request) => {
+      Atomics.add(flags, SENT, 1);
+      worker.postMessage(request);
+    },
+    abort: () => void Atomics.store(flags, ABORTED, 1),
     close: () => worker.terminate(),
   };
 }
@@ -48,9 +57,9 @@ export async function localLink(
   load: Loader,
   backends: NonNullable<EngineOptions["backends"]>,
 ): Promise<Link> {
-  const { Host } = await import("./host.ts");
+  const [{ Host }, { localBreath }] = await Promise.all([import("./host.ts"), import("./breath.ts")]);
   const signal = { aborted: false };
-  const host = new Host({ load, backends, signal, post: (reply) => to.reply(reply) });
+  const host = new Host({ load, backends, signal, post: (reply) => to.reply(reply), breath: localBreath });
   return {
     send: (request) => void host.handle(request),
     abort: () => void (signal.aborted = true),

@@ -6,6 +6,7 @@
 import type { Batch, Scheduler } from "./scheduler.ts";
 import type { Runner, StepResult } from "./runner.ts";
 import type { Generation } from "./generation.ts";
+import type { Breath } from "./breath.ts";
 import type { Pacer } from "./pacer.ts";
 import type { Sequence } from "./sequence.ts";
 import type { TokenEvent } from "./types.ts";
@@ -30,16 +31,18 @@ export class Loop {
   readonly #runner: Runner;
   readonly #pacer: Pacer;
   readonly #listener: Listener;
+  readonly #breath: Breath;
   readonly #generations = new Map<Sequence, Generation>();
   readonly #jobs: Job[] = [];
   #turning: Promise<void> | undefined;
 
   /** Runner and pacer are only used inside steps. */
-  constructor(scheduler: Scheduler, runner: Runner, pacer: Pacer, listener: Listener) {
+  constructor(scheduler: Scheduler, runner: Runner, pacer: Pacer, listener: Listener, breath: Breath) {
     this.#scheduler = scheduler;
     this.#runner = runner;
     this.#pacer = pacer;
     this.#listener = listener;
+    this.#breath = breath;
   }
 
   /** Queues a generation. */
@@ -151,20 +154,8 @@ export class Loop {
   }
 
   async #turns(): Promise<void> {
-    // A message to oneself is the quickest way (some 10 µs) to let the others be heard.
-    const { port1, port2 } = new MessageChannel();
-    try {
-      do {
-        await new Promise((heard) => {
-          port1.onmessage = heard;
-          port2.postMessage(0);
-        });
-      } while ([this.#step(), this.#stepJob()].includes(true));
-    } finally {
-      // In the same breath as the last look at the queues, or work that comes now would never be run.
-      this.#turning = undefined;
-      port1.close();
-      port2.close();
-    }
+    do await this.#breath(); while ([this.#step(), this.#stepJob()].includes(true));
+    // In the same breath as the last look at the queues, or work that comes now would never be run.
+    this.#turning = undefined;
   }
 }

@@ -15,7 +15,52 @@ function fake(script: string): Promise<Engine> {
   return Engine.openOver((to) => workerLink(to, url), { model: "none" });
 }
 
+/** The tiny model in a worker, with steps of 10 ms at least, as a real model's. */
+async function tiny(): Promise<Engine> {
+  const [serve, model] = ["./serve.ts", "./tiny_model.ts"].map((path) => import.meta.resolve(path));
+  const script = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(
+    script,
+    `import { serve } from "${serve}";
+     import { tinyLoader } from "${model}";
+     const onBackend = ({ kernels }) => {
+       const { sample } = kernels;
+       kernels.sample = (...args) => {
+         for (const start = performance.now(); performance.now() - start < 10;);
+         sample(...args);
+       };
+     };
+     serve(tinyLoader({ onBackend }));`,
+  );
+  const engine = await Engine.openOver((to) => workerLink(to, new URL(`file://${script}`)), { model: "tiny" });
+  await Deno.remove(script);
+  return engine;
+}
+
 describe("workerLink()", () => {
+  it("hears a cancel, and other requests, while steps follow one another", async () => {
+    await using engine = await tiny();
+    const { bytes } = await engine.info();
+    const abort = new AbortController();
+    let steps = 0;
+    let abortedMs = Infinity;
+    for await (const event of engine.generate("x", { temperature: 0, signal: abort.signal })) {
+      if (event.type === "token" && ++steps === 20) {
+        const asked = performance.now();
+        const { bytes: busy } = await engine.info();
+        assert(busy > bytes && performance.now() - asked < 1000);
+        abortedMs = performance.now();
+        abort.abort();
+      }
+      if (event.type === "done") {
+        assertEquals(event.reason, "cancelled");
+        // The runtime by itself would look after 128 steps.
+        assert(event.timings.predictedTokens < 100 && performance.now() - abortedMs < 500);
+      }
+    }
+    assertEquals((await engine.info()).bytes, bytes);
+  });
+
   it("tells everybody who waits, and who comes later, when the worker crashes", async () => {
     const engine = await fake(`setTimeout(() => { throw new Error("broken"); })`);
     const waiting = [engine.info(), engine.tokenize("x"), engine.generate("x").next()];

@@ -1,0 +1,141 @@
+/**
+ * Share of a decode step that is spent outside native calls: `deno run -A bench/overhead.ts MODEL [depth] [steps] [backend]`.
+ *
+ * The whole turn of the engine's loop counts: scheduling, the model's forward pass, sampling, text, posting the event
+ * (cloned as to another thread) and the yield. Every symbol of the library is wrapped in a clock as it is loaded; what
+ * the clocks themselves take is measured with empty calls and given beside the share, which still contains it.
+ *
+ * @module
+ */
+import type { Reply } from "../engine/protocol.ts";
+import { workerBreath } from "../engine/breath.ts";
+import { Host } from "../engine/host.ts";
+import { load } from "../engine/load.ts";
+
+/** Milliseconds inside native calls so far, and their number. */
+const native = { ms: 0, calls: 0 };
+
+/**
+ * Milliseconds of a steady clock. The runtime's own costs some 0.4 µs a reading, twice 400 times a step: more than what is
+ * measured here. The C library's costs a tenth of that.
+ */
+const now: () => number = (() => {
+  if (Deno.build.os !== "linux") return () => performance.now();
+  const { symbols } = Deno.dlopen("libc.so.6", { clock_gettime: { parameters: ["i32", "buffer"], result: "i32" } });
+  // struct timespec: seconds and nanoseconds, 64 bits each, of which the low halves suffice for differences.
+  const time = new Int32Array(4);
+  const monotonic = 1;
+  return () => {
+    symbols.clock_gettime(monotonic, time);
+    return (time[0] as number) * 1e3 + (time[2] as number) / 1e6;
+  };
+})();
+
+/** `f` with the same number of parameters, so that the engine compiles the call as it does without the clock. */
+function clocked(f: CallableFunction, arity: number): unknown {
+  const names = Array.from({ length: arity }, (_, i) => `a${i}`).join(", ");
+  return new Function(
+    "f",
+    "native",
+    "now",
+    `return (${names}) => {
+      const start = now();
+      const result = f(${names});
+      native.ms += now() - start;
+      native.calls++;
+      return result;
+    };`,
+  )(f, native, now);
+}
+
+type Definitions = Readonly<Record<string, { readonly parameters: readonly unknown[] }>>;
+
+/** From now on libraries are loaded with clocks. */
+function clockLibraries(): void {
+  const dlopen = Deno.dlopen as (path: string, definitions: Definitions) => {
+    readonly symbols: Readonly<Record<string, CallableFunction>>;
+    close(): void;
+  };
+  const patched = (path: string, definitions: Definitions) => {
+    const library = dlopen(path, definitions);
+    const symbols = Object.fromEntries(
+      Object.entries(library.symbols).map(([name, f]) => [name, clocked(f, definitions[name]?.parameters.length ?? 0)]),
+    );
+    return { symbols, close: () => library.close() };
+  };
+  (Deno as { dlopen: unknown }).dlopen = patched;
+}
+
+/** What one clocked call adds to the time outside, in milliseconds. */
+function clockCost(): number {
+  const empty = clocked(() => 0, 3) as (a: number, b: number, c: number) => number;
+  const before = { ...native };
+  const start = now();
+  const count = 200_000;
+  for (let i = 0; i < count; i++) empty(i, 1, 2);
+  const cost = (now() - start - (native.ms - before.ms)) / count;
+  Object.assign(native, before);
+  return cost;
+}
+
+interface StepTimes {
+  readonly ms: number;
+  readonly outsideMs: number;
+  readonly calls: number;
+}
+
+/** Times of `steps` decode steps at `depth`. */
+async function measure(model: string, depth: number, steps: number, backend: string): Promise<StepTimes[]> {
+  const times: StepTimes[] = [];
+  const { promise: done, resolve, reject } = Promise.withResolvers<void>();
+  let last: { at: number; nativeMs: number; calls: number } | undefined;
+  const heard = (reply: Reply): void => {
+    structuredClone(reply);
+    if (reply.type === "error") reject(new Error(reply.error.message));
+    if (reply.type !== "events") return;
+    const at = now();
+    if (reply.events[0]?.type === "token") {
+      if (last !== undefined) {
+        const [ms, nativeMs] = [at - last.at, native.ms - last.nativeMs];
+        times.push({ ms, outsideMs: ms - nativeMs, calls: native.calls - last.calls });
+      }
+      last = { at, nativeMs: native.ms, calls: native.calls };
+    }
+    if (reply.events.at(-1)?.type === "done") resolve();
+  };
+  const host = new Host({ load, post: heard, signal: { aborted: false }, breath: workerBreath });
+  await host.handle({ type: "open", id: 1, options: { model, backend } });
+  const prompt = Int32Array.from({ length: depth - (steps >> 1) }, (_, i) => 100 + (i * 7919) % 500);
+  const sampling = { maxTokens: steps + 21, temperature: 0, ignoreEos: true };
+  await host.handle({ type: "generate", id: 2, prompt, sampling });
+  await done;
+  await host.handle({ type: "close", id: 3 });
+  // The first steps compile and fill step memory.
+  return times.slice(-steps);
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1] as number;
+}
+
+if (import.meta.main) {
+  const [model, depth = "2048", steps = "200", backend = "cpu"] = Deno.args;
+  if (model === undefined) throw new RangeError("Cannot measure: give a model file");
+  clockLibraries();
+  const times = await measure(model, Number(depth), Number(steps), backend);
+  const clockMs = clockCost() * median(times.map((t) => t.calls));
+  console.log(JSON.stringify({
+    bench: "overhead",
+    model: model.slice(model.lastIndexOf("/") + 1),
+    backend,
+    depth: Number(depth),
+    steps: times.length,
+    stepMs: median(times.map((t) => t.ms)),
+    outsideMs: median(times.map((t) => t.outsideMs)),
+    share: median(times.map((t) => t.outsideMs / t.ms)),
+    nativeCalls: median(times.map((t) => t.calls)),
+    clockMs,
+  }));
+  // The loop's message port would keep the process.
+  Deno.exit(0);
+}
