@@ -53,6 +53,8 @@ export interface TokenizerParts {
   readonly wholeTokens: readonly WholeToken[];
   /** Where a space is put before text: never, at the start, or after every whole token too. */
   readonly spacePrefix: "never" | "start" | "always";
+  /** No space is put where text begins with one (tokenizer.json's `Metaspace`). */
+  readonly prefixSkipsSpace: boolean;
   readonly normalize: ((text: string) => string) | undefined;
   readonly bos: number | undefined;
   /** Tokens that end a generation; the one that the file names first comes first. */
@@ -92,12 +94,12 @@ export class TextTokenizer implements Tokenizer {
    * parts that are `special`. This is how chat templates are encoded.
    */
   encodeParts(parts: readonly TextPart[], options: { readonly bos?: boolean } = {}): number[] {
-    const { encoder, spacePrefix, normalize } = this.parts;
+    const { encoder, spacePrefix, prefixSkipsSpace, normalize } = this.parts;
     const out: number[] = [];
     if (this.bos !== undefined && (options.bos ?? this.addBos)) out.push(this.bos);
     let prefix = spacePrefix !== "never";
     this.#whole.split(parts, (text) => {
-      const plain = prefix ? " " + text : text;
+      const plain = prefix && !(prefixSkipsSpace && text.startsWith(" ")) ? " " + text : text;
       encoder.encode(normalize === undefined ? plain : normalize(plain), out);
       prefix = false;
     }, (token) => {

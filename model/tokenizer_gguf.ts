@@ -44,6 +44,7 @@ export function tokenizerFromGguf(metadata: ReadonlyMap<string, unknown>): Token
     wholeTokens,
     // Byte-level vocabularies have no such space, whatever the key says.
     spacePrefix: model === "llama" && prefix ? "always" : "never",
+    prefixSkipsSpace: false,
     normalize: undefined,
     bos,
     eos: endTokens(declared.filter((e) => e !== undefined), wholeTokens),

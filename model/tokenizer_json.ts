@@ -65,6 +65,7 @@ export function tokenizerFromJson(source: JsonSource): TokenizerParts {
     ...family,
     wholeTokens,
     spacePrefix: pre.spacePrefix !== "never" ? pre.spacePrefix : normalizer.prependsSpace ? "always" : "never",
+    prefixSkipsSpace: pre.spacePrefix !== "never",
     normalize: normalizer.form === undefined ? undefined : (text) => text.normalize(normalizer.form),
     bos: bos ?? first,
     eos: endTokens(declaredEnds(source, ids, tokens.length), wholeTokens),

@@ -1,8 +1,8 @@
 /**
  * The pieces of a vocabulary as bytes, and the way back from bytes to ids.
  *
- * A hash table over the file's own bytes instead of a `Map` of strings: Gemma's 262,144 pieces are ready in 25 ms, where
- * decoding them and filling a `Map` takes 110 ms (and a `tokenizer.json` object for `@huggingface/tokenizers` 1.6 s).
+ * A hash table over the file's own bytes instead of a `Map` of strings: for Gemma's 262,144 pieces it is ready in a tenth of
+ * the time (72 against 710 ms on a busy machine, best first runs of three; the whole tokenizer loads in 35 ms on a quiet one).
  *
  * @module
  */
