@@ -43,11 +43,12 @@ struct AttentionCore {
   void (*attend)(const AttentionShape& shape, const AttentionRows& rows, const KvRun* runs, int32_t run_count,
                  void* scratch);
   size_t (*scratch_bytes)(const AttentionShape& shape, int32_t rows);
+  int32_t row_unit;  // rows are worked on in multiples of this
 };
 
 struct AttentionKernels {
   AttentionCore range;    // float arithmetic: decode, and prefill of f32 caches
-  AttentionCore prefill;  // 16-bit integer products, for many rows of f16 and i8 caches; null members where there is none
+  AttentionCore prefill;  // 16-bit integer products, for many rows of f16 and i8 caches; all null where there is none
   // Converts rows of head_dim floats, src_stride apart, to dense dst [rows, head_dim] of dtype; scales [rows] for I8.
   void (*store_rows)(int32_t dtype, void* dst, float* scales, const float* src, size_t src_stride, int32_t rows,
                      int32_t head_dim);

@@ -7,8 +7,8 @@
 namespace kvasir {
 
 extern const AttentionKernels kAttentionAvx2 = {
-    {RangeCore<Vec256>::attend, RangeCore<Vec256>::scratch_bytes},
-    {PrefillCore<Vec256>::attend, PrefillCore<Vec256>::scratch_bytes},
+    {RangeCore<Vec256>::attend, RangeCore<Vec256>::scratch_bytes, 1},
+    {PrefillCore<Vec256>::attend, PrefillCore<Vec256>::scratch_bytes, PrefillCore<Vec256>::kRowUnit},
     RowStore<Vec256>::store,
 };
 

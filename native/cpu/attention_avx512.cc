@@ -7,8 +7,8 @@
 namespace kvasir {
 
 extern const AttentionKernels kAttentionAvx512 = {
-    {RangeCore<Vec512>::attend, RangeCore<Vec512>::scratch_bytes},
-    {PrefillCore<Vec512>::attend, PrefillCore<Vec512>::scratch_bytes},
+    {RangeCore<Vec512>::attend, RangeCore<Vec512>::scratch_bytes, 1},
+    {PrefillCore<Vec512>::attend, PrefillCore<Vec512>::scratch_bytes, PrefillCore<Vec512>::kRowUnit},
     RowStore<Vec512>::store,
 };
 

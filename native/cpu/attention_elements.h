@@ -41,6 +41,17 @@ void widen_row(float* to, const typename E::T* from, size_t d, size_t width) {
   for (; c < width; c += W) V::store(to + c, V::zero());
 }
 
+// Brings [next, end) to the cache in instalments. kLocality: 3 to L1, 2 to L2.
+template <int kLocality>
+struct Prefetch {
+  const char* next;
+  const char* end;
+  size_t budget = 0;
+  void advance(size_t bytes) {
+    for (budget += bytes; budget >= 64 && next < end; budget -= 64, next += 64) __builtin_prefetch(next, 0, kLocality);
+  }
+};
+
 // limit · tanh(x / limit), by tanh(y) = 1 - 2 / (1 + e^2y).
 template <class V>
 typename V::F soft_cap(typename V::F x, float limit) {

@@ -22,7 +22,10 @@ struct Plan {
   int32_t ranges;   // 1: blocks write to out; else partial results
 };
 
-int32_t divide_up(int32_t x, int32_t y) { return (x + y - 1) / y; }
+template <class T>
+T divide_up(T x, int32_t y) {
+  return (x + y - 1) / y;
+}
 
 Plan make_plan(const AttentionKernels& kernels, const AttentionShape& shape, int32_t n, int32_t group, int32_t kv_heads,
                int32_t keys) {
@@ -38,11 +41,11 @@ Plan make_plan(const AttentionKernels& kernels, const AttentionShape& shape, int
     const bool rounded = shape.dtype != KVASIR_F32 && kernels.prefill.attend != nullptr;
     plan.core = rounded ? &kernels.prefill : &kernels.range;
     // Many rows share the cost of widening or rounding a tile; their outputs should stay in L2, and no thread idle.
+    const int32_t unit = rounded ? plan.core->row_unit : 8;
     const int32_t most = rounded ? (shape.head_dim <= 128 ? 384 : shape.head_dim <= 256 ? 192 : 96) : 32;
-    const int32_t least = rounded ? 96 : 16;
-    const int64_t rows = int64_t{n} * group;
-    const int64_t blocks = std::max((rows + most - 1) / most, std::min<int64_t>(divide_up(16, kv_heads), rows / least));
-    plan.queries = divide_up(n, static_cast<int32_t>(std::clamp<int64_t>(blocks, 1, n)));
+    const int64_t units = divide_up(int64_t{n} * group, unit);
+    const int64_t fair = std::clamp<int64_t>(units * kv_heads / 12, 2, std::max<int64_t>(2, most / unit));
+    plan.queries = static_cast<int32_t>(std::clamp<int64_t>(fair * unit / group, 1, n));
     plan.keys = keys;
     plan.ranges = 1;
   }

@@ -5,8 +5,8 @@
 namespace kvasir {
 
 extern const AttentionKernels kAttentionPortable = {
-    {RangeCore<VecPortable>::attend, RangeCore<VecPortable>::scratch_bytes},
-    {nullptr, nullptr},
+    {RangeCore<VecPortable>::attend, RangeCore<VecPortable>::scratch_bytes, 1},
+    {nullptr, nullptr, 0},
     RowStore<VecPortable>::store,
 };
 

@@ -35,6 +35,8 @@ class PrefillCore {
   static constexpr float kWeight = 8191.0f, kValue = 4095.0f;
 
  public:
+  static constexpr int32_t kRowUnit = kStrip;
+
   static size_t scratch_bytes(const AttentionShape& shape, int32_t rows) {
     Layout layout{};
     return layout.set(shape, rows, nullptr);
@@ -64,11 +66,11 @@ class PrefillCore {
     int16_t* values;    // [kKeys / 2][padded][2]
     float* key_steps;   // [kKeys]
     float* value_steps; // [padded]
+    float* column_inverse;  // [padded] of value_steps
     float* row_logs;    // [kKeys] log2 of the rows' factors of values
     float* row_inverse; // [kKeys] and their inverse
     float* wide;        // [kKeys, padded]
-    float* scores;      // [kKeys][kStrip]
-    int16_t* weights;   // [kKeys / 2][kStrip][2]
+    float* scores;      // [kKeys][kStrip]; then weights int16 [kKeys / 2][kStrip][2] in the first half of each pair of rows
 
     size_t set(const AttentionShape& shape, int32_t rows, void* scratch) {
       const size_t unit = W > V::kTileKeys ? W : V::kTileKeys;
@@ -82,9 +84,8 @@ class PrefillCore {
       };
       take(q, lanes * padded), take(o, lanes * padded), take(steps, lanes), take(max, lanes), take(sum, lanes);
       take(first, lanes), take(last, lanes), take(keys, kKeys * padded), take(values, kKeys * padded);
-      take(key_steps, kKeys), take(value_steps, padded), take(row_logs, kKeys), take(row_inverse, kKeys);
+      take(key_steps, kKeys), take(value_steps, padded), take(column_inverse, padded), take(row_logs, kKeys), take(row_inverse, kKeys);
       take(wide, kKeys * padded), take(scores, kKeys * kStrip);
-      take(weights, kKeys * kStrip);
       return at;
     }
   };
@@ -101,22 +102,33 @@ class PrefillCore {
       for (int32_t at = 0; at < run.count; at += kKeys) {
         const int32_t count = run.count - at < kKeys ? run.count - at : kKeys;
         const int32_t start = run.position + at;
+        // The next tile comes to L2 while this one is worked on.
+        const bool more = at + kKeys < run.count;
+        const KvRun& next = runs[more || i + 1 == run_count ? i : i + 1];
+        const int32_t next_at = more ? at + kKeys : 0;
+        const size_t ahead = i + 1 == run_count && !more ? 0 : tile_bytes<E>(next.count - next_at, d);
+        const size_t skip = next_at * d * sizeof(typename E::T);
+        Prefetch<2> keys_ahead{static_cast<const char*>(next.keys) + skip, static_cast<const char*>(next.keys) + skip + ahead};
+        Prefetch<2> values_ahead{static_cast<const char*>(next.values) + skip, static_cast<const char*>(next.values) + skip + ahead};
         bool loaded = false;
         for (int32_t strip = 0; strip < s.strips; strip++) {
           const Sight sight = sees(rows, strip, start, count);
           if (sight == Sight::kNothing) continue;
           if (!loaded) {
-            const typename E::T* keys = static_cast<const typename E::T*>(run.keys) + at * d;
-            const typename E::T* values = static_cast<const typename E::T*>(run.values) + at * d;
-            round_keys<E>(s, keys, run.key_scales == nullptr ? nullptr : run.key_scales + at, d, count);
-            round_values<E>(s, values, run.value_scales == nullptr ? nullptr : run.value_scales + at, d, count);
+            round_tile<E>(s, run, at, d, count);
             loaded = true;
           }
           attend_tile(s, shape, strip, start, count, sight);
+          keys_ahead.advance(ahead / 3), values_ahead.advance(ahead / 3);
         }
       }
     }
     close(s, shape, rows);
+  }
+
+  template <class E>
+  static size_t tile_bytes(int32_t count, size_t d) {
+    return (count < kKeys ? count : kKeys) * d * sizeof(typename E::T);
   }
 
   enum class Sight { kNothing, kSome, kAll };
@@ -145,7 +157,7 @@ class PrefillCore {
       const float* q = rows.q + r / rows.group * rows.q_stride + r % rows.group * d;
       float* wide = s.wide;
       for (size_t c = 0; c < s.padded; c++) wide[c] = c < d ? q[c] * scale : 0.0f;
-      const float step = step_of(wide, s.padded);
+      const float step = step_of<ElementF32<V>>(wide, s.padded);
       s.steps[r] = step;
       int16_t rounded[W];
       int16_t* to = s.q + r / kStrip * kStrip * s.padded + r % kStrip * 2;
@@ -158,10 +170,11 @@ class PrefillCore {
   }
 
   // The step that keeps a row's norm and entries in range.
-  static float step_of(const float* x, size_t width) {
+  template <class E>
+  static float step_of(const typename E::T* x, size_t width) {
     F squares = V::zero(), top = V::zero();
     for (size_t c = 0; c < width; c += W) {
-      const F v = V::load(x + c);
+      const F v = E::load(x + c);
       squares = V::fma(v, v, squares);
       top = V::max(top, V::abs(v));
     }
@@ -170,64 +183,84 @@ class PrefillCore {
     return step > 1e-30f ? step : 1e-30f;  // a row of zeros gets any step
   }
 
-  // s.keys, s.key_steps from the tile; rows behind count are zero.
+  // Rows whose width is whole vectors are rounded from where they are, others from a widened copy.
   template <class E>
-  static void round_keys(const Layout& s, const typename E::T* from, const float* scales, size_t d, int32_t count) {
-    for (int32_t k = 0; k < kKeys; k++) {
+  static void round_tile(const Layout& s, const KvRun& run, int32_t at, size_t d, int32_t count) {
+    const typename E::T* keys = static_cast<const typename E::T*>(run.keys) + at * d;
+    const typename E::T* values = static_cast<const typename E::T*>(run.values) + at * d;
+    const float* key_scales = run.key_scales == nullptr ? nullptr : run.key_scales + at;
+    const float* value_scales = run.value_scales == nullptr ? nullptr : run.value_scales + at;
+    if (d == s.padded) {
+      round_keys<E>(s, keys, key_scales, count);
+      round_values<E>(s, values, value_scales, count);
+    } else {
+      for (int32_t k = 0; k < count; k++) widen_row<V, E>(s.wide + k * s.padded, keys + k * d, d, s.padded);
+      round_keys<ElementF32<V>>(s, s.wide, key_scales, count);
+      for (int32_t k = 0; k < count; k++) widen_row<V, E>(s.wide + k * s.padded, values + k * d, d, s.padded);
+      round_values<ElementF32<V>>(s, s.wide, value_scales, count);
+    }
+  }
+
+  // s.keys, s.key_steps; rows behind count are zero.
+  template <class E>
+  static void round_keys(const Layout& s, const typename E::T* from, const float* scales, int32_t count) {
+    for (int32_t k = 0; k < count; k++, from += s.padded) {
       int16_t* to = s.keys + k * s.padded;
-      if (k >= count) {
-        std::memset(to, 0, s.padded * sizeof(int16_t));
-        s.key_steps[k] = 0.0f;
-        continue;
-      }
-      widen_row<V, E>(s.wide, from + k * d, d, s.padded);
-      const float step = step_of(s.wide, s.padded);
+      const float step = step_of<E>(from, s.padded);
       s.key_steps[k] = scales == nullptr ? step : step * scales[k];
       const F inverse = V::set(1.0f / step);
-      for (size_t c = 0; c < s.padded; c += W) V::store_i16(to + c, V::round(V::mul(V::load(s.wide + c), inverse)));
+      for (size_t c = 0; c < s.padded; c += W) V::store_i16(to + c, V::round(V::mul(E::load(from + c), inverse)));
     }
+    if (count == kKeys) return;
+    std::memset(s.keys + count * s.padded, 0, (kKeys - count) * s.padded * sizeof(int16_t));
+    for (int32_t k = count; k < kKeys; k++) s.key_steps[k] = 0.0f;
   }
 
+  // s.values and both their factors; rows behind count are zero.
   template <class E>
-  static void round_values(const Layout& s, const typename E::T* from, const float* scales, size_t d, int32_t count) {
-    for (int32_t k = 0; k < count; k++) {
-      float* wide = s.wide + k * s.padded;
-      widen_row<V, E>(wide, from + k * d, d, s.padded);
-      if (scales != nullptr) {
-        for (size_t c = 0; c < s.padded; c += W) V::store(wide + c, V::mul(V::load(wide + c), V::set(scales[k])));
-      }
-    }
-    if (count < kKeys) std::memset(s.wide + count * s.padded, 0, (kKeys - count) * s.padded * sizeof(float));
+  static void round_values(const Layout& s, const typename E::T* from, const float* scales, int32_t count) {
+    alignas(64) float row[kKeys];  // scales of the rows, 1 unless I8, 0 behind count
+    for (int32_t k = 0; k < kKeys; k++) row[k] = k >= count ? 0.0f : scales == nullptr ? 1.0f : scales[k];
     for (size_t c = 0; c < s.padded; c += W) {
       F top = V::zero();
-      for (int32_t k = 0; k < count; k++) top = V::max(top, V::abs(V::load(s.wide + k * s.padded + c)));
+      for (int32_t k = 0; k < count; k++) top = V::max(top, V::abs(V::mul(E::load(from + k * s.padded + c), V::set(row[k]))));
       const F step = V::max(V::mul(top, V::set(1.0f / kValue)), V::set(1e-35f));  // a column of zeros gets any step
       V::store(s.value_steps + c, step);
-      const F inverse = V::div(V::set(1.0f), step);
-      for (int32_t k = 0; k < count; k++) {
-        float* x = s.wide + k * s.padded + c;
-        V::store(x, V::mul(V::load(x), inverse));
-      }
+      V::store(s.column_inverse + c, V::div(V::set(1.0f), step));
     }
-    for (int32_t k = 0; k < kKeys; k++) s.row_logs[k] = row_log(s.wide + k * s.padded, s.padded);
-    for (int32_t k = 0; k < kKeys; k += W) V::store(s.row_inverse + k, V::exp2(V::sub(V::zero(), V::load(s.row_logs + k))));
-    for (int32_t k = 0; k < kKeys; k += 2) {
-      const F even = V::set(s.row_inverse[k]), odd = V::set(s.row_inverse[k + 1]);
+    for (int32_t k = 0; k < count; k++) {
+      F top = V::zero();
       for (size_t c = 0; c < s.padded; c += W) {
-        const float* x = s.wide + k * s.padded + c;
-        const I low = V::round(V::mul(V::load(x), even)), high = V::round(V::mul(V::load(x + s.padded), odd));
-        V::istore(s.values + (k / 2 * s.padded + c) * 2, V::pack_pairs(low, high));
+        top = V::max(top, V::abs(V::mul(E::load(from + k * s.padded + c), V::load(s.column_inverse + c))));
+      }
+      s.row_logs[k] = log_above(V::max_lane(top) * row[k] / kValue);
+    }
+    for (int32_t k = count; k < kKeys; k++) s.row_logs[k] = 0.0f;
+    for (int32_t k = 0; k < kKeys; k += W) {
+      const F inverse = V::exp2(V::sub(V::zero(), V::load(s.row_logs + k)));
+      V::store(s.row_inverse + k, inverse);
+      V::store(row + k, V::mul(inverse, V::load(row + k)));
+    }
+    for (int32_t k = 0; k < kKeys; k += 2) {
+      // A last odd row is paired with itself, times 0.
+      const typename E::T* low = from + (k < count ? k : 0) * s.padded;
+      const typename E::T* high = from + (k + 1 < count ? k + 1 : 0) * s.padded;
+      const F even = V::set(row[k]), odd = V::set(row[k + 1]);
+      for (size_t c = 0; c < s.padded; c += W) {
+        const F inverse = V::load(s.column_inverse + c);
+        const I a = V::round(V::mul(V::mul(E::load(low + c), inverse), even));
+        const I b = V::round(V::mul(V::mul(E::load(high + c), inverse), odd));
+        V::istore(s.values + (k / 2 * s.padded + c) * 2, V::pack_pairs(a, b));
       }
     }
   }
 
-  // log2 of the largest entry over kValue, or a little more: a float's bits are its logarithm, 0.0861 too low at most.
-  static float row_log(const float* x, size_t width) {
-    F top = V::set(kValue / 65536);  // rows smaller than that are as good as zero
-    for (size_t c = 0; c < width; c += W) top = V::max(top, V::abs(V::load(x + c)));
-    const float share = V::max_lane(top) / kValue;
+  // log2(x) or a little more: the bits of a float are its logarithm, 0.0861 too low at most. Rows that are smaller than
+  // 2^-16 of their columns are as good as zero.
+  static float log_above(float x) {
+    if (!(x > 0x1p-16f)) x = 0x1p-16f;
     int32_t bits;
-    std::memcpy(&bits, &share, sizeof bits);
+    std::memcpy(&bits, &x, sizeof bits);
     return static_cast<float>(bits) * 0x1p-23f - (127.0f - 0.0862f);
   }
 
@@ -248,7 +281,7 @@ class PrefillCore {
 
   // s.scores of kTileKeys keys: logarithms to base 2 of the weights times the rows' factors; top = max(top, scores).
   template <bool kMasked, bool kCapped>
-  static void score(const Layout& s, size_t lane, int32_t k, int32_t start, int32_t count, float limit, float* top) {
+  __attribute__((noinline)) static void score(const Layout& s, size_t lane, int32_t k, int32_t start, int32_t count, float limit, float* top) {
     constexpr int N = V::kTileKeys;
     const int16_t* q = s.q + lane * s.padded;
     const int16_t* keys = s.keys + k * s.padded;
@@ -289,16 +322,15 @@ class PrefillCore {
     for (int v = 0; v < kVectors; v++) V::store(top + v * W, best[v]);
   }
 
-  // s.weights from s.scores; keep and gain are the factors of earlier outputs and of this tile's.
-  static void weigh(const Layout& s, size_t lane, const float* top, float* keep, float* gain) {
+  // Weights in place of s.scores; keep and gain are the factors of earlier outputs and of this tile's.
+  __attribute__((noinline)) static void weigh(const Layout& s, size_t lane, const float* top, float* keep, float* gain) {
     for (int v = 0; v < kVectors; v++) {
       const size_t at = lane + v * W;
       const F tile_max = V::max(V::load(top + v * W), V::set(kNothing));
       const F old = V::load(s.max + at), max = V::max(old, tile_max);
       const F k = V::exp2(V::sub(old, max)), g = V::exp2(V::sub(tile_max, max));
       const F shift = V::sub(V::set(12.9998239f), tile_max);  // log2(8191)
-      const float* scores = s.scores + v * W;
-      int16_t* weights = s.weights + v * W * 2;
+      float* scores = s.scores + v * W;
       F even = V::zero(), odd = V::zero();
 #pragma GCC unroll 2
       for (int32_t i = 0; i < kKeys; i += 2) {
@@ -306,7 +338,7 @@ class PrefillCore {
         const F high = V::exp2_short(V::add(V::load(scores + (i + 1) * kStrip), shift));
         even = V::fma(low, V::set(s.row_inverse[i]), even);
         odd = V::fma(high, V::set(s.row_inverse[i + 1]), odd);
-        V::istore(weights + i * kStrip, V::pack_pairs(V::round(low), V::round(high)));
+        V::istore(scores + i * kStrip, V::pack_pairs(V::round(low), V::round(high)));
       }
       V::store(s.sum + at, V::fma(V::load(s.sum + at), k, V::mul(V::add(even, odd), g)));
       V::store(s.max + at, max);
@@ -315,7 +347,7 @@ class PrefillCore {
   }
 
   // o[c .. c + kTileKeys) = o · keep + gain · values · weights
-  static void sum(const Layout& s, size_t lane, size_t c, const float* keep, const float* gain) {
+  __attribute__((noinline)) static void sum(const Layout& s, size_t lane, size_t c, const float* keep, const float* gain) {
     constexpr int N = V::kTileKeys;
     const int16_t* values = s.values + c * 2;
     I acc[N][kVectors];
@@ -326,7 +358,7 @@ class PrefillCore {
     for (int32_t k = 0; k < kKeys; k += 2, values += s.padded * 2) {
       I b[kVectors];
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; v++) b[v] = V::iload(s.weights + k * kStrip + v * W * 2);
+      for (int v = 0; v < kVectors; v++) b[v] = V::iload(s.scores + k * kStrip + v * W);
 #pragma GCC unroll 8
       for (int i = 0; i < N; i++) {
         const I a = V::pair(values + i * 2);

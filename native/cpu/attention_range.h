@@ -18,16 +18,6 @@ namespace {
 
 constexpr int kTile = 64;           // keys scored between two updates of the maximum
 
-// Brings [next, next + bytes) to the cache, `step` bytes a call; the reads of one tile pay for the next one's.
-struct Prefetch {
-  const char* next;
-  const char* end;
-  size_t budget = 0;
-  void advance(size_t step) {
-    for (budget += step; budget >= 64 && next < end; budget -= 64, next += 64) __builtin_prefetch(next, 0, 3);
-  }
-};
-
 template <class V>
 class RangeCore {
   using F = typename V::F;
@@ -77,8 +67,8 @@ class RangeCore {
         const typename E::T* keys = static_cast<const typename E::T*>(run.keys) + at * d;
         const typename E::T* values = static_cast<const typename E::T*>(run.values) + at * d;
         const size_t bytes = count * d * sizeof(typename E::T);
-        Prefetch values_ahead{reinterpret_cast<const char*>(values), reinterpret_cast<const char*>(values) + bytes};
-        Prefetch keys_ahead{reinterpret_cast<const char*>(keys) + bytes, reinterpret_cast<const char*>(keys) + bytes};
+        Prefetch<3> values_ahead{reinterpret_cast<const char*>(values), reinterpret_cast<const char*>(values) + bytes};
+        Prefetch<3> keys_ahead{reinterpret_cast<const char*>(keys) + bytes, reinterpret_cast<const char*>(keys) + bytes};
         if (at + tile < run.count) {
           keys_ahead.end += (run.count - at - tile < tile ? run.count - at - tile : tile) * d * sizeof(typename E::T);
         } else if (i + 1 < run_count) {
@@ -142,7 +132,7 @@ class RangeCore {
 
   // [count, d] of any type → s.wide [count, width], zeros behind d.
   template <class E>
-  static void widen(const State& s, const typename E::T* from, size_t d, int32_t count, Prefetch& ahead) {
+  static void widen(const State& s, const typename E::T* from, size_t d, int32_t count, Prefetch<3>& ahead) {
     for (int32_t k = 0; k < count; k++) {
       widen_row<V, E>(s.wide + k * s.width, from + k * d, d, s.width);
       ahead.advance(d * sizeof(typename E::T));
@@ -150,7 +140,7 @@ class RangeCore {
   }
 
   template <class E>
-  static void score_rows(const State& s, int32_t n, const typename E::T* keys, int32_t count, Prefetch& ahead) {
+  static void score_rows(const State& s, int32_t n, const typename E::T* keys, int32_t count, Prefetch<3>& ahead) {
     for (int32_t r = 0; r < n; r += V::kRows) {
       const int32_t left = n - r;
       if (V::kRows >= 4 && left >= 4) score<E, V::kRows >= 4 ? 4 : 1>(s, r, keys, count, ahead);
@@ -162,7 +152,7 @@ class RangeCore {
 
   // scores[r..r+R, 0..count) = q · k; four keys at a time share the loads of q and one transposing sum.
   template <class E, int R>
-  static void score(const State& s, int32_t r, const typename E::T* keys, int32_t count, Prefetch& ahead) {
+  static void score(const State& s, int32_t r, const typename E::T* keys, int32_t count, Prefetch<3>& ahead) {
     const size_t width = s.width;
     const float* q = s.q + r * width;
     for (int32_t k = 0; k < count; k += 4) {
@@ -235,7 +225,7 @@ class RangeCore {
   }
 
   template <class E>
-  static void sum_rows(const State& s, int32_t n, const typename E::T* values, int32_t count, Prefetch& ahead) {
+  static void sum_rows(const State& s, int32_t n, const typename E::T* values, int32_t count, Prefetch<3>& ahead) {
     for (int32_t r = 0; r < n; r += V::kRows) {
       const int32_t left = n - r;
       if (V::kRows >= 4 && left >= 4) sum<E, V::kRows >= 4 ? 4 : 1>(s, r, values, count, ahead);
@@ -247,7 +237,7 @@ class RangeCore {
 
   // o[r..r+R] = o · rescale + weights · values, up to four vectors of columns at a time.
   template <class E, int R>
-  static void sum(const State& s, int32_t r, const typename E::T* values, int32_t count, Prefetch& ahead) {
+  static void sum(const State& s, int32_t r, const typename E::T* values, int32_t count, Prefetch<3>& ahead) {
     size_t c = 0;
     for (; c + 4 * W <= s.width; c += 4 * W) sum_columns<E, R, 4>(s, r, values, count, c, ahead);
     for (; c < s.width; c += W) sum_columns<E, R, 1>(s, r, values, count, c, ahead);
@@ -255,7 +245,7 @@ class RangeCore {
 
   template <class E, int R, int C>
   static void sum_columns(const State& s, int32_t r, const typename E::T* values, int32_t count, size_t column,
-                          Prefetch& ahead) {
+                          Prefetch<3>& ahead) {
     const size_t width = s.width;
     float* o = s.o + r * width + column;
     const float* weights = s.scores + r * kTile;
