@@ -39,9 +39,12 @@ export async function prepareBackend(
   await lookUp("backend", parseSpec(spec).name, { ...builtinBackends, ...extra }).prepare?.(report);
 }
 
-/** Backends of a module (a path or URL) that exports `backends`; throws `TypeError` when its shape is another. */
+/**
+ * Backends of a module that exports `backends`; a path is taken from the working directory. Throws `TypeError` when the
+ * export's shape is another.
+ */
 export async function loadPlugin(url: string): Promise<Backends> {
-  const module: { readonly backends?: unknown } = await import(url);
+  const module: { readonly backends?: unknown } = await import(moduleUrl(url));
   const found = module.backends;
   const complain = (why: string) => new TypeError(`Cannot load plugin "${url}": ${why}`);
   if (typeof found !== "object" || found === null) throw complain("it exports no `backends` object");
@@ -59,4 +62,10 @@ export async function loadPlugin(url: string): Promise<Backends> {
     if (typeof type.open !== "function") throw complain(`backend "${name}" has no open()`);
   }
   return found as Backends;
+}
+
+function moduleUrl(url: string): string {
+  if (/^[a-z][a-z0-9+.-]+:/i.test(url)) return url;
+  const path = url.startsWith("/") ? url : `${Deno.cwd()}/${url}`;
+  return new URL(`file://${encodeURI(path).replaceAll(/[?#]/g, encodeURIComponent)}`).href;
 }

@@ -61,6 +61,20 @@ describe("loadPlugin()", () => {
     assertEquals(Object.keys(plugin), ["mine"]);
   });
 
+  it("takes paths from the working directory, whatever they hold", async () => {
+    const folder = await Deno.makeTempDir({ dir: ".", prefix: ".plugin #1 " });
+    try {
+      await Deno.writeTextFile(
+        `${folder}/mine?.js`,
+        `export const backends = { mine: { summary: "s", defaults: {}, open() {} } };`,
+      );
+      assertEquals(Object.keys(await loadPlugin(`${folder}/mine?.js`)), ["mine"]);
+      assertEquals(Object.keys(await loadPlugin(await Deno.realPath(`${folder}/mine?.js`))), ["mine"]);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  });
+
   it("says what is wrong with another shape", async () => {
     const cases: [string, string][] = [
       ["export const x = 1;", "exports no `backends`"],

@@ -38,6 +38,7 @@ export class NativeTensor implements Tensor {
   /** 0 once destroyed. */
   id: number;
 
+  /** `lasting` is false for step memory. */
   constructor(
     readonly backend: Backend,
     readonly dtype: DType,

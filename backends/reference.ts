@@ -23,9 +23,13 @@ export const reference: BackendType = {
 
 /** What kernels see of a tensor: its memory, checked to be alive and of this backend. */
 export interface Live {
+  /** Element type. */
   readonly dtype: DType;
+  /** Outermost dimension first. */
   readonly shape: Shape;
+  /** Its elements or blocks. */
   readonly data: Storage;
+  /** What was resolved. */
   readonly tensor: ReferenceTensor;
 }
 
