@@ -31,7 +31,7 @@ function draw(row: Float32Array, p: SampleParams): number | undefined {
   const sum = (ids: readonly number[]) => ids.reduce((s, id) => s + weight(id), 0);
   let near = false;
   const reaches = (a: number, b: number) => {
-    if (Math.abs(a - b) < 1e-6 * Math.abs(b)) near = true;
+    if (Math.abs(a - b) < 1e-9 * Math.abs(b)) near = true;
     return a >= b;
   };
   let kept = p.topK > 0 ? order.slice(0, p.topK) : order;
@@ -117,6 +117,24 @@ export const samplingCases: readonly Case[] = [
         }
       }
       check(compared > 250, `only ${compared} draws were clear`);
+    },
+  },
+  {
+    name: "sample: draws from a large vocabulary",
+    run(at) {
+      const vocab = 50_021;
+      const row = once("large row", () => logitsOf(vocab, 77));
+      const params = [
+        { temperature: 1, uniform: 0.7 },
+        { temperature: 5, uniform: 0.31 },
+        { temperature: 2, topP: 0.9, uniform: 0.83 },
+        { temperature: 1, topK: 40, topP: 0.95, uniform: 0.5 },
+        { temperature: 1.5, topK: 20_000, uniform: 0.97 },
+        { temperature: 2, minP: 0.02, uniform: 0.6 },
+      ].map((p) => ({ ...GREEDY, ...p }));
+      const want = once("large draws", () => params.map((p) => draw(row, p)));
+      check(want.every((id) => id !== undefined), "draws are clear");
+      same(sample(at, params.map(() => row), params), want as number[], "draws");
     },
   },
   {
