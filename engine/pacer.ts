@@ -2,7 +2,8 @@
  * How large a prompt chunk may be so that a cancel is heard in time.
  *
  * A step cannot be interrupted, so a chunk is as long as the wait for a cancel may be. Larger chunks read the weights
- * fewer times, but beyond some hundred tokens little is left to gain.
+ * fewer times, but beyond 128 tokens nothing is left to gain (SmolLM2 on 2 cores, CPU time a token: 32 tokens 1.9 ms, 64
+ * 1.6, 128 1.4, 256 1.3, 1024 1.6).
  *
  * @module
  */
@@ -34,6 +35,8 @@ export class Pacer {
   /** A step with `numTokens` of a prompt took `ms`. */
   record(numTokens: number, ms: number): void {
     if (numTokens < 1 || !(ms > 0)) return;
+    // Short prompts and ends of prompts say little: most of their time would not grow with their length.
+    if (2 * numTokens < this.chunkTokens && ms < TARGET_MS) return;
     // The cost of a token grows with depth and small chunks cost more each, so the latest says most.
     const latest = ms / numTokens;
     this.#msPerToken = this.#msPerToken === undefined ? latest : 0.7 * latest + 0.3 * this.#msPerToken;

@@ -26,9 +26,12 @@ describe("Pacer", () => {
   it("gives whole tiles, at least a token, at most the batch", () => {
     const pacer = new Pacer(100);
     assertEquals(pacer.chunkTokens, 64);
+    // What a short prompt takes is no measure.
+    pacer.record(5, 30);
+    assertEquals(pacer.chunkTokens, 64);
     pacer.record(64, 1);
     assertEquals(pacer.chunkTokens, 100);
-    for (let i = 0; i < 20; i++) pacer.record(1, 2);
+    for (let i = 0; i < 20; i++) pacer.record(60, 120);
     assertEquals(pacer.chunkTokens, 64);
     for (let i = 0; i < 20; i++) pacer.record(1, 1e6);
     assertEquals(pacer.chunkTokens, 1);
