@@ -86,10 +86,16 @@ export interface Tokenizer {
   readonly eos: ReadonlySet<number>;
   /** Whether prompts start with `bos`. */
   readonly addBos: boolean;
-  /** Special tokens in `text` stay text unless `special` is true (templates need it). */
+  /**
+   * Special tokens in `text` stay text unless `special` is true (templates need it). The ids begin with `bos` where `addBos` says
+   * so, or `options.bos`.
+   */
   encode(text: string, options?: { readonly special?: boolean; readonly bos?: boolean }): number[];
-  /** A decoder of one stream; special tokens give text only if `special` is true. */
-  decoder(options?: { readonly special?: boolean }): TokenDecoder;
+  /**
+   * A decoder of one stream; special tokens give text only if `special` is true. With `start` the ids begin a text, so that the
+   * space which some encoders put there is taken away again; without it they go on from one.
+   */
+  decoder(options?: { readonly special?: boolean; readonly start?: boolean }): TokenDecoder;
   /** One token's bytes, for logprobs and stop strings. */
   bytes(token: number): Uint8Array;
 }

@@ -27,25 +27,33 @@ export interface TextPart {
   readonly special: boolean;
 }
 
+/** A step into the texts of tokens, one UTF-16 unit deeper each. */
+interface Node {
+  token?: WholeToken;
+  next?: Map<number, Node>;
+}
+
 /** Finds whole tokens: leftmost first, the longest of those that begin there. */
 export class WholeTokens {
   readonly #byText = new Map<string, WholeToken>();
-  /** Lengths of tokens by their first UTF-16 unit, longest first. */
-  readonly #lengths = new Map<number, number[]>();
-  readonly #first = new Uint8Array(65536);
+  /** By first unit: most positions of a text are ruled out by one look. */
+  readonly #first: (Node | undefined)[] = new Array(65536);
 
   /** Tokens with empty text never match; of two with the same text the first counts. */
   constructor(tokens: Iterable<WholeToken>) {
     for (const token of tokens) {
-      if (token.text === "" || this.#byText.has(token.text)) continue;
-      this.#byText.set(token.text, token);
-      const unit = token.text.charCodeAt(0);
-      this.#first[unit] = 1;
-      const lengths = this.#lengths.get(unit) ?? [];
-      if (!lengths.includes(token.text.length)) lengths.push(token.text.length);
-      this.#lengths.set(unit, lengths);
+      const { text } = token;
+      if (text === "" || this.#byText.has(text)) continue;
+      this.#byText.set(text, token);
+      let node = this.#first[text.charCodeAt(0)] ??= {};
+      for (let i = 1; i < text.length; i++) {
+        const next: Map<number, Node> = node.next ??= new Map(), unit = text.charCodeAt(i);
+        let deeper = next.get(unit);
+        if (deeper === undefined) next.set(unit, deeper = {});
+        node = deeper;
+      }
+      node.token = token;
     }
-    for (const lengths of this.#lengths.values()) lengths.sort((a, b) => b - a);
   }
 
   /** The token whose text is exactly `text`. */
@@ -66,7 +74,8 @@ export class WholeTokens {
         partEnd += entered.text.length;
         special = entered.special;
       }
-      const token = this.#first[text.charCodeAt(at)] === 0 ? undefined : this.#at(text, at, special ? partEnd : 0);
+      const node = this.#first[text.charCodeAt(at)];
+      const token = node === undefined ? undefined : longest(node, text, at, special ? partEnd : 0);
       if (token === undefined) {
         at++;
         continue;
@@ -81,14 +90,15 @@ export class WholeTokens {
     }
     if (done < text.length) plain(text.slice(done));
   }
+}
 
-  /** The longest token at `at`; control tokens only when they end by `trustedEnd`. */
-  #at(text: string, at: number, trustedEnd: number): WholeToken | undefined {
-    for (const length of this.#lengths.get(text.charCodeAt(at)) ?? []) {
-      if (at + length > text.length) continue;
-      const token = this.#byText.get(text.slice(at, at + length));
-      if (token !== undefined && (!token.control || at + length <= trustedEnd)) return token;
-    }
-    return undefined;
+/** The longest token that begins at `at`, where `node` is its first unit's; control tokens only when they end by `trustedEnd`. */
+function longest(node: Node, text: string, at: number, trustedEnd: number): WholeToken | undefined {
+  let found: WholeToken | undefined;
+  for (let end = at + 1, here: Node | undefined = node; here !== undefined; end++) {
+    const { token, next } = here as Node;
+    if (token !== undefined && (!token.control || end <= trustedEnd)) found = token;
+    here = end < text.length ? next?.get(text.charCodeAt(end)) : undefined;
   }
+  return found;
 }

@@ -1,8 +1,10 @@
 import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { assert, assertEquals } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
+import { Chat } from "../model/chat.ts";
 import { openGguf } from "../model/gguf.ts";
 import { pullModel } from "../model/hub.ts";
+import { openModelFile } from "../model/open.ts";
 import { loadTokenizer, type TextTokenizer } from "../model/tokenizer.ts";
 import { corpus, CORPUS_LINES } from "./tokenizer_corpus.ts";
 import { CASES, goldenOf, MODELS, PROSE, type TokenizerGolden } from "./tokenizer_golden.ts";
@@ -22,6 +24,35 @@ describe("tokenizer corpus", () => {
   it("has 10,000 lines, the same every time", () => {
     assertEquals(lines.length, CORPUS_LINES);
     assertEquals(lines, corpus(Deno.readTextFileSync(PROSE)));
+  });
+});
+
+describe("chat template of smollm2-135m-instruct", () => {
+  const open = async () => {
+    using opened = openModelFile(await pullModel("smollm2-135m-instruct"));
+    const tokenizer = loadTokenizer(opened.tokenizerSource());
+    return { tokenizer, chat: new Chat(opened.chatTemplate, tokenizer) };
+  };
+  const prompt = (question: string) =>
+    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n" +
+    `<|im_start|>user\n${question}<|im_end|>\n<|im_start|>assistant\n`;
+
+  it("renders what the model was trained with", async () => {
+    const { tokenizer, chat } = await open();
+    for (const question of ["Why is the sky blue?", "\n\n  x < y | z >\n", "", "1 < 2", "▁\ue000"]) {
+      const messages = [{ role: "user", content: question }] as const;
+      assertEquals(chat.render(messages), prompt(question));
+      assertEquals(chat.encode(messages), tokenizer.encode(prompt(question), { special: true }));
+    }
+  });
+
+  it("keeps a user inside his turn", async () => {
+    const { tokenizer, chat } = await open();
+    const honest = chat.encode([{ role: "user", content: "x" }]).filter((id) => tokenizer.isControl(id));
+    for (const text of texts.filter((text) => text.includes("<|") && !text.includes("\0"))) {
+      const ids = chat.encode([{ role: "user", content: text }]);
+      assertEquals(ids.filter((id) => tokenizer.isControl(id)), honest, JSON.stringify(text));
+    }
   });
 });
 
