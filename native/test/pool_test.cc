@@ -63,3 +63,35 @@ TEST("two contexts in two threads run independently") {
   work(2);
   other.join();
 }
+
+TEST("two contexts in two threads run kernels independently, and end on other threads than they began on") {
+  auto work = [](kvasir_context* c, std::vector<float>* out) {
+    Random random(9);
+    const int32_t rows = 40, width = 2000;
+    const std::vector<float> x = random.normals(static_cast<size_t>(rows * width)), w = random.normals(2000);
+    const int32_t shape[2] = {rows, width};
+    kvasir_tensor in = 0, weight = 0;
+    EXPECT_OK(kvasir_tensor_create(c, &in, KVASIR_F32, 2, shape, KVASIR_STEP));
+    EXPECT_OK(kvasir_tensor_create(c, &weight, KVASIR_F32, 1, &width, KVASIR_STEP));
+    EXPECT_OK(kvasir_tensor_write(c, in, x.data(), static_cast<double>(x.size() * 4), 0));
+    EXPECT_OK(kvasir_tensor_write(c, weight, w.data(), 8000, 0));
+    for (int i = 0; i < 30; i++) {
+      EXPECT_OK(kvasir_rms_norm(c, in, in, weight, 1e-5f));
+      EXPECT_OK(kvasir_add(c, in, in, weight));
+      EXPECT_OK(kvasir_glu(c, in, in, in, KVASIR_GELU));
+      EXPECT(kvasir_tensor_destroy(c, 0) == KVASIR_ARGUMENT);  // errors are per thread
+    }
+    out->resize(x.size());
+    EXPECT_OK(kvasir_tensor_read(c, out->data(), in, static_cast<double>(out->size())));
+  };
+  kvasir_context* a = kvasir_context_create("threads=3");
+  kvasir_context* b = kvasir_context_create("threads=2");
+  std::vector<float> first, second;
+  std::thread other([&] { work(a, &first); });
+  work(b, &second);
+  other.join();
+  EXPECT(first == second);  // results do not depend on the number of threads
+  EXPECT_OK(kvasir_context_destroy(a));
+  std::thread last([&] { EXPECT_OK(kvasir_context_destroy(b)); });
+  last.join();
+}
