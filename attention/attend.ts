@@ -10,8 +10,11 @@ import type { KvCache } from "./kv_cache.ts";
 
 /** Rows `[row, row + numTokens)` of a step belong to one sequence. */
 export interface AttendRows {
+  /** The sequence's. */
   readonly cache: KvCache;
+  /** The first row in the step. */
   readonly row: number;
+  /** How many rows. */
   readonly numTokens: number;
   /** How many of the last of them ask; the output of the others stays undefined. */
   readonly numQueries: number;

@@ -28,6 +28,7 @@ interface GrowingLayer extends KvLayer {
 
 /** See the module's head. Dispose frees everything (idempotent). */
 export class KvCache implements Disposable {
+  /** What kernels see, one a layer. */
   readonly layers: readonly KvLayer[];
   readonly #layers: GrowingLayer[];
   readonly #backend: Backend;
@@ -90,6 +91,7 @@ export class KvCache implements Disposable {
     kv.length += n;
   }
 
+  /** Frees all segments. */
   [Symbol.dispose](): void {
     for (const layer of this.#layers) {
       for (const segment of layer.segments) freeSegment(this.#backend, segment);

@@ -13,7 +13,9 @@ export type Body<R = Request> = R extends { readonly id: number } ? Omit<R, "id"
 
 /** Hears replies that no request asked for. */
 export interface Observer {
+  /** Of opening. */
   progress(progress: Progress): void;
+  /** For the user to read. */
   notice(text: string): void;
 }
 

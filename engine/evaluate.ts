@@ -19,11 +19,17 @@ const LOGITS_BYTES = 64 << 20;
 
 /** What scoring runs on. */
 export interface EvaluateContext {
+  /** The model. */
   readonly model: Model;
+  /** Where it is loaded. */
   readonly backend: Backend;
+  /** Type of cached keys and values. */
   readonly kvType: KvType;
+  /** Most tokens. */
   readonly ctxSize: number;
+  /** Most tokens of a chunk. */
   readonly batchSize: number;
+  /** Says how large chunks may be. */
   readonly pacer: Pacer;
 }
 

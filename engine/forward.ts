@@ -11,11 +11,13 @@ import { attend, type AttendRows } from "../attention/attend.ts";
 
 /** The next tokens of one sequence. */
 export interface ForwardPart {
+  /** The sequence's. */
   readonly cache: KvCache;
   /** All tokens of the sequence; `[start, start + numTokens)` are run. */
   readonly tokens: ArrayLike<number>;
   /** Tokens in the cache already. */
   readonly start: number;
+  /** Tokens to run. */
   readonly numTokens: number;
   /** Logits are wanted of so many of the last of them. */
   readonly numLogits: number;

@@ -20,7 +20,9 @@ import { Sequence } from "./sequence.ts";
 
 /** What a host is made of. */
 export interface HostOptions {
+  /** What `open` calls. */
   readonly load: Loader;
+  /** Where answers go. */
   readonly post: (reply: Reply) => void;
   /** The caller's own backends. */
   readonly backends?: NonNullable<EngineOptions["backends"]>;

@@ -15,6 +15,7 @@ const FLAG_COUNT = 2;
 
 /** A way to a host. */
 export interface Link {
+  /** Delivered in order. */
   send(request: Request): void;
   /** `open` looks at this while it works and hears no messages. */
   abort(): void;
@@ -24,6 +25,7 @@ export interface Link {
 
 /** Where a link delivers. */
 export interface Receiver {
+  /** In order. */
   reply(reply: Reply): void;
   /** The other side is gone. */
   crashed(error: Error): void;

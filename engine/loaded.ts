@@ -10,13 +10,17 @@ import type { EngineOptions, Progress, Sampling } from "./types.ts";
 
 /** Owned by whoever loaded it; dispose frees weights and backend. */
 export interface Loaded extends Disposable {
+  /** The forward pass. */
   readonly model: Model;
+  /** Where the weights are. */
   readonly backend: Backend;
+  /** The model's. */
   readonly tokenizer: Tokenizer;
   /** Sampling that the model's makers recommend. */
   readonly sampling: Partial<Sampling>;
   /** The file or folder. */
   readonly file: string;
+  /** Whether {@link encodeChat} works. */
   readonly chatTemplate: boolean;
   /** Tokens of a conversation, up to where the assistant's turn begins. Throws when there is no template. */
   encodeChat(messages: readonly Message[]): Promise<number[]>;
@@ -24,8 +28,11 @@ export interface Loaded extends Disposable {
 
 /** What a loader reports to, and is told by. */
 export interface LoadHooks {
+  /** The caller's own. */
   readonly backends: NonNullable<EngineOptions["backends"]>;
+  /** How far it is. */
   progress(progress: Progress): void;
+  /** What the user should read. */
   notice(text: string): void;
   /** Looked at between pieces of work. */
   readonly signal: { readonly aborted: boolean };

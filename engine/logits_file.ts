@@ -94,6 +94,7 @@ export class LogitsFile implements Disposable {
     }
   }
 
+  /** Closes the file. */
   [Symbol.dispose](): void {
     this.#file.close();
   }

@@ -13,15 +13,21 @@ import type { TokenEvent } from "./types.ts";
 
 /** Hears what becomes of generations. */
 export interface Listener {
+  /** What a step gave the generation of that id. */
   events(id: number, events: readonly TokenEvent[]): void;
+  /** It failed and is over. */
   error(id: number, error: unknown): void;
 }
 
 /** Work that is not a generation, a piece a `next()`; `return()` cancels it. */
 export interface Job {
+  /** Of its request. */
   readonly id: number;
+  /** Its return value is the result. */
   readonly pieces: Iterator<void, unknown>;
+  /** Hears the result. */
   done(value: unknown): void;
+  /** Hears why there is none. */
   failed(error: unknown): void;
 }
 

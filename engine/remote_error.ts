@@ -7,8 +7,11 @@ import { DoesNotFit, ModelFileError, NativeError, Unsupported } from "../core/er
 
 /** An error as it is posted. */
 export interface RemoteError {
+  /** Of its class. */
   readonly name: string;
+  /** As thrown. */
   readonly message: string;
+  /** Of the other thread. */
   readonly stack?: string;
   /** Of a `NativeError`. */
   readonly code?: number;

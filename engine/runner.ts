@@ -21,11 +21,13 @@ export interface StepLogprobs {
   readonly k: number;
   /** [rows, k], best first. */
   readonly tokens: Int32Array;
+  /** As `tokens`, in nats. */
   readonly logprobs: Float32Array;
 }
 
 /** What a step drew: one token a sampling row, in their order. */
 export interface StepResult {
+  /** Their ids. */
   readonly tokens: Int32Array;
   /** Present when a sequence of the step wants them. */
   readonly logprobs?: StepLogprobs;
@@ -33,7 +35,9 @@ export interface StepResult {
 
 /** What a runner needs to know besides model and backend. */
 export interface RunnerOptions {
+  /** Type of cached keys and values. */
   readonly kvType: KvType;
+  /** Most tokens of a step. */
   readonly maxBatchTokens: number;
 }
 

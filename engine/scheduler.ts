@@ -11,9 +11,11 @@ import type { Sequence } from "./sequence.ts";
 
 /** The part of a step that belongs to one sequence. */
 export interface BatchRow {
+  /** Whose tokens these are. */
   readonly sequence: Sequence;
   /** Position of the first token. */
   readonly start: number;
+  /** How many. */
   readonly numTokens: number;
   /** Whether the last token's logits are wanted: false in the middle of a prompt. */
   readonly samples: boolean;
@@ -21,7 +23,9 @@ export interface BatchRow {
 
 /** One step: the prompt chunk, if any, comes first, so that the rows whose logits are wanted lie side by side. */
 export interface Batch {
+  /** One a sequence. */
   readonly rows: readonly BatchRow[];
+  /** How many. */
   readonly numTokens: number;
   /** Tokens that belong to a prompt chunk. */
   readonly numChunkTokens: number;

@@ -13,9 +13,11 @@ export type SequenceState = "waiting" | "running" | "ended";
 export class Sequence {
   /** Prompt and output. */
   readonly tokens: number[];
+  /** How many of them are the prompt's. */
   readonly numPromptTokens: number;
   /** Tokens whose keys and values are in the cache; the scheduler advances it. */
   numCachedTokens = 0;
+  /** The scheduler changes it. */
   state: SequenceState = "waiting";
 
   /**

@@ -59,7 +59,9 @@ export const tinyTokenizer: Tokenizer = {
 
 /** What a test may want to change or look at. */
 export interface TinyOptions {
+  /** Of the weights; default 1. */
   readonly seed?: number;
+  /** Default 600. */
   readonly contextLength?: number;
   /** Sees the backend once it is open, and may change it. */
   readonly onBackend?: (backend: Backend) => void;
