@@ -97,7 +97,7 @@ struct Bench {
     return id;
   }
   Layer layer(int32_t dtype, int32_t kv_heads, int32_t d, int32_t keys) {
-    const int32_t size = std::max(1024, keys / 32);
+    const int32_t size = std::min(keys, std::max(1024, keys / 32));
     const kvasir_tensor rows = random({size, kv_heads, d});
     Layer l{};
     for (int32_t at = 0; at < keys; at += size, l.count++) {

@@ -1,7 +1,7 @@
 // The range core: rows of one KV head's group against runs of keys, in float arithmetic, for any head size and type.
 //
 // Memory decides here: keys and values are read once for all rows. A tile of keys is scored while its values are on
-// their way to the cache, and its values are summed while the next keys are. Rows beyond V::kRows, and head sizes that
+// their way to the cache, and its values are summed while the next keys are. Rows beyond eight, and head sizes that
 // are no multiple of the vector, go through a tile widened to float in L1.
 //
 // Ladder (read GB/s / bandwidth measured beside it by attention_bench; 2 Sapphire Rapids vCPU; decode, 8K keys, cold):
@@ -76,7 +76,8 @@ class RangeCore {
           keys_ahead.next = static_cast<const char*>(runs[i + 1].keys);
           keys_ahead.end = keys_ahead.next + next * d * sizeof(typename E::T);
         }
-        const bool direct = rows.rows() <= V::kRows && d % W == 0;
+        // Widening a tile costs more than converting it twice.
+        const bool direct = rows.rows() <= 8 && d % W == 0;
         if (direct || (std::is_same_v<typename E::T, float> && d % W == 0)) {
           score_rows<E>(s, rows.rows(), keys, count, values_ahead);
         } else {
@@ -141,41 +142,49 @@ class RangeCore {
 
   template <class E>
   static void score_rows(const State& s, int32_t n, const typename E::T* keys, int32_t count, Prefetch<3>& ahead) {
-    for (int32_t r = 0; r < n; r += V::kRows) {
-      const int32_t left = n - r;
-      if (V::kRows >= 4 && left >= 4) score<E, V::kRows >= 4 ? 4 : 1>(s, r, keys, count, ahead);
-      else if (V::kRows >= 3 && left >= 3) score<E, V::kRows >= 3 ? 3 : 1>(s, r, keys, count, ahead);
-      else if (left >= 2) score<E, 2>(s, r, keys, count, ahead);
-      else score<E, 1>(s, r, keys, count, ahead);
-    }
+    int32_t r = 0;
+    for (; n - r >= 4; r += 4) score<E, 4>(s, r, keys, count, ahead);
+    if (n - r == 3) score<E, 3>(s, r, keys, count, ahead);
+    if (n - r == 2) score<E, 2>(s, r, keys, count, ahead);
+    if (n - r == 1) score<E, 1>(s, r, keys, count, ahead);
   }
 
-  // scores[r..r+R, 0..count) = q · k; four keys at a time share the loads of q and one transposing sum.
+  // scores[r..r+R, 0..count) = q · k; the keys of a step share the loads of q and transposing sums.
   template <class E, int R>
   static void score(const State& s, int32_t r, const typename E::T* keys, int32_t count, Prefetch<3>& ahead) {
+    // R by K accumulators; four rows of two keys where registers are few.
+    constexpr int K = V::kRegisters >= 32 || R <= 3 ? 4 : 2;
     const size_t width = s.width;
     const float* q = s.q + r * width;
-    for (int32_t k = 0; k < count; k += 4) {
-      const typename E::T* row[4];
-      for (int j = 0; j < 4; j++) row[j] = keys + (k + j < count ? k + j : count - 1) * width;
-      F acc[R][4];
+    for (int32_t k = 0; k < count; k += K) {
+      const typename E::T* row[K];
+      for (int j = 0; j < K; j++) row[j] = keys + (k + j < count ? k + j : count - 1) * width;
+      F acc[R][K];
 #pragma GCC unroll 4
       for (int i = 0; i < R; i++)
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) acc[i][j] = V::zero();
+        for (int j = 0; j < K; j++) acc[i][j] = V::zero();
       for (size_t c = 0; c < width; c += W) {
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < K; j++) {
           const F x = E::load(row[j] + c);
 #pragma GCC unroll 4
           for (int i = 0; i < R; i++) acc[i][j] = V::fma(x, V::load(q + i * width + c), acc[i][j]);
         }
       }
+      float* out = s.scores + r * kTile + k;
+      if constexpr (K == 4) {
 #pragma GCC unroll 4
-      for (int i = 0; i < R; i++) {
-        V::sum4(acc[i][0], acc[i][1], acc[i][2], acc[i][3], s.scores + (r + i) * kTile + k);
+        for (int i = 0; i < R; i++) V::sum4(acc[i][0], acc[i][1], acc[i][2], acc[i][3], out + i * kTile);
+      } else {
+#pragma GCC unroll 2
+        for (int i = 0; i < R; i += 2) {
+          float sums[4];
+          V::sum4(acc[i][0], acc[i][1], acc[i + 1][0], acc[i + 1][1], sums);
+          std::memcpy(out + i * kTile, sums, 8), std::memcpy(out + (i + 1) * kTile, sums + 2, 8);
+        }
       }
-      ahead.advance(4 * width * sizeof(typename E::T));
+      ahead.advance(K * width * sizeof(typename E::T));
     }
   }
 
@@ -226,20 +235,19 @@ class RangeCore {
 
   template <class E>
   static void sum_rows(const State& s, int32_t n, const typename E::T* values, int32_t count, Prefetch<3>& ahead) {
-    for (int32_t r = 0; r < n; r += V::kRows) {
-      const int32_t left = n - r;
-      if (V::kRows >= 4 && left >= 4) sum<E, V::kRows >= 4 ? 4 : 1>(s, r, values, count, ahead);
-      else if (V::kRows >= 3 && left >= 3) sum<E, V::kRows >= 3 ? 3 : 1>(s, r, values, count, ahead);
-      else if (left >= 2) sum<E, 2>(s, r, values, count, ahead);
-      else sum<E, 1>(s, r, values, count, ahead);
-    }
+    int32_t r = 0;
+    for (; n - r >= 4; r += 4) sum<E, 4>(s, r, values, count, ahead);
+    if (n - r == 3) sum<E, 3>(s, r, values, count, ahead);
+    if (n - r == 2) sum<E, 2>(s, r, values, count, ahead);
+    if (n - r == 1) sum<E, 1>(s, r, values, count, ahead);
   }
 
   // o[r..r+R] = o · rescale + weights · values, up to four vectors of columns at a time.
   template <class E, int R>
   static void sum(const State& s, int32_t r, const typename E::T* values, int32_t count, Prefetch<3>& ahead) {
+    constexpr int C = V::kRegisters >= 32 || R <= 3 ? 4 : 2;
     size_t c = 0;
-    for (; c + 4 * W <= s.width; c += 4 * W) sum_columns<E, R, 4>(s, r, values, count, c, ahead);
+    for (; c + C * W <= s.width; c += C * W) sum_columns<E, R, C>(s, r, values, count, c, ahead);
     for (; c < s.width; c += W) sum_columns<E, R, 1>(s, r, values, count, c, ahead);
   }
 

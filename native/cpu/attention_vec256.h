@@ -12,7 +12,7 @@ struct Vec256 {
   using F = __m256;
   using I = __m256i;
   static constexpr int kWidth = 8;
-  static constexpr int kRows = 3;
+  static constexpr int kRegisters = 16;
   static constexpr int kTileKeys = 4;
   static constexpr int kTileVectors = 2;  // 8 accumulators of 16 registers; 12 spill
 

@@ -16,7 +16,7 @@ struct Vec512 {
   using F = __m512;
   using I = __m512i;
   static constexpr int kWidth = 16;
-  static constexpr int kRows = 4;         // query rows in registers of the range core
+  static constexpr int kRegisters = 32;
   static constexpr int kTileKeys = 8;     // register tile of the prefill core: keys (or value columns) ...
   static constexpr int kTileVectors = 3;  // ... by vectors of query rows: 24 accumulators of 32 registers
 

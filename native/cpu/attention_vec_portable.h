@@ -14,7 +14,7 @@ struct VecPortable {
   typedef float F __attribute__((vector_size(16)));
   typedef int32_t I __attribute__((vector_size(16)));
   static constexpr int kWidth = 4;
-  static constexpr int kRows = 2;
+  static constexpr int kRegisters = 16;
 
   static F zero() { return F{}; }
   static F set(float x) { return F{x, x, x, x}; }
