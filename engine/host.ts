@@ -178,7 +178,7 @@ export class Host {
     if (bad >= 0) {
       throw new RangeError(`Cannot detokenize: token ${tokens[bad]} is outside 0 to ${tokenizer.vocab - 1}`);
     }
-    const decoder = tokenizer.decoder({ special: true });
+    const decoder = tokenizer.decoder({ special: true, start: true });
     let text = "";
     for (const token of tokens) text += decoder.push(token);
     return text + decoder.flush();

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { HubError } from "../model/hub_errors.ts";
 import { DoesNotFit, ModelFileError, NativeError, Unsupported } from "../core/errors.ts";
 
 /** An error as it is posted. */
@@ -25,6 +26,7 @@ const CLASSES: Readonly<Record<string, Maker>> = {
   NativeError: (e) => new NativeError(e.code ?? -1, e.message),
   Unsupported: (e) => new Unsupported(e.message),
   ModelFileError: (e) => new ModelFileError(e.message),
+  HubError: (e) => new HubError(e.message),
   DoesNotFit: (e) => new DoesNotFit(e.message, e.counts),
   RangeError: (e) => new RangeError(e.message),
   TypeError: (e) => new TypeError(e.message),
