@@ -116,7 +116,9 @@ int32_t kvasir_rope_table(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor 
     if (frequencies == nullptr) fail(KVASIR_ARGUMENT, "Cannot run rope_table: frequencies are missing");
     if (!std::isfinite(magnitude)) fail(KVASIR_ARGUMENT, "Cannot run rope_table: magnitude is not finite");
     for (size_t p = 0; p < pairs; p++) {
-      if (!std::isfinite(frequencies[p])) fail(KVASIR_ARGUMENT, "Cannot run rope_table: frequency %zu is not finite", p);
+      if (!std::isfinite(frequencies[p])) {
+        fail(KVASIR_ARGUMENT, "Cannot run rope_table: frequency %zu is not finite", p);
+      }
     }
     const int32_t* position = at.as<int32_t>();
     float* target = to.as<float>();

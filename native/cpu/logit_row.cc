@@ -34,7 +34,8 @@ double weight_factor(double temperature) { return 1 / std::max(temperature, 1e-3
 }  // namespace
 
 LogitRow::LogitRow(const VectorKernels& kernels, Pool* pool, const float* logits, size_t vocab, int32_t row)
-    : kernels_(kernels), pool_(pool), logits_(logits), vocab_(vocab), maxima_((vocab + kMaximaBlock - 1) / kMaximaBlock) {
+    : kernels_(kernels), pool_(pool), logits_(logits), vocab_(vocab),
+      maxima_((vocab + kMaximaBlock - 1) / kMaximaBlock) {
   if (vocab == 0) fail(KVASIR_ARGUMENT, "Cannot use row %d: the vocabulary is empty", row);
   std::vector<char> bad(maxima_.size(), 0);  // by first block of a piece: no two pieces write the same
   for_blocks(pool, vocab, kMaxGrain, [&](size_t from, size_t to) {

@@ -82,7 +82,9 @@ struct Pool::State {
   uint64_t try_job(int worker, uint64_t seen) {
     uint64_t now = word.load(std::memory_order_acquire);
     while ((now & kOpen) != 0 && now >> kNumberShift != seen) {
-      if (!word.compare_exchange_weak(now, now + kJoined, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      if (!word.compare_exchange_weak(now, now + kJoined, std::memory_order_acq_rel, std::memory_order_acquire)) {
+        continue;
+      }
       take_tasks(worker);
       word.fetch_sub(kJoined, std::memory_order_release);
       return now >> kNumberShift;

@@ -19,7 +19,8 @@ class Pool {
   int threads() const { return threads_; }
 
   // Calls body(task, worker) for every task in [0, tasks), each exactly once, taken dynamically from a shared counter;
-  // returns when all are done. worker is in [0, threads()). body must not throw. Runs inline when tasks or threads is 1.
+  // returns when all are done. worker is in [0, threads()). body must not throw, nor run a job of its own.
+  // Runs inline when tasks or threads is 1.
   // F is any callable; it is borrowed, not copied.
   template <class F>
   void run(int tasks, F&& body) {

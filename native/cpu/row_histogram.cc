@@ -7,7 +7,7 @@ namespace kvasir {
 
 RowHistogram::RowHistogram(const LogitRow& row, double temperature)
     : row_(row), temperature_(temperature), scale_(0), sums_(kBuckets) {
-  // Equal widths over 50 temperatures below the largest: what lies deeper weighs under 2e-22 and shares the last bucket.
+  // Equal widths over 50 temperatures below the largest: what lies deeper weighs under 2e-22, shares the last one.
   // Capped, so that the product with the largest distance of two floats stays finite.
   scale_ = std::min(static_cast<double>(kBuckets - 1) / (50 * temperature), 1e200);
   row.bucket_sums(sums_.data(), temperature, scale_);

@@ -30,7 +30,9 @@ int32_t draw_sorted(const LogitRow& row, const std::vector<uint64_t>& keys, cons
   while (end > 1 && weights[end - 1] < p.min_p) end--;
   // Without a filter what is left is everything, also what keys leaves out.
   double total = whole;
-  if (p.top_p < 1 || p.min_p > 0) total = std::accumulate(weights.begin(), weights.begin() + static_cast<long>(end), 0.0);
+  if (p.top_p < 1 || p.min_p > 0) {
+    total = std::accumulate(weights.begin(), weights.begin() + static_cast<long>(end), 0.0);
+  }
   double sum = 0;
   size_t rank = 0;
   for (; rank + 1 < end; rank++) {

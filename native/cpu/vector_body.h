@@ -43,7 +43,7 @@ void add(float* out, const float* x, const float* y, size_t count) {
   for (; i < count; i++) out[i] = x[i] + y[i];
 }
 
-// x / (1 + e^-x). Below -87 the exact value is smaller than any normal float; the clamp keeps -infinity from meeting it.
+// x / (1 + e^-x). Below -87 the exact value is smaller than any normal float; the clamp keeps -infinity out.
 inline Floats silu_floats(Floats x) {
   const Floats c = x < -87.0f ? all(-87.0f) : x;
   return c / (exp_floats(-c) + 1.0f);

@@ -115,7 +115,8 @@ TEST("glu() equals its double twin within 3e-7, for extreme gates too") {
           expect_close(c.read(u, count), want, activation == KVASIR_SILU ? 1e-6 : 1e-5, 1e-9);
         }
       }
-      const std::vector<float> gate = {INFINITY, -INFINITY, 1e30f, -1e30f, 1e38f, -3e38f, 0, -0.0f, 100, -100, NAN, -87.5f};
+      const std::vector<float> gate = {INFINITY, -INFINITY, 1e30f, -1e30f, 1e38f, -3e38f,
+                                       0,        -0.0f,     100,   -100,   NAN,   -87.5f};
       const kvasir_tensor g = c.floats({12}, gate), u = c.floats({12}, std::vector<float>(12, 1.0f));
       EXPECT_OK(kvasir_glu(c, g, g, u, activation));
       const std::vector<float> got = c.read(g, 12);
