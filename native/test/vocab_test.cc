@@ -260,9 +260,10 @@ TEST("kl_divergence() keeps tiny divergences, and is 0 and infinite where it sho
         EXPECT_OK(kvasir_kl_divergence(c, out, c.floats({3, vocab}, base, true), c.floats({3, vocab}, other)));
         const std::vector<float> got = c.read(out, 3);
         for (size_t r = 0; r < 3; r++) {
-          const float* const p = base.data() + r * width;
-          const float* const q = other.data() + r * width;
-          const double lp = log_sum_exp({p, p + width}), lq = log_sum_exp({q, q + width});
+          const float* const from = base.data() + r * width;
+          const float* const to = other.data() + r * width;
+          const std::vector<float> p(from, from + width), q(to, to + width);
+          const double lp = log_sum_exp(p), lq = log_sum_exp(q);
           double want = 0;
           for (size_t i = 0; i < width; i++) want += std::exp(p[i] - lp) * ((p[i] - lp) - (q[i] - lq));
           EXPECT_NEAR(static_cast<double>(got[r]), want, 1e-6 * want + 2e-13);
