@@ -35,8 +35,8 @@ struct StreamInput {
 };
 
 constexpr int kPanelK = 128;  // columns of w expanded at a time
-// (kPanelNorm + rounding: 0.5 * sqrt(128))^2 < 2^31
-constexpr float kPanelNorm = 46330.0f;
+// With roundings of at most 1.5 a weight and 0.5 an x: (kPanelNorm + 1.5 * sqrt(128)) * (kPanelNorm + 0.5 * sqrt(128)) < 2^31.
+constexpr float kPanelNorm = 46320.0f;
 
 struct PanelInput {
   const float* x;       // [n, k]

@@ -3,6 +3,7 @@
 #include <cpuid.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "matmul_codes_avx2.h"
 #include "matmul_stream_avx2.h"
@@ -38,56 +39,80 @@ inline void dot(__m256i& sum, __m256i w, __m256i x) {
   sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w, x));
 }
 
-// See matmul_avx512.cc: what makes integers of values with this sum of squares and peak; 0 for nothing or not finite.
-inline __m256 inverse_scale(__m256 squares, __m256 peak) {
-  const __m256 inverse = _mm256_min_ps(_mm256_div_ps(_mm256_set1_ps(kPanelNorm), _mm256_sqrt_ps(squares)),
-                                       _mm256_div_ps(_mm256_set1_ps(32767.0f), peak));
-  const __m256 finite = _mm256_cmp_ps(squares, _mm256_set1_ps(3e38f), _CMP_LE_OQ);
-  const __m256 some = _mm256_cmp_ps(peak, _mm256_set1_ps(1e-18f), _CMP_GT_OQ);
-  return _mm256_and_ps(inverse, _mm256_and_ps(finite, some));
-}
+// The same 16-bit number twice in each 32-bit lane.
+inline __m256i twice(__m256i v) { return _mm256_blend_epi16(v, _mm256_slli_epi32(v, 16), 0xaa); }
 
+// Eight rows as in matmul_avx512.cc, expand().
 template <int T>
-void expand_half(const PackedWeight& w, int panel, int half, int b, int kc, int16_t* out, float* scales) {
-  alignas(32) float values[kPanelK * 8];
-  __m256 squares = _mm256_setzero_ps(), peak = squares;
+void expand_half(const PackedWeight& w, int panel, int half_panel, int b, int kc, int16_t* out, float* scales) {
+  using A = Traits<T>;
+  constexpr int kVectors = 8 / A::kGroups, kHalf = 1 << (A::kBits - 1), kCount = 32 / A::kGroups;
+  const __m256 half = _mm256_set1_ps(kHalf);
+  __m256 s[kPanelK / 16], mid[kPanelK / 16], squares = _mm256_setzero_ps(), peak = squares;
+  int group = 0;
   for (int at = 0; at < kc; at += 32) {
     const BlockAt block = block_at(w.layout, w.panel(panel), b + at / 32);
     __m256i c[8];
-    load_codes<T>(block.codes, half, c);
-    const Scales<T> s = load_scales<T>(block.header, block.in_unit, half);
-    const __m256i byte = _mm256_set1_epi32(255);
-    float* to = values + at * 8;
+    load_codes<T>(block.codes, half_panel, c);
+    const Scales<T> scale = load_scales<T>(block.header, block.in_unit, half_panel);
+#pragma GCC unroll 2
+    for (int g = 0; g < A::kGroups; ++g, ++group) {
+      __m256i sum = _mm256_set1_epi32(-kCount * kHalf), square = _mm256_set1_epi32(-kCount * kHalf * kHalf);
+      const __m256i one = _mm256_set1_epi16(1);
 #pragma GCC unroll 8
-    for (int v = 0; v < 8; ++v) {
-      const __m256 scale = s.scale[v * Traits<T>::kGroups / 8];
-      const __m256 base = _mm256_fnmadd_ps(_mm256_set1_ps(Traits<T>::kOffset), scale, s.min);
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        const __m256i code = _mm256_and_si256(_mm256_srli_epi32(c[v], 8 * i), byte);
-        const __m256 value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(code), scale, base);
-        squares = _mm256_fmadd_ps(value, value, squares);
-        peak = _mm256_max_ps(peak, abs256(value));
-        _mm256_store_ps(to + 8 * (4 * v + i), value);
+      for (int v = g * kVectors; v < (g + 1) * kVectors; ++v) {
+        const __m256i even = _mm256_and_si256(c[v], _mm256_set1_epi16(255)), odd = _mm256_srli_epi16(c[v], 8);
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(even, odd), one));
+        square = _mm256_add_epi32(square, _mm256_add_epi32(_mm256_madd_epi16(even, even), _mm256_madd_epi16(odd, odd)));
+      }
+      // sum (code - half)^2 = sum code^2 - 2 half (sum code - n half) - n half^2, exact
+      const __m256i centred = _mm256_sub_epi32(square, _mm256_mullo_epi32(sum, _mm256_set1_epi32(2 * kHalf)));
+      const __m256 sg = scale.scale[g];
+      const __m256 m = A::kMin ? _mm256_fmadd_ps(half, sg, scale.min) : _mm256_mul_ps(_mm256_set1_ps(kHalf - A::kOffset), sg);
+      s[group] = sg;
+      mid[group] = m;
+      const __m256 first = _mm256_mul_ps(_mm256_mul_ps(sg, sg), _mm256_cvtepi32_ps(centred));
+      const __m256 cross = _mm256_mul_ps(_mm256_mul_ps(_mm256_add_ps(sg, sg), m), _mm256_cvtepi32_ps(sum));
+      const __m256 last = _mm256_mul_ps(_mm256_mul_ps(m, m), _mm256_set1_ps(kCount));
+      const __m256 both = _mm256_add_ps(first, last);
+      squares = _mm256_add_ps(squares, _mm256_add_ps(both, cross));
+      if constexpr (A::kMin) {  // the terms may cancel: never less than the truth
+        squares = _mm256_fmadd_ps(_mm256_set1_ps(1e-6f), _mm256_add_ps(both, abs256(cross)), squares);
+      }
+      peak = _mm256_max_ps(peak, _mm256_fmadd_ps(half, abs256(sg), abs256(m)));
+    }
+  }
+  const __m256 finite = _mm256_cmp_ps(squares, _mm256_set1_ps(3e38f), _CMP_LE_OQ);
+  const __m256 some = _mm256_and_ps(finite, _mm256_cmp_ps(squares, _mm256_set1_ps(1e-30f), _CMP_GT_OQ));
+  const __m256 inverse =
+      _mm256_and_ps(some, _mm256_min_ps(_mm256_div_ps(_mm256_set1_ps(kPanelNorm), _mm256_sqrt_ps(squares)),
+                                        _mm256_div_ps(_mm256_set1_ps(32760.0f), peak)));
+  const __m256 worth = _mm256_and_ps(some, _mm256_div_ps(_mm256_set1_ps(1.0f), inverse));
+  _mm256_store_ps(scales, _mm256_blendv_ps(_mm256_set1_ps(__builtin_nanf("")), worth, finite));
+
+  const __m256i flip = _mm256_set1_epi16(INT16_MIN), top = _mm256_set1_epi16(static_cast<int16_t>(0xffff << (16 - A::kBits)));
+  group = 0;
+  for (int at = 0; at < kc; at += 32, out += 16 * 32) {
+    __m256i c[8];
+    load_codes<T>(block_at(w.layout, w.panel(panel), b + at / 32).codes, half_panel, c);
+#pragma GCC unroll 2
+    for (int g = 0; g < A::kGroups; ++g, ++group) {
+      // and: what is not finite becomes zero
+      const __m256i by =
+          twice(_mm256_cvtps_epi32(_mm256_and_ps(some, _mm256_mul_ps(_mm256_mul_ps(s[group], half), inverse))));
+      const __m256i plus = twice(_mm256_cvtps_epi32(_mm256_and_ps(some, _mm256_mul_ps(mid[group], inverse))));
+#pragma GCC unroll 8
+      for (int v = g * kVectors; v < (g + 1) * kVectors; ++v) {
+        const __m256i even = _mm256_xor_si256(_mm256_slli_epi16(c[v], 16 - A::kBits), flip);
+        const __m256i odd = _mm256_xor_si256(_mm256_and_si256(_mm256_slli_epi16(c[v], 8 - A::kBits), top), flip);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(out + 64 * v), _mm256_adds_epi16(_mm256_mulhrs_epi16(even, by), plus));
+        _mm256_store_si256(reinterpret_cast<__m256i*>(out + 64 * v + 32), _mm256_adds_epi16(_mm256_mulhrs_epi16(odd, by), plus));
       }
     }
   }
-  const __m256 inverse = inverse_scale(squares, peak);
-  const __m256 some = _mm256_cmp_ps(inverse, _mm256_setzero_ps(), _CMP_GT_OQ);
-  const __m256 finite = _mm256_cmp_ps(squares, _mm256_set1_ps(3e38f), _CMP_LE_OQ);
-  const __m256 worth = _mm256_and_ps(some, _mm256_div_ps(_mm256_set1_ps(1.0f), inverse));
-  _mm256_store_ps(scales, _mm256_blendv_ps(_mm256_set1_ps(__builtin_nanf("")), worth, finite));
-  for (int k = 0; k < kc; k += 2) {
-    // and: what is not finite becomes zero
-    const __m256i even = _mm256_cvtps_epi32(_mm256_and_ps(some, _mm256_mul_ps(_mm256_load_ps(values + 8 * k), inverse)));
-    const __m256i odd =
-        _mm256_cvtps_epi32(_mm256_and_ps(some, _mm256_mul_ps(_mm256_load_ps(values + 8 * k + 8), inverse)));
-    _mm256_store_si256(reinterpret_cast<__m256i*>(out + 16 * k),
-                       _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa));
-  }
 }
 
-// columns [32 * b, + kc) of one panel: integers [kc / 2][16][2] and what one of them is worth.
+// columns [32 * b, + kc) of one panel: integers [kc / 2][16][2] and what one of them is worth; see matmul_avx512.cc.
 template <int T>
 void expand(const PackedWeight& w, int panel, int b, int kc, int16_t* out, float* scales) {
   for (int half = 0; half < 2; ++half) expand_half<T>(w, panel, half, b, kc, out + 16 * half, scales + 8 * half);
@@ -240,6 +265,8 @@ void panel_avx2(const PackedWeight& w, int panel, const PanelInput& in, int row,
 }
 
 void panel_quantize_avx2(int16_t* q, float* scales, const float* x, int row, int rows, int n, int k) {
+  // columns 0 2, 1 3 of each four, as expand() pairs them
+  const __m256i paired = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
   for (int k0 = 0; k0 < k; k0 += kPanelK) {
     const int kc = std::min(kPanelK, k - k0);
     const size_t at = static_cast<size_t>(k0 / kPanelK) * static_cast<size_t>(n);
@@ -252,8 +279,8 @@ void panel_quantize_avx2(int16_t* q, float* scales, const float* x, int row, int
         peak = _mm256_max_ps(peak, abs256(v));
       }
       const float sum = sum_of(squares);
-      const float inverse =
-          _mm256_cvtss_f32(inverse_scale(_mm256_set1_ps(sum), _mm256_set1_ps(max_of(peak))));
+      const float most = max_of(peak);
+      const float inverse = sum <= 3e38f && most > 1e-18f ? std::min(kPanelNorm / std::sqrt(sum), 32767.0f / most) : 0.0f;
       scales[at + static_cast<size_t>(i)] = !(sum <= 3e38f) ? __builtin_nanf("") : inverse > 0 ? 1.0f / inverse : 0.0f;
       int16_t* to = q + (at + static_cast<size_t>(i)) * kPanelK;
       const __m256 some = inverse > 0 ? _mm256_castsi256_ps(_mm256_set1_epi32(-1)) : _mm256_setzero_ps();
@@ -262,7 +289,8 @@ void panel_quantize_avx2(int16_t* q, float* scales, const float* x, int row, int
         const __m256 low = _mm256_and_ps(some, _mm256_mul_ps(_mm256_loadu_ps(from + j), by));
         const __m256 high = _mm256_and_ps(some, _mm256_mul_ps(_mm256_loadu_ps(from + j + 8), by));
         const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(low), _mm256_cvtps_epi32(high));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to + j), _mm256_permute4x64_epi64(both, 0xd8));
+        _mm256_store_si256(reinterpret_cast<__m256i*>(to + j),
+                           _mm256_shuffle_epi8(_mm256_permute4x64_epi64(both, 0xd8), paired));
       }
     }
   }

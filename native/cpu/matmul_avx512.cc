@@ -3,6 +3,7 @@
 // Ladder (GMAC/s of one thread at n = 512, k = 576, m = 1536, Q4_1; native/bench/matmul_bench.cc):
 //   1. 12 × 32 tile of vpdpwssd, sums of 128 columns, one scale per row of w and of x
 #include <algorithm>
+#include <cmath>
 
 #include "matmul_codes_avx512.h"
 #include "matmul_stream_avx512.h"
@@ -15,60 +16,124 @@ constexpr int kTile = 12;  // rows of x: 24 sums, two vectors of w, one broadcas
 
 inline void dot(__m512i& sum, __m512i w, __m512i x) { asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x)); }
 
-// scale that makes values of this norm and peak integers; 0 for nothing, NaN where they are not finite.
-inline __m512 inverse_scale(__m512 squares, __m512 peak) {
-  const __m512 norm = _mm512_sqrt_ps(squares);
-  const __m512 inverse = _mm512_min_ps(_mm512_div_ps(_mm512_set1_ps(kPanelNorm), norm),
-                                       _mm512_div_ps(_mm512_set1_ps(32767.0f), peak));
-  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(peak, _mm512_set1_ps(1e-18f), _CMP_GT_OQ), inverse);
+// The same 16-bit number twice in each 32-bit lane.
+inline __m512i twice(__m512i v) {
+  return _mm512_mask_blend_epi16(0xaaaaaaaa, v, _mm512_slli_epi32(v, 16));
 }
 
-// columns [32 * b, + kc) of one panel: integers [kc / 2][16][2] and what one of them is worth.
+// columns [32 * b, + kc) of one panel: integers [kc / 2][16][2], columns paired 0 2, 1 3 of each four, and what one of them
+// is worth. value = s * (code - half) + mid; first pass: norm and range of each row, second: integers by vpmulhrsw, off by
+// at most 0.5 (product) + 0.5 (s, at the ends of the codes' range) + 0.5 (mid).
 template <int T>
 void expand(const PackedWeight& w, int panel, int b, int kc, int16_t* out, float* scales) {
-  alignas(64) float values[kPanelK * 16];
-  __m512 squares[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()}, peak = _mm512_setzero_ps();
+  using A = Traits<T>;
+  constexpr int kVectors = 8 / A::kGroups, kHalf = 1 << (A::kBits - 1), kCount = 32 / A::kGroups;
+  const __m512 half = _mm512_set1_ps(kHalf);
+  __m512 s[kPanelK / 16], mid[kPanelK / 16], squares = _mm512_setzero_ps(), peak = squares;
+  int group = 0;
   for (int at = 0; at < kc; at += 32) {
     const BlockAt block = block_at(w.layout, w.panel(panel), b + at / 32);
     __m512i c[8];
     load_codes<T>(block.codes, c);
-    const Scales<T> s = load_scales<T>(block.header, block.in_unit);
-    const __m512i byte = _mm512_set1_epi32(255);
-    float* to = values + at * 16;
+    const Scales<T> scale = load_scales<T>(block.header, block.in_unit);
+#pragma GCC unroll 2
+    for (int g = 0; g < A::kGroups; ++g, ++group) {
+      __m512i sum = _mm512_set1_epi32(-kCount * kHalf), square = _mm512_set1_epi32(-kCount * kHalf * kHalf);
 #pragma GCC unroll 8
-    for (int v = 0; v < 8; ++v) {
-      const __m512 scale = s.scale[v * Traits<T>::kGroups / 8];
-      // code * scale and offset * scale are exact, so this is the file's value.
-      const __m512 base = _mm512_fnmadd_ps(_mm512_set1_ps(Traits<T>::kOffset), scale, s.min);
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        const __m512i code = i == 3 ? _mm512_srli_epi32(c[v], 24)
-                                    : _mm512_and_si512(i == 0 ? c[v] : _mm512_srli_epi32(c[v], 8 * i), byte);
-        const __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(code), scale, base);
-        squares[i % 2] = _mm512_fmadd_ps(value, value, squares[i % 2]);
-        peak = _mm512_max_ps(peak, _mm512_abs_ps(value));
-        _mm512_store_ps(to + 16 * (4 * v + i), value);
+      for (int v = g * kVectors; v < (g + 1) * kVectors; ++v) {
+        if constexpr (A::kBits == 8) {
+          const __m512i even = _mm512_and_si512(c[v], _mm512_set1_epi16(255)), odd = _mm512_srli_epi16(c[v], 8);
+          sum = _mm512_dpwssd_epi32(_mm512_dpwssd_epi32(sum, even, _mm512_set1_epi16(1)), odd, _mm512_set1_epi16(1));
+          square = _mm512_dpwssd_epi32(_mm512_dpwssd_epi32(square, even, even), odd, odd);
+        } else {
+          sum = _mm512_dpbusd_epi32(sum, c[v], _mm512_set1_epi8(1));
+          square = _mm512_dpbusd_epi32(square, c[v], c[v]);
+        }
+      }
+      // sum (code - half)^2 = sum code^2 - 2 half (sum code - n half) - n half^2, exact
+      const __m512i centred = _mm512_sub_epi32(square, _mm512_mullo_epi32(sum, _mm512_set1_epi32(2 * kHalf)));
+      const __m512 sg = scale.scale[g];
+      const __m512 m = A::kMin ? _mm512_fmadd_ps(half, sg, scale.min) : _mm512_mul_ps(_mm512_set1_ps(kHalf - A::kOffset), sg);
+      s[group] = sg;
+      mid[group] = m;
+      const __m512 first = _mm512_mul_ps(_mm512_mul_ps(sg, sg), _mm512_cvtepi32_ps(centred));
+      const __m512 cross = _mm512_mul_ps(_mm512_mul_ps(_mm512_add_ps(sg, sg), m), _mm512_cvtepi32_ps(sum));
+      const __m512 last = _mm512_mul_ps(_mm512_mul_ps(m, m), _mm512_set1_ps(kCount));
+      const __m512 both = _mm512_add_ps(first, last);
+      squares = _mm512_add_ps(squares, _mm512_add_ps(both, cross));
+      if constexpr (A::kMin) {  // the terms may cancel: never less than the truth
+        squares = _mm512_fmadd_ps(_mm512_set1_ps(1e-6f), _mm512_add_ps(both, _mm512_abs_ps(cross)), squares);
+      }
+      peak = _mm512_max_ps(peak, _mm512_fmadd_ps(half, _mm512_abs_ps(sg), _mm512_abs_ps(m)));
+    }
+  }
+  const __mmask16 finite = _mm512_cmp_ps_mask(squares, _mm512_set1_ps(3e38f), _CMP_LE_OQ);
+  const __mmask16 some = finite & _mm512_cmp_ps_mask(squares, _mm512_set1_ps(1e-30f), _CMP_GT_OQ);
+  const __m512 inverse = _mm512_maskz_min_ps(some, _mm512_div_ps(_mm512_set1_ps(kPanelNorm), _mm512_sqrt_ps(squares)),
+                                             _mm512_div_ps(_mm512_set1_ps(32760.0f), peak));
+  const __m512 worth = _mm512_maskz_div_ps(some, _mm512_set1_ps(1.0f), inverse);
+  _mm512_store_ps(scales, _mm512_mask_mov_ps(_mm512_set1_ps(__builtin_nanf("")), finite, worth));
+
+  const __m512i flip = _mm512_set1_epi16(INT16_MIN), top = _mm512_set1_epi16(static_cast<int16_t>(0xffff << (16 - A::kBits)));
+  group = 0;
+  for (int at = 0; at < kc; at += 32, out += 16 * 32) {
+    __m512i c[8];
+    load_codes<T>(block_at(w.layout, w.panel(panel), b + at / 32).codes, c);
+#pragma GCC unroll 2
+    for (int g = 0; g < A::kGroups; ++g, ++group) {
+      const __m512i by = twice(_mm512_cvtps_epi32(_mm512_maskz_mul_ps(some, _mm512_mul_ps(s[group], half), inverse)));
+      const __m512i plus = twice(_mm512_cvtps_epi32(_mm512_maskz_mul_ps(some, mid[group], inverse)));
+#pragma GCC unroll 8
+      for (int v = g * kVectors; v < (g + 1) * kVectors; ++v) {
+        // (code - half) << (16 - bits): the shift drops the other byte, flipping the sign bit subtracts half
+        const __m512i even = _mm512_xor_si512(_mm512_slli_epi16(c[v], 16 - A::kBits), flip);
+        const __m512i odd = _mm512_ternarylogic_epi32(_mm512_slli_epi16(c[v], 8 - A::kBits), top, flip, 0x6a);  // (a & b) ^ c
+        _mm512_store_si512(out + 64 * v, _mm512_adds_epi16(_mm512_mulhrs_epi16(even, by), plus));
+        _mm512_store_si512(out + 64 * v + 32, _mm512_adds_epi16(_mm512_mulhrs_epi16(odd, by), plus));
       }
     }
   }
-  const __m512 sum = _mm512_add_ps(squares[0], squares[1]);
-  const __mmask16 finite = _mm512_cmp_ps_mask(sum, _mm512_set1_ps(3e38f), _CMP_LE_OQ);
-  const __m512 inverse = _mm512_maskz_mov_ps(finite, inverse_scale(sum, peak));
-  const __mmask16 some = _mm512_cmp_ps_mask(inverse, _mm512_setzero_ps(), _CMP_GT_OQ);
-  const __m512 worth = _mm512_maskz_div_ps(some, _mm512_set1_ps(1.0f), inverse);
-  _mm512_store_ps(scales, _mm512_mask_mov_ps(_mm512_set1_ps(__builtin_nanf("")), finite, worth));
-  for (int k = 0; k < kc; k += 2) {
-    const __m512i even = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(some, _mm512_load_ps(values + 16 * k), inverse));
-    const __m512i odd = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(some, _mm512_load_ps(values + 16 * k + 16), inverse));
-    _mm512_store_si512(out + 16 * k, _mm512_mask_blend_epi16(0xaaaaaaaa, even, _mm512_slli_epi32(odd, 16)));
-  }
 }
 
-// sums [R][32] += (first: =) integers of R rows of x times 32 rows of w, in units of both scales.
+// One row of x, `at` bytes from it, with both vectors of w into sums `a` and `b`.
+#define KVASIR_ROW(at, a, b)                 \
+  "vpbroadcastd " #at "(%[x]), %%zmm31\n\t"  \
+  "vpdpwssd %%zmm31, %%zmm29, %" #a "\n\t"   \
+  "vpdpwssd %%zmm31, %%zmm30, %" #b "\n\t"
+#define KVASIR_ZERO(a, b) "vpxord %" #a ", %" #a ", %" #a "\n\tvpxord %" #b ", %" #b ", %" #b "\n\t"
+
+// a [12][2] = pairs of integers of 12 rows of x and 32 rows of w. Assembly, because gcc 12 spills or copies the sums
+// whenever the loop around changes (1.1 to 2 times slower). The next tile's x is fetched on the way: it is in L2.
+inline void dot_tile(const int16_t* w, const int16_t* x, int pairs, __m512i a[kTile][2]) {
+  const int16_t* end = x + 2 * pairs;
+  const ptrdiff_t next = reinterpret_cast<intptr_t>(x + kTile * kPanelK) - reinterpret_cast<intptr_t>(w);
+  static_assert(kPanelK == 128 && kTile == 12, "offsets below are rows of x and the second panel of w in bytes");
+  asm(KVASIR_ZERO(0, 1) KVASIR_ZERO(2, 3) KVASIR_ZERO(4, 5) KVASIR_ZERO(6, 7) KVASIR_ZERO(8, 9) KVASIR_ZERO(10, 11)
+      KVASIR_ZERO(12, 13) KVASIR_ZERO(14, 15) KVASIR_ZERO(16, 17) KVASIR_ZERO(18, 19) KVASIR_ZERO(20, 21)
+      KVASIR_ZERO(22, 23)
+      ".p2align 5\n"
+      "1:\n\t"
+      "vmovdqa64 (%[w]), %%zmm29\n\t"
+      "vmovdqa64 4096(%[w]), %%zmm30\n\t"
+      "prefetcht0 (%[w], %[next])\n\t"
+      KVASIR_ROW(0, 0, 1) KVASIR_ROW(256, 2, 3) KVASIR_ROW(512, 4, 5) KVASIR_ROW(768, 6, 7)
+      KVASIR_ROW(1024, 8, 9) KVASIR_ROW(1280, 10, 11) KVASIR_ROW(1536, 12, 13) KVASIR_ROW(1792, 14, 15)
+      KVASIR_ROW(2048, 16, 17) KVASIR_ROW(2304, 18, 19) KVASIR_ROW(2560, 20, 21) KVASIR_ROW(2816, 22, 23)
+      "add $4, %[x]\n\t"
+      "add $64, %[w]\n\t"
+      "cmp %[end], %[x]\n\t"
+      "jne 1b"
+      : "=&v"(a[0][0]), "=&v"(a[0][1]), "=&v"(a[1][0]), "=&v"(a[1][1]), "=&v"(a[2][0]), "=&v"(a[2][1]),
+        "=&v"(a[3][0]), "=&v"(a[3][1]), "=&v"(a[4][0]), "=&v"(a[4][1]), "=&v"(a[5][0]), "=&v"(a[5][1]),
+        "=&v"(a[6][0]), "=&v"(a[6][1]), "=&v"(a[7][0]), "=&v"(a[7][1]), "=&v"(a[8][0]), "=&v"(a[8][1]),
+        "=&v"(a[9][0]), "=&v"(a[9][1]), "=&v"(a[10][0]), "=&v"(a[10][1]), "=&v"(a[11][0]), "=&v"(a[11][1]),
+        [x] "+r"(x), [w] "+r"(w)
+      : [next] "r"(next), [end] "r"(end)
+      : "xmm29", "xmm30", "xmm31", "cc", "memory");
+}
+
 template <int R>
-void tile(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, const float* x_scales, float* sums,
-          bool first) {
-  __m512i a[R][2];
+inline void dot_rows(const int16_t* w, const int16_t* x, int pairs, __m512i a[R][2]) {
 #pragma GCC unroll 12
   for (int i = 0; i < R; ++i) a[i][0] = a[i][1] = _mm512_setzero_si512();
   const int16_t* end = x + 2 * pairs;
@@ -85,6 +150,18 @@ void tile(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, 
     x += 2;
     w += 32;
   } while (x != end);
+}
+
+// sums [R][32] += (first: =) integers of R rows of x times 32 rows of w, in units of both scales.
+template <int R>
+void tile(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, const float* x_scales, float* sums,
+          bool first) {
+  __m512i a[R][2];
+  if constexpr (R == kTile) {
+    dot_tile(w, x, pairs, a);
+  } else {
+    dot_rows<R>(w, x, pairs, a);
+  }
   const __m512 s0 = _mm512_load_ps(w_scales), s1 = _mm512_load_ps(w_scales + 16);
 #pragma GCC unroll 12
   for (int i = 0; i < R; ++i) {
@@ -235,14 +312,15 @@ void panel_quantize_avx512(int16_t* q, float* scales, const float* x, int row, i
       }
       const float sum = _mm512_reduce_add_ps(squares), top = _mm512_reduce_max_ps(peak);
       const bool finite = sum <= 3e38f;
-      float inverse = 0;
-      if (finite) _mm_store_ss(&inverse, _mm512_castps512_ps128(inverse_scale(_mm512_set1_ps(sum), _mm512_set1_ps(top))));
+      const float inverse = finite && top > 1e-18f ? std::min(kPanelNorm / std::sqrt(sum), 32767.0f / top) : 0.0f;
       int16_t* to = q + (at + static_cast<size_t>(i)) * kPanelK;
       scales[at + static_cast<size_t>(i)] = !finite ? __builtin_nanf("") : inverse > 0 ? 1.0f / inverse : 0.0f;
       const __mmask16 some = inverse > 0 ? 0xffff : 0;
+      const __m256i paired = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
       for (int j = 0; j < kc; j += 16) {
         const __m512 v = _mm512_maskz_mul_ps(some, _mm512_loadu_ps(from + j), _mm512_set1_ps(inverse));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to + j), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v)));
+        const __m256i integers = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v));
+        _mm256_store_si256(reinterpret_cast<__m256i*>(to + j), _mm256_shuffle_epi8(integers, paired));
       }
     }
   }

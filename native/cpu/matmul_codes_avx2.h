@@ -13,6 +13,11 @@ struct Traits {
   static constexpr bool kSuper = T == KVASIR_Q3_K || T == KVASIR_Q4_K || T == KVASIR_Q5_K || T == KVASIR_Q6_K;
   static constexpr bool kMin = T == KVASIR_Q4_1 || T == KVASIR_Q5_1 || T == KVASIR_Q4_K || T == KVASIR_Q5_K;
   static constexpr bool kFifth = T == KVASIR_Q5_0 || T == KVASIR_Q5_1 || T == KVASIR_Q5_K;
+  static constexpr int kBits = T == KVASIR_Q3_K                          ? 3
+                               : T == KVASIR_Q6_K                        ? 6
+                               : T == KVASIR_Q8_0 || T == KVASIR_IQ4_NL ? 8
+                               : kFifth                                  ? 5
+                                                                         : 4;
   static constexpr int kGroups = T == KVASIR_Q3_K || T == KVASIR_Q6_K ? 2 : 1;  // scales per block
   static constexpr int kOffset = T == KVASIR_Q4_0   ? 8
                                  : T == KVASIR_Q5_0 ? 16

@@ -19,6 +19,11 @@ struct Traits {
                                  : T == KVASIR_Q3_K ? 4
                                  : T == KVASIR_Q8_0 || T == KVASIR_IQ4_NL ? 128
                                                                           : 0;
+  static constexpr int kBits = T == KVASIR_Q3_K                          ? 3
+                               : T == KVASIR_Q6_K                        ? 6
+                               : T == KVASIR_Q8_0 || T == KVASIR_IQ4_NL ? 8
+                               : T == KVASIR_Q5_0 || T == KVASIR_Q5_1 || T == KVASIR_Q5_K ? 5
+                                                                                          : 4;
   static constexpr int kUnitBlocks = kSuper ? 8 : kMin ? 1 : 2;
   static constexpr int kHeader = kSuper ? 320 : 64;
   static constexpr int kBlock = T == KVASIR_Q8_0                                                  ? 512
