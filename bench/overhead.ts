@@ -136,6 +136,4 @@ if (import.meta.main) {
     nativeCalls: median(times.map((t) => t.calls)),
     clockMs,
   }));
-  // The loop's message port would keep the process.
-  Deno.exit(0);
 }

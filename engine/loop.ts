@@ -155,12 +155,22 @@ export class Loop {
     return true;
   }
 
+  #stepAll(): boolean {
+    const stepped = this.#step();
+    return this.#stepJob() || stepped;
+  }
+
   #turn(): void {
     this.#turning ??= this.#turns();
   }
 
   async #turns(): Promise<void> {
-    do await this.#breath(); while ([this.#step(), this.#stepJob()].includes(true));
+    // Whoever asked goes on first.
+    await undefined;
+    do {
+      const pause = this.#breath();
+      if (pause !== undefined) await pause;
+    } while (this.#stepAll());
     // In the same breath as the last look at the queues, or work that comes now would never be run.
     this.#turning = undefined;
   }
