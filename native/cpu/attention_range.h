@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "attention.h"
+#include "attention_codes.h"
 #include "attention_elements.h"
 #include "kvasir_backend.h"
 
@@ -26,7 +27,8 @@ class RangeCore {
  public:
   static size_t scratch_bytes(const AttentionShape& shape, int32_t rows) {
     const size_t width = padded(shape.head_dim), r = static_cast<size_t>(rows);
-    return sizeof(float) * (2 * r * width + kTile * width + r * (kTile + 8) + 2 * kTile + 64);
+    return sizeof(float) * (2 * r * width + kTile * width + r * (kTile + 8) + 2 * kTile + 64) +
+           sizeof(int16_t) * r * (width + kTile);
   }
 
   static void attend(const AttentionShape& shape, const AttentionRows& rows, const KvRun* runs, int32_t run_count,
@@ -48,6 +50,11 @@ class RangeCore {
     float* max;      // [rows]
     float* sum;      // [rows]
     float* rescale;  // [rows]
+    float* query_steps;   // [rows], 1 unless codes
+    float* gain;          // [rows] of code_weights
+    int16_t* code_q;      // [rows, width], only with codes
+    int16_t* code_weights;  // [rows, kTile]
+    bool codes;           // int8 by integer products
     float* key_scales;    // [kTile]
     float* value_scales;  // [kTile]
   };
@@ -59,7 +66,9 @@ class RangeCore {
                   void* scratch) {
     const State s = open(shape, rows, static_cast<float*>(scratch));
     const size_t d = static_cast<size_t>(shape.head_dim);
-    const int32_t tile = d <= 128 ? kTile : d <= 256 ? kTile / 2 : kTile / 4;
+    // 8 KB of keys, 8 KB of values and what comes next share L1 with the outputs (16 KB: 8 % slower).
+    const size_t fit = 8192 / (d * sizeof(typename E::T));
+    const int32_t tile = fit >= 64 ? 64 : fit >= 32 ? 32 : 16;
     for (int32_t i = 0; i < run_count; i++) {
       const KvRun& run = runs[i];
       for (int32_t at = 0; at < run.count; at += tile) {
@@ -76,24 +85,38 @@ class RangeCore {
           keys_ahead.next = static_cast<const char*>(runs[i + 1].keys);
           keys_ahead.end = keys_ahead.next + next * d * sizeof(typename E::T);
         }
-        // Widening a tile costs more than converting it twice.
-        const bool direct = rows.rows() <= 8 && d % W == 0;
-        if (direct || (std::is_same_v<typename E::T, float> && d % W == 0)) {
-          score_rows<E>(s, rows.rows(), keys, count, values_ahead);
-        } else {
-          widen<E>(s, keys, d, count, values_ahead);
-          score_rows<ElementF32<V>>(s, rows.rows(), s.wide, count, values_ahead);
-        }
+        score_tile<E>(s, rows.rows(), keys, d, count, values_ahead);
         weigh(s, shape, rows, run, at, count);
-        if (direct || (std::is_same_v<typename E::T, float> && d % W == 0)) {
-          sum_rows<E>(s, rows.rows(), values, count, keys_ahead);
-        } else {
-          widen<E>(s, values, d, count, keys_ahead);
-          sum_rows<ElementF32<V>>(s, rows.rows(), s.wide, count, keys_ahead);
-        }
+        sum_tile<E>(s, rows.rows(), values, d, count, keys_ahead);
       }
     }
     close(s, shape, rows);
+  }
+
+  // Widening a tile costs more than converting it twice.
+  template <class E>
+  static bool direct(int32_t n, size_t d) {
+    return d % W == 0 && (n <= 8 || std::is_same_v<typename E::T, float>);
+  }
+
+  template <class E>
+  static void score_tile(const State& s, int32_t n, const typename E::T* keys, size_t d, int32_t count, Prefetch<3>& ahead) {
+    if constexpr (V::kIntegers && sizeof(typename E::T) == 1) {
+      if (s.codes) return score_rows<E, true>(s, n, keys, count, ahead);
+    }
+    if (direct<E>(n, d)) return score_rows<E, false>(s, n, keys, count, ahead);
+    widen<E>(s, keys, d, count, ahead);
+    score_rows<ElementF32<V>, false>(s, n, s.wide, count, ahead);
+  }
+
+  template <class E>
+  static void sum_tile(const State& s, int32_t n, const typename E::T* values, size_t d, int32_t count, Prefetch<3>& ahead) {
+    if constexpr (V::kIntegers && sizeof(typename E::T) == 1) {
+      if (s.codes) return sum_rows<E, true>(s, n, values, count, ahead);
+    }
+    if (direct<E>(n, d)) return sum_rows<E, false>(s, n, values, count, ahead);
+    widen<E>(s, values, d, count, ahead);
+    sum_rows<ElementF32<V>, false>(s, n, s.wide, count, ahead);
   }
 
   static State open(const AttentionShape& shape, const AttentionRows& rows, float* at) {
@@ -107,12 +130,17 @@ class RangeCore {
     };
     s.q = take(n * width), s.o = take(n * width), s.wide = take(kTile * width), s.scores = take(n * kTile);
     s.key_scales = take(kTile), s.value_scales = take(kTile);
-    s.max = take(n), s.sum = take(n), s.rescale = take(n);
+    s.max = take(n), s.sum = take(n), s.rescale = take(n), s.query_steps = take(n), s.gain = take(n);
+    s.code_q = reinterpret_cast<int16_t*>(at), s.code_weights = s.code_q + n * width;
+    s.codes = V::kIntegers && shape.dtype == KVASIR_I8 && d % (2 * W) == 0;
     const float scale = shape.scale * kLog2e;
     for (size_t r = 0; r < n; r++) {
       const float* q = rows.q + r / rows.group * rows.q_stride + r % rows.group * d;
       for (size_t c = 0; c < width; c++) s.q[r * width + c] = c < d ? q[c] * scale : 0.0f;
-      s.max[r] = kNothing, s.sum[r] = 0.0f;
+      s.max[r] = kNothing, s.sum[r] = 0.0f, s.query_steps[r] = 1.0f;
+      if constexpr (V::kIntegers) {
+        if (s.codes) s.query_steps[r] = CodeLoops<V>::round_query(s.code_q + r * width, s.q + r * width, width);
+      }
     }
     std::memset(s.o, 0, n * width * sizeof(float));
     return s;
@@ -140,18 +168,27 @@ class RangeCore {
     }
   }
 
-  template <class E>
+  template <class E, bool kCodes>
   static void score_rows(const State& s, int32_t n, const typename E::T* keys, int32_t count, Prefetch<3>& ahead) {
     int32_t r = 0;
-    for (; n - r >= 4; r += 4) score<E, 4>(s, r, keys, count, ahead);
-    if (n - r == 3) score<E, 3>(s, r, keys, count, ahead);
-    if (n - r == 2) score<E, 2>(s, r, keys, count, ahead);
-    if (n - r == 1) score<E, 1>(s, r, keys, count, ahead);
+    for (; n - r >= 4; r += 4) score<E, kCodes, 4>(s, r, keys, count, ahead);
+    if (n - r == 3) score<E, kCodes, 3>(s, r, keys, count, ahead);
+    if (n - r == 2) score<E, kCodes, 2>(s, r, keys, count, ahead);
+    if (n - r == 1) score<E, kCodes, 1>(s, r, keys, count, ahead);
   }
 
   // scores[r..r+R, 0..count) = q · k; the keys of a step share the loads of q and transposing sums.
-  template <class E, int R>
+  template <class E, bool kCodes, int R>
   static void score(const State& s, int32_t r, const typename E::T* keys, int32_t count, Prefetch<3>& ahead) {
+    if constexpr (kCodes) {
+      CodeLoops<V>::template score<R>(s.scores + r * kTile, s.code_q + r * s.width, keys, s.width, count, ahead);
+    } else {
+      score_floats<E, R>(s, r, keys, count, ahead);
+    }
+  }
+
+  template <class E, int R>
+  static void score_floats(const State& s, int32_t r, const typename E::T* keys, int32_t count, Prefetch<3>& ahead) {
     // R by K accumulators; four rows of two keys where registers are few.
     constexpr int K = V::kRegisters >= 32 || R <= 3 ? 4 : 2;
     const size_t width = s.width;
@@ -203,7 +240,9 @@ class RangeCore {
     for (int32_t r = 0; r < rows.rows(); r++) {
       float* score = s.scores + r * kTile;
       if (scaled) {
-        for (int32_t k = 0; k < whole; k += W) V::store(score + k, V::mul(V::load(score + k), V::load(s.key_scales + k)));
+        for (int32_t k = 0; k < whole; k += W) {
+          V::store(score + k, V::mul(V::mul(V::load(score + k), V::set(s.query_steps[r])), V::load(s.key_scales + k)));
+        }
       }
       if (shape.softcap != 0.0f) {
         for (int32_t k = 0; k < whole; k += W) V::store(score + k, soft_cap<V>(V::load(score + k), shape.softcap * kLog2e));
@@ -225,6 +264,9 @@ class RangeCore {
         sum = V::add(sum, p);
         V::store(score + k, scaled ? V::mul(p, V::load(s.value_scales + k)) : p);
       }
+      if constexpr (V::kIntegers) {
+        if (s.codes) s.gain[r] = CodeLoops<V>::round_weights(s.code_weights + r * kTile, score, whole);
+      }
       float factor[W];
       V::store(factor, V::exp2(V::set(s.max[r] - max)));
       s.rescale[r] = factor[0];
@@ -233,18 +275,28 @@ class RangeCore {
     }
   }
 
-  template <class E>
+  template <class E, bool kCodes>
   static void sum_rows(const State& s, int32_t n, const typename E::T* values, int32_t count, Prefetch<3>& ahead) {
     int32_t r = 0;
-    for (; n - r >= 4; r += 4) sum<E, 4>(s, r, values, count, ahead);
-    if (n - r == 3) sum<E, 3>(s, r, values, count, ahead);
-    if (n - r == 2) sum<E, 2>(s, r, values, count, ahead);
-    if (n - r == 1) sum<E, 1>(s, r, values, count, ahead);
+    for (; n - r >= 4; r += 4) sum<E, kCodes, 4>(s, r, values, count, ahead);
+    if (n - r == 3) sum<E, kCodes, 3>(s, r, values, count, ahead);
+    if (n - r == 2) sum<E, kCodes, 2>(s, r, values, count, ahead);
+    if (n - r == 1) sum<E, kCodes, 1>(s, r, values, count, ahead);
   }
 
   // o[r..r+R] = o · rescale + weights · values, up to four vectors of columns at a time.
-  template <class E, int R>
+  template <class E, bool kCodes, int R>
   static void sum(const State& s, int32_t r, const typename E::T* values, int32_t count, Prefetch<3>& ahead) {
+    if constexpr (kCodes) {
+      CodeLoops<V>::template sum<R>(s.o + r * s.width, s.code_weights + r * kTile, s.rescale + r, s.gain + r, values,
+                                    s.width, count, ahead);
+    } else {
+      sum_floats<E, R>(s, r, values, count, ahead);
+    }
+  }
+
+  template <class E, int R>
+  static void sum_floats(const State& s, int32_t r, const typename E::T* values, int32_t count, Prefetch<3>& ahead) {
     constexpr int C = V::kRegisters >= 32 || R <= 3 ? 4 : 2;
     size_t c = 0;
     for (; c + C * W <= s.width; c += C * W) sum_columns<E, R, C>(s, r, values, count, c, ahead);

@@ -13,6 +13,7 @@ struct Vec256 {
   using I = __m256i;
   static constexpr int kWidth = 8;
   static constexpr int kRegisters = 16;
+  static constexpr bool kIntegers = true;
   static constexpr int kTileKeys = 4;
   static constexpr int kTileVectors = 2;  // 8 accumulators of 16 registers; 12 spill
 
@@ -89,6 +90,14 @@ struct Vec256 {
     _mm_storel_epi64((__m128i*)p, _mm_packs_epi16(w, w));
   }
   static I pair(const int16_t* p) { return _mm256_set1_epi32(*(const int32_t __attribute__((may_alias, aligned(2)))*)p); }
+  static I load_words(const int8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)); }
+  static I zip_low(I a, I b) { return _mm256_unpacklo_epi16(a, b); }
+  static I zip_high(I a, I b) { return _mm256_unpackhi_epi16(a, b); }
+  static void unzip(I& low, I& high) {
+    const I a = _mm256_permute2x128_si256(low, high, 0x20);
+    high = _mm256_permute2x128_si256(low, high, 0x31);
+    low = a;
+  }
   static I pack_pairs(I low, I high) { return _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa); }
   static void madd(I& acc, I a, I b) { acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)); }
   static F visible(F x, int32_t key, I first, I last) {

@@ -17,6 +17,7 @@ struct Vec512 {
   using I = __m512i;
   static constexpr int kWidth = 16;
   static constexpr int kRegisters = 32;
+  static constexpr bool kIntegers = true;
   static constexpr int kTileKeys = 8;     // register tile of the prefill core: keys (or value columns) ...
   static constexpr int kTileVectors = 3;  // ... by vectors of query rows: 24 accumulators of 32 registers
 
@@ -84,6 +85,17 @@ struct Vec512 {
   static void store_i8(int8_t* p, I x) { _mm_storeu_si128((__m128i*)p, _mm512_cvtsepi32_epi8(x)); }
   // The same pair of 16-bit integers in every lane.
   static I pair(const int16_t* p) { return _mm512_set1_epi32(*(const int32_t __attribute__((may_alias, aligned(2)))*)p); }
+  static I load_words(const int8_t* p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p)); }
+  // Pairs (a[i], b[i]) of 16-bit integers: those of the lower and of the upper half of each 128 bits ...
+  static I zip_low(I a, I b) { return _mm512_unpacklo_epi16(a, b); }
+  static I zip_high(I a, I b) { return _mm512_unpackhi_epi16(a, b); }
+  // ... and sums of such pairs back in order.
+  static void unzip(I& low, I& high) {
+    const I first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    const I a = _mm512_permutex2var_epi64(low, first, high);
+    high = _mm512_permutex2var_epi64(low, second, high);
+    low = a;
+  }
   // Lane pairs (low, high) of two vectors of 32-bit integers that fit 16 bits.
   static I pack_pairs(I low, I high) { return _mm512_mask_blend_epi16(0xaaaaaaaau, low, _mm512_slli_epi32(high, 16)); }
   // acc += a.low * b.low + a.high * b.high. As asm: the intrinsic costs gcc 12 two register copies a use.

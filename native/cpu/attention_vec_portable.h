@@ -15,6 +15,7 @@ struct VecPortable {
   typedef int32_t I __attribute__((vector_size(16)));
   static constexpr int kWidth = 4;
   static constexpr int kRegisters = 16;
+  static constexpr bool kIntegers = false;
 
   static F zero() { return F{}; }
   static F set(float x) { return F{x, x, x, x}; }
