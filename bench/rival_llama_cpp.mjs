@@ -27,7 +27,11 @@ const rows = (base.length - 16) / (4 + 4 * vocab);
 
 const llama = await getLlama({ gpu: false, logLevel: "error", build: "never", maxThreads: Number(threadsText) });
 const model = await llama.loadModel({ modelPath });
-const context = await model.createContext({ contextSize: prefix + rows + 8, batchSize: 512, threads: Number(threadsText) });
+const context = await model.createContext({
+  contextSize: prefix + rows + 8,
+  batchSize: 512,
+  threads: Number(threadsText),
+});
 const sequence = context.getSequence();
 
 if (prefix > 1) await sequence.controlledEvaluate(tokens.slice(0, prefix - 1));

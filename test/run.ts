@@ -27,7 +27,7 @@ async function run(command: string, args: readonly string[], env: Record<string,
 
 /** One check that passes or fails as a whole. */
 async function check(title: string, args: readonly string[]): Promise<Outcome> {
-  console.log(`\n== ${title}: deno ${args.join(" ")}`);
+  console.log(`\n== ${title}: deno ${args.slice(0, 4).join(" ")}${args.length > 4 ? " …" : ""}`);
   const ok = await run(Deno.execPath(), args);
   if (!ok) console.log(`FAILED ${title}`);
   return { passed: ok ? 1 : 0, failed: ok ? 0 : 1 };

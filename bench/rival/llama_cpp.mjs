@@ -6,7 +6,7 @@
 //   {"model": "m.gguf", "kind": "logits", "tokens": [ids], "from": 4096, "file": "out.kvlg", "oneByOne": true}
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
-import { openSync, writeSync, closeSync } from "node:fs";
+import { closeSync, openSync, writeSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const require = createRequire(`${process.argv[2]}/x.js`);
@@ -17,7 +17,10 @@ let loaded;
 async function modelOf(path) {
   if (loaded?.path !== path) {
     await loaded?.model.dispose();
-    loaded = { path, model: await llama.loadModel({ modelPath: path, useMmap: true, defaultContextFlashAttention: true }) };
+    loaded = {
+      path,
+      model: await llama.loadModel({ modelPath: path, useMmap: true, defaultContextFlashAttention: true }),
+    };
   }
   return loaded.model;
 }
@@ -76,7 +79,9 @@ async function logits(job) {
     await sequence.evaluateWithoutGeneratingNewTokens(job.tokens.slice(0, job.from - 1));
     let vocab = 0;
     for (let at = job.from; at < job.tokens.length; at++) {
-      const output = await sequence.controlledEvaluate([[job.tokens[at - 1], { generateNext: { probabilities: true } }]]);
+      const output = await sequence.controlledEvaluate([[job.tokens[at - 1], {
+        generateNext: { probabilities: true },
+      }]]);
       const probabilities = output.at(-1).next.probabilities;
       if (vocab === 0) {
         vocab = 0;
