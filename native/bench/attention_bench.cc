@@ -1,7 +1,9 @@
 // Attention beside the limits of the machine: decode against read bandwidth, prefill against the multiply-add peak.
-//   c++ -O2 -std=c++17 -I native/include native/bench/attention_bench.cc -Lbuild -lkvasir_cpu -Wl,-rpath,build -o attention_bench
+//   c++ -O2 -std=c++17 -I native/include native/bench/attention_bench.cc -Lbuild -lkvasir_cpu -Wl,-rpath,build -o
+//   attention_bench
 //   ./attention_bench [isa=avx512] [threads=2] [keys=8192] [decode | prefill]
-// Caches of several layers take turns, 256 MiB of them and more, so that a decode step finds none of its keys in a cache.
+// Caches of several layers take turns, 256 MiB of them and more, so that a decode step finds none of its keys in a
+// cache.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -18,9 +20,7 @@
 
 namespace {
 
-double seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 void expect(int32_t status) {
   if (status == KVASIR_OK) return;
@@ -104,7 +104,8 @@ struct Bench {
       int32_t* s = l.segments + l.count * KVASIR_SEGMENT_FIELDS;
       s[0] = at, s[1] = size;
       s[2] = int32_t(make(dtype, {kv_heads, size, d})), s[3] = int32_t(make(dtype, {kv_heads, size, d}));
-      if (dtype == KVASIR_I8) s[4] = int32_t(make(KVASIR_F32, {kv_heads, size})), s[5] = int32_t(make(KVASIR_F32, {kv_heads, size}));
+      if (dtype == KVASIR_I8)
+        s[4] = int32_t(make(KVASIR_F32, {kv_heads, size})), s[5] = int32_t(make(KVASIR_F32, {kv_heads, size}));
       expect(kvasir_append(ctx, s, 0, rows, rows));
     }
     expect(kvasir_tensor_destroy(ctx, rows));
@@ -112,14 +113,16 @@ struct Bench {
   }
   void free(const Layer& l) {
     for (int32_t i = 0; i < l.count * KVASIR_SEGMENT_FIELDS; i++)
-      if (i % KVASIR_SEGMENT_FIELDS > 1 && l.segments[i] != 0) expect(kvasir_tensor_destroy(ctx, kvasir_tensor(l.segments[i])));
+      if (i % KVASIR_SEGMENT_FIELDS > 1 && l.segments[i] != 0)
+        expect(kvasir_tensor_destroy(ctx, kvasir_tensor(l.segments[i])));
   }
 
   void decode(int32_t dtype, int32_t kv_heads, int32_t group, int32_t d, int32_t keys) {
     const int32_t bytes = dtype == KVASIR_F32 ? 4 : dtype == KVASIR_F16 ? 2 : 1;
     const double size = 2.0 * kv_heads * keys * (d * bytes + (dtype == KVASIR_I8 ? 4 : 0));
     std::vector<Layer> layers;
-    for (double total = 0; total < 512e6 || layers.size() < 2; total += size) layers.push_back(layer(dtype, kv_heads, d, keys));
+    for (double total = 0; total < 512e6 || layers.size() < 2; total += size)
+      layers.push_back(layer(dtype, kv_heads, d, keys));
     const kvasir_tensor q = random({1, kv_heads * group, d}), out = make(KVASIR_F32, {1, kv_heads * group, d});
     double best = 1e9, bandwidth = 0;
     for (int round = 0; round < 5; round++) {
@@ -130,9 +133,13 @@ struct Bench {
       for (const Layer& l : layers) expect(kvasir_attend_causal(ctx, out, q, l.segments, l.count, 0.1f, 0, 0));
       best = std::min(best, (seconds() - start) / layers.size());
     }
-    std::printf("decode  %-8s threads=%d %s d=%-3d group=%d kvHeads=%d keys=%-6d %8.1f us  %5.1f GB/s of %5.1f: %.0f %%\n",
-                isa.c_str(), threads, bytes == 4 ? "f32" : bytes == 2 ? "f16" : "i8 ", d, group, kv_heads, keys,
-                best * 1e6, size / best * 1e-9, bandwidth, size / best * 1e-7 / bandwidth);
+    std::printf(
+        "decode  %-8s threads=%d %s d=%-3d group=%d kvHeads=%d keys=%-6d %8.1f us  %5.1f GB/s of %5.1f: %.0f %%\n",
+        isa.c_str(), threads,
+        bytes == 4   ? "f32"
+        : bytes == 2 ? "f16"
+                     : "i8 ",
+        d, group, kv_heads, keys, best * 1e6, size / best * 1e-9, bandwidth, size / best * 1e-7 / bandwidth);
     for (const Layer& l : layers) free(l);
   }
 
@@ -148,9 +155,14 @@ struct Bench {
       expect(kvasir_attend_causal(ctx, out, q, l.segments, l.count, 0.1f, 0, 0));
       best = std::min(best, seconds() - start);
     }
-    std::printf("prefill %-8s threads=%d %s d=%-3d group=%d kvHeads=%d n=%-4d keys=%-6d %8.2f ms  %6.1f GMAC/s of %6.1f: %.0f %%\n",
-                isa.c_str(), threads, dtype == KVASIR_F32 ? "f32" : dtype == KVASIR_F16 ? "f16" : "i8 ", d, group, kv_heads,
-                n, keys, best * 1e3, work / best * 1e-9, top, top > 0 ? work / best * 1e-7 / top : 0);
+    std::printf(
+        "prefill %-8s threads=%d %s d=%-3d group=%d kvHeads=%d n=%-4d keys=%-6d %8.2f ms  %6.1f GMAC/s of %6.1f: %.0f "
+        "%%\n",
+        isa.c_str(), threads,
+        dtype == KVASIR_F32   ? "f32"
+        : dtype == KVASIR_F16 ? "f16"
+                              : "i8 ",
+        d, group, kv_heads, n, keys, best * 1e3, work / best * 1e-9, top, top > 0 ? work / best * 1e-7 / top : 0);
     free(l);
   }
 };

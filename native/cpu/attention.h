@@ -19,8 +19,8 @@ struct KvRun {
 // (r / group) * stride + (r % group) * headDim in q and, with its own stride, in o.
 struct AttentionRows {
   const float* q;
-  size_t q_stride;   // floats between queries
-  float* o;          // written: the softmax-weighted mean of the visible values
+  size_t q_stride;  // floats between queries
+  float* o;         // written: the softmax-weighted mean of the visible values
   size_t o_stride;
   float* lse;        // written: [rows] natural log of the sum of exponentials behind o; null when not wanted
   int32_t group;     // heads that share the KV head
@@ -31,10 +31,10 @@ struct AttentionRows {
 };
 
 struct AttentionShape {
-  int32_t dtype;     // of keys and values: KVASIR_F32, KVASIR_F16, KVASIR_I8
+  int32_t dtype;  // of keys and values: KVASIR_F32, KVASIR_F16, KVASIR_I8
   int32_t head_dim;
-  float scale;       // on q·k
-  float softcap;     // 0 = none
+  float scale;    // on q·k
+  float softcap;  // 0 = none
 };
 
 // One core: rows against the keys of runs, one pass, online softmax (Milakov & Gimelshein 2018; FlashAttention-2 for

@@ -42,13 +42,15 @@ struct CodeLoops {
       std::memset(to, 0, kTile * sizeof(int16_t));
       return 0.0f;
     }
-    for (int32_t k = 0; k < count; k += W) V::store_i16(to + k, V::round(V::mul(V::load(weights + k), V::set(32767.0f / max))));
+    for (int32_t k = 0; k < count; k += W)
+      V::store_i16(to + k, V::round(V::mul(V::load(weights + k), V::set(32767.0f / max))));
     return max / 32767.0f;
   }
 
   // scores [R][kTile] = q [R, width] · keys [count, width], in units of the steps.
   template <int R>
-  static void score(float* scores, const int16_t* q, const int8_t* keys, size_t width, int32_t count, Prefetch<3>& ahead) {
+  static void score(float* scores, const int16_t* q, const int8_t* keys, size_t width, int32_t count,
+                    Prefetch<3>& ahead) {
     constexpr int K = V::kRegisters >= 32 || R <= 2 ? 4 : 2;
     for (int32_t k = 0; k < count; k += K) {
       const int8_t* row[K];
@@ -87,7 +89,8 @@ struct CodeLoops {
                   size_t width, int32_t count, Prefetch<3>& ahead) {
     size_t c = 0;
     if constexpr (V::kRegisters >= 32) {
-      for (; c + 4 * W <= width; c += 4 * W) sum_columns<R, 2>(o, weights, rescale, gain, values, width, count, c, ahead);
+      for (; c + 4 * W <= width; c += 4 * W)
+        sum_columns<R, 2>(o, weights, rescale, gain, values, width, count, c, ahead);
     }
     for (; c < width; c += 2 * W) sum_columns<R, 1>(o, weights, rescale, gain, values, width, count, c, ahead);
   }

@@ -18,8 +18,8 @@ struct Plan {
   const AttentionCore* core;
   int32_t queries;  // of one block
   int32_t blocks;
-  int32_t keys;     // of one range
-  int32_t ranges;   // 1: blocks write to out; else partial results
+  int32_t keys;    // of one range
+  int32_t ranges;  // 1: blocks write to out; else partial results
 };
 
 template <class T>

@@ -3,21 +3,17 @@
 // Rows lie along the vector lanes, so softmax needs no horizontal step and keys stay row-major: scores of a tile are
 // [keys][rows] = K [keys, d/2 pairs] broadcast · Qᵀ [d/2 pairs][rows], outputs [d][rows] = Vᵀ broadcast · P.
 //
-// Rounding. A query or key row x becomes round(x / step) with the step that makes its Euclidean norm 46,000 at most (and
-// its entries 16 bits): by Cauchy-Schwarz no dot product, nor any part of one, leaves 32 bits, and its error is about
-// 9e-6 |q||k|, less than what f16 keys carry already. Values are 13-bit integers relative to two factors, of their
-// column and of their row in the tile of 64 keys; the row's factor joins the weight, which becomes a 13-bit integer
-// relative to the query's largest in the tile: 64 · 8191 · 4095 < 2^31. So what is rounded is a key's contribution: an
-// attention sink, with most of the mass and a value near 0, must not round the other keys away. (Without the rows'
-// factors: 4 times the error of f16 on such heads, and 1 % faster.)
+// What rounding costs is in attention_round.h.
 //
-// Ladder (share of the peak of the multiply-add used; n = 8192, d = 64, 9 heads on 3; attention_bench; 2 Sapphire Rapids vCPU):
+// Ladder (share of the peak of the multiply-add used; n = 8192, d = 64, 9 heads on 3; attention_bench; 2 Sapphire
+// Rapids vCPU):
 #pragma once
 #include <cstring>
 #include <type_traits>
 
 #include "attention.h"
 #include "attention_elements.h"
+#include "attention_round.h"
 #include "kvasir_backend.h"
 
 namespace kvasir {
@@ -30,9 +26,9 @@ class PrefillCore {
   static constexpr int W = V::kWidth;
   static constexpr int kVectors = V::kTileVectors;
   static constexpr int kStrip = W * kVectors;  // rows of one register tile
-  static constexpr int kKeys = 64;
-  static constexpr float kNorm = 46000.0f;     // squared: below 2^31
-  static constexpr float kWeight = 8191.0f, kValue = 4095.0f;
+  using Tile = RoundedTile<V>;
+  static constexpr int kKeys = Tile::kKeys;
+  static constexpr float kWeight = Tile::kWeight;
 
  public:
   static constexpr int32_t kRowUnit = kStrip;
@@ -45,32 +41,28 @@ class PrefillCore {
   static void attend(const AttentionShape& shape, const AttentionRows& rows, const KvRun* runs, int32_t run_count,
                      void* scratch) {
     switch (shape.dtype) {
-      case KVASIR_F32: return run<ElementF32<V>>(shape, rows, runs, run_count, scratch);
-      case KVASIR_F16: return run<ElementF16<V>>(shape, rows, runs, run_count, scratch);
-      default: return run<ElementI8<V>>(shape, rows, runs, run_count, scratch);
+      case KVASIR_F32:
+        return run<ElementF32<V>>(shape, rows, runs, run_count, scratch);
+      case KVASIR_F16:
+        return run<ElementF16<V>>(shape, rows, runs, run_count, scratch);
+      default:
+        return run<ElementI8<V>>(shape, rows, runs, run_count, scratch);
     }
   }
 
  private:
   struct Layout {
-    size_t padded;      // head_dim as whole vectors and whole tiles of columns
+    size_t padded;  // head_dim as whole vectors and whole tiles of columns
     int32_t strips;
-    int16_t* q;         // [strips][padded / 2][kStrip][2]
-    float* o;           // [strips][padded][kStrip], relative to 2^max
-    float* steps;       // [strips][kStrip] of q
-    float* max;         // [strips][kStrip]
-    float* sum;         // [strips][kStrip]
-    int32_t* first;     // [strips][kStrip] visible positions, inclusive
+    int16_t* q;      // [strips][padded / 2][kStrip][2]
+    float* o;        // [strips][padded][kStrip], relative to 2^max
+    float* steps;    // [strips][kStrip] of q
+    float* max;      // [strips][kStrip]
+    float* sum;      // [strips][kStrip]
+    int32_t* first;  // [strips][kStrip] visible positions, inclusive
     int32_t* last;
-    int16_t* keys;      // [kKeys, padded]
-    int16_t* values;    // [kKeys / 2][padded][2]
-    float* key_steps;   // [kKeys]
-    float* value_steps; // [padded]
-    float* column_inverse;  // [padded] of value_steps
-    float* row_logs;    // [kKeys] log2 of the rows' factors of values
-    float* row_inverse; // [kKeys] and their inverse
-    float* wide;        // [kKeys, padded]
-    float* scores;      // [kKeys][kStrip]; then weights int16 [kKeys / 2][kStrip][2] in the first half of each pair of rows
+    Tile tile;
+    float* scores;  // [kKeys][kStrip]; then weights int16 [kKeys / 2][kStrip][2] in the first half of each pair of rows
 
     size_t set(const AttentionShape& shape, int32_t rows, void* scratch) {
       const size_t unit = W > V::kTileKeys ? W : V::kTileKeys;
@@ -79,13 +71,14 @@ class PrefillCore {
       const size_t lanes = static_cast<size_t>(strips) * kStrip;
       size_t at = 0;
       const auto take = [&](auto*& p, size_t count) {
-        p = scratch == nullptr ? nullptr : reinterpret_cast<std::remove_reference_t<decltype(p)>>(static_cast<char*>(scratch) + at);
+        p = scratch == nullptr
+                ? nullptr
+                : reinterpret_cast<std::remove_reference_t<decltype(p)>>(static_cast<char*>(scratch) + at);
         at += (count * sizeof(*p) + 63) / 64 * 64;
       };
       take(q, lanes * padded), take(o, lanes * padded), take(steps, lanes), take(max, lanes), take(sum, lanes);
-      take(first, lanes), take(last, lanes), take(keys, kKeys * padded), take(values, kKeys * padded);
-      take(key_steps, kKeys), take(value_steps, padded), take(column_inverse, padded), take(row_logs, kKeys), take(row_inverse, kKeys);
-      take(wide, kKeys * padded), take(scores, kKeys * kStrip);
+      take(first, lanes), take(last, lanes), take(scores, kKeys * kStrip);
+      at += tile.place(padded, scratch == nullptr ? nullptr : static_cast<char*>(scratch) + at);
       return at;
     }
   };
@@ -108,14 +101,16 @@ class PrefillCore {
         const int32_t next_at = more ? at + kKeys : 0;
         const size_t ahead = i + 1 == run_count && !more ? 0 : tile_bytes<E>(next.count - next_at, d);
         const size_t skip = next_at * d * sizeof(typename E::T);
-        Prefetch<2> keys_ahead{static_cast<const char*>(next.keys) + skip, static_cast<const char*>(next.keys) + skip + ahead};
-        Prefetch<2> values_ahead{static_cast<const char*>(next.values) + skip, static_cast<const char*>(next.values) + skip + ahead};
+        Prefetch<2> keys_ahead{static_cast<const char*>(next.keys) + skip,
+                               static_cast<const char*>(next.keys) + skip + ahead};
+        Prefetch<2> values_ahead{static_cast<const char*>(next.values) + skip,
+                                 static_cast<const char*>(next.values) + skip + ahead};
         bool loaded = false;
         for (int32_t strip = 0; strip < s.strips; strip++) {
           const Sight sight = sees(rows, strip, start, count);
           if (sight == Sight::kNothing) continue;
           if (!loaded) {
-            round_tile<E>(s, run, at, d, count);
+            s.tile.template load<E>(run, at, d, count);
             loaded = true;
           }
           attend_tile(s, shape, strip, start, count, sight);
@@ -155,9 +150,9 @@ class PrefillCore {
       s.last[r] = static_cast<int32_t>(position);
       s.first[r] = rows.window > 0 && position >= rows.window ? static_cast<int32_t>(position - rows.window + 1) : 0;
       const float* q = rows.q + r / rows.group * rows.q_stride + r % rows.group * d;
-      float* wide = s.wide;
+      float* wide = s.tile.wide;
       for (size_t c = 0; c < s.padded; c++) wide[c] = c < d ? q[c] * scale : 0.0f;
-      const float step = step_of<ElementF32<V>>(wide, s.padded);
+      const float step = Tile::template step_of<ElementF32<V>>(wide, s.padded);
       s.steps[r] = step;
       int16_t rounded[W];
       int16_t* to = s.q + r / kStrip * kStrip * s.padded + r % kStrip * 2;
@@ -167,101 +162,6 @@ class PrefillCore {
         for (size_t j = 0; j < W; j += 2) std::memcpy(to + (c + j) * kStrip, rounded + j, 4);
       }
     }
-  }
-
-  // The step that keeps a row's norm and entries in range.
-  template <class E>
-  static float step_of(const typename E::T* x, size_t width) {
-    F squares = V::zero(), top = V::zero();
-    for (size_t c = 0; c < width; c += W) {
-      const F v = E::load(x + c);
-      squares = V::fma(v, v, squares);
-      top = V::max(top, V::abs(v));
-    }
-    const float by_norm = __builtin_sqrtf(V::sum(squares)) / kNorm, by_entry = V::max_lane(top) / 32767.0f;
-    const float step = by_norm > by_entry ? by_norm : by_entry;
-    return step > 1e-30f ? step : 1e-30f;  // a row of zeros gets any step
-  }
-
-  // Rows whose width is whole vectors are rounded from where they are, others from a widened copy.
-  template <class E>
-  static void round_tile(const Layout& s, const KvRun& run, int32_t at, size_t d, int32_t count) {
-    const typename E::T* keys = static_cast<const typename E::T*>(run.keys) + at * d;
-    const typename E::T* values = static_cast<const typename E::T*>(run.values) + at * d;
-    const float* key_scales = run.key_scales == nullptr ? nullptr : run.key_scales + at;
-    const float* value_scales = run.value_scales == nullptr ? nullptr : run.value_scales + at;
-    if (d == s.padded) {
-      round_keys<E>(s, keys, key_scales, count);
-      round_values<E>(s, values, value_scales, count);
-    } else {
-      for (int32_t k = 0; k < count; k++) widen_row<V, E>(s.wide + k * s.padded, keys + k * d, d, s.padded);
-      round_keys<ElementF32<V>>(s, s.wide, key_scales, count);
-      for (int32_t k = 0; k < count; k++) widen_row<V, E>(s.wide + k * s.padded, values + k * d, d, s.padded);
-      round_values<ElementF32<V>>(s, s.wide, value_scales, count);
-    }
-  }
-
-  // s.keys, s.key_steps; rows behind count are zero.
-  template <class E>
-  static void round_keys(const Layout& s, const typename E::T* from, const float* scales, int32_t count) {
-    for (int32_t k = 0; k < count; k++, from += s.padded) {
-      int16_t* to = s.keys + k * s.padded;
-      const float step = step_of<E>(from, s.padded);
-      s.key_steps[k] = scales == nullptr ? step : step * scales[k];
-      const F inverse = V::set(1.0f / step);
-      for (size_t c = 0; c < s.padded; c += W) V::store_i16(to + c, V::round(V::mul(E::load(from + c), inverse)));
-    }
-    if (count == kKeys) return;
-    std::memset(s.keys + count * s.padded, 0, (kKeys - count) * s.padded * sizeof(int16_t));
-    for (int32_t k = count; k < kKeys; k++) s.key_steps[k] = 0.0f;
-  }
-
-  // s.values and both their factors; rows behind count are zero.
-  template <class E>
-  static void round_values(const Layout& s, const typename E::T* from, const float* scales, int32_t count) {
-    alignas(64) float row[kKeys];  // scales of the rows, 1 unless I8, 0 behind count
-    for (int32_t k = 0; k < kKeys; k++) row[k] = k >= count ? 0.0f : scales == nullptr ? 1.0f : scales[k];
-    for (size_t c = 0; c < s.padded; c += W) {
-      F top = V::zero();
-      for (int32_t k = 0; k < count; k++) top = V::max(top, V::abs(V::mul(E::load(from + k * s.padded + c), V::set(row[k]))));
-      const F step = V::max(V::mul(top, V::set(1.0f / kValue)), V::set(1e-35f));  // a column of zeros gets any step
-      V::store(s.value_steps + c, step);
-      V::store(s.column_inverse + c, V::div(V::set(1.0f), step));
-    }
-    for (int32_t k = 0; k < count; k++) {
-      F top = V::zero();
-      for (size_t c = 0; c < s.padded; c += W) {
-        top = V::max(top, V::abs(V::mul(E::load(from + k * s.padded + c), V::load(s.column_inverse + c))));
-      }
-      s.row_logs[k] = log_above(V::max_lane(top) * row[k] / kValue);
-    }
-    for (int32_t k = count; k < kKeys; k++) s.row_logs[k] = 0.0f;
-    for (int32_t k = 0; k < kKeys; k += W) {
-      const F inverse = V::exp2(V::sub(V::zero(), V::load(s.row_logs + k)));
-      V::store(s.row_inverse + k, inverse);
-      V::store(row + k, V::mul(inverse, V::load(row + k)));
-    }
-    for (int32_t k = 0; k < kKeys; k += 2) {
-      // A last odd row is paired with itself, times 0.
-      const typename E::T* low = from + (k < count ? k : 0) * s.padded;
-      const typename E::T* high = from + (k + 1 < count ? k + 1 : 0) * s.padded;
-      const F even = V::set(row[k]), odd = V::set(row[k + 1]);
-      for (size_t c = 0; c < s.padded; c += W) {
-        const F inverse = V::load(s.column_inverse + c);
-        const I a = V::round(V::mul(V::mul(E::load(low + c), inverse), even));
-        const I b = V::round(V::mul(V::mul(E::load(high + c), inverse), odd));
-        V::istore(s.values + (k / 2 * s.padded + c) * 2, V::pack_pairs(a, b));
-      }
-    }
-  }
-
-  // log2(x) or a little more: the bits of a float are its logarithm, 0.0861 too low at most. Rows that are smaller than
-  // 2^-16 of their columns are as good as zero.
-  static float log_above(float x) {
-    if (!(x > 0x1p-16f)) x = 0x1p-16f;
-    int32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return static_cast<float>(bits) * 0x1p-23f - (127.0f - 0.0862f);
   }
 
   static void attend_tile(const Layout& s, const AttentionShape& shape, int32_t strip, int32_t start, int32_t count,
@@ -281,10 +181,11 @@ class PrefillCore {
 
   // s.scores of kTileKeys keys: logarithms to base 2 of the weights times the rows' factors; top = max(top, scores).
   template <bool kMasked, bool kCapped>
-  __attribute__((noinline)) static void score(const Layout& s, size_t lane, int32_t k, int32_t start, int32_t count, float limit, float* top) {
+  __attribute__((noinline)) static void score(const Layout& s, size_t lane, int32_t k, int32_t start, int32_t count,
+                                              float limit, float* top) {
     constexpr int N = V::kTileKeys;
     const int16_t* q = s.q + lane * s.padded;
-    const int16_t* keys = s.keys + k * s.padded;
+    const int16_t* keys = s.tile.keys + k * s.padded;
     I acc[N][kVectors];
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++)
@@ -306,7 +207,7 @@ class PrefillCore {
     for (int v = 0; v < kVectors; v++) best[v] = V::load(top + v * W);
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) {
-      const F step = V::set(s.key_steps[k + i]), log = V::set(s.row_logs[k + i]);
+      const F step = V::set(s.tile.key_steps[k + i]), log = V::set(s.tile.row_logs[k + i]);
       const int32_t position = k + i < count ? start + k + i : INT32_MAX;
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; v++) {
@@ -323,7 +224,8 @@ class PrefillCore {
   }
 
   // Weights in place of s.scores; keep and gain are the factors of earlier outputs and of this tile's.
-  __attribute__((noinline)) static void weigh(const Layout& s, size_t lane, const float* top, float* keep, float* gain) {
+  __attribute__((noinline)) static void weigh(const Layout& s, size_t lane, const float* top, float* keep,
+                                              float* gain) {
     for (int v = 0; v < kVectors; v++) {
       const size_t at = lane + v * W;
       const F tile_max = V::max(V::load(top + v * W), V::set(kNothing));
@@ -336,8 +238,8 @@ class PrefillCore {
       for (int32_t i = 0; i < kKeys; i += 2) {
         const F low = V::exp2_short(V::add(V::load(scores + i * kStrip), shift));
         const F high = V::exp2_short(V::add(V::load(scores + (i + 1) * kStrip), shift));
-        even = V::fma(low, V::set(s.row_inverse[i]), even);
-        odd = V::fma(high, V::set(s.row_inverse[i + 1]), odd);
+        even = V::fma(low, V::set(s.tile.row_inverse[i]), even);
+        odd = V::fma(high, V::set(s.tile.row_inverse[i + 1]), odd);
         V::istore(scores + i * kStrip, V::pack_pairs(V::round(low), V::round(high)));
       }
       V::store(s.sum + at, V::fma(V::load(s.sum + at), k, V::mul(V::add(even, odd), g)));
@@ -347,9 +249,10 @@ class PrefillCore {
   }
 
   // o[c .. c + kTileKeys) = o · keep + gain · values · weights
-  __attribute__((noinline)) static void sum(const Layout& s, size_t lane, size_t c, const float* keep, const float* gain) {
+  __attribute__((noinline)) static void sum(const Layout& s, size_t lane, size_t c, const float* keep,
+                                            const float* gain) {
     constexpr int N = V::kTileKeys;
-    const int16_t* values = s.values + c * 2;
+    const int16_t* values = s.tile.values + c * 2;
     I acc[N][kVectors];
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++)
@@ -369,7 +272,7 @@ class PrefillCore {
     float* o = s.o + lane * s.padded + c * kStrip;
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) {
-      const F step = V::set(s.value_steps[c + i]);
+      const F step = V::set(s.tile.value_steps[c + i]);
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; v++) {
         const F part = V::mul(V::mul(V::to_float(acc[i][v]), step), V::load(gain + v * W));

@@ -17,7 +17,7 @@
 namespace kvasir {
 namespace {
 
-constexpr int kTile = 64;           // keys scored between two updates of the maximum
+constexpr int kTile = 64;  // keys scored between two updates of the maximum
 
 template <class V>
 class RangeCore {
@@ -34,29 +34,32 @@ class RangeCore {
   static void attend(const AttentionShape& shape, const AttentionRows& rows, const KvRun* runs, int32_t run_count,
                      void* scratch) {
     switch (shape.dtype) {
-      case KVASIR_F32: return run<ElementF32<V>>(shape, rows, runs, run_count, scratch);
-      case KVASIR_F16: return run<ElementF16<V>>(shape, rows, runs, run_count, scratch);
-      default: return run<ElementI8<V>>(shape, rows, runs, run_count, scratch);
+      case KVASIR_F32:
+        return run<ElementF32<V>>(shape, rows, runs, run_count, scratch);
+      case KVASIR_F16:
+        return run<ElementF16<V>>(shape, rows, runs, run_count, scratch);
+      default:
+        return run<ElementI8<V>>(shape, rows, runs, run_count, scratch);
     }
   }
 
  private:
   struct State {
-    size_t width;    // head_dim padded to whole vectors
-    float* q;        // [rows, width], scaled so that scores are logarithms to base 2
-    float* o;        // [rows, width], relative to 2^max
-    float* wide;     // [kTile, width], a tile as floats
-    float* scores;   // [rows, kTile]
-    float* max;      // [rows]
-    float* sum;      // [rows]
-    float* rescale;  // [rows]
-    float* query_steps;   // [rows], 1 unless codes
-    float* gain;          // [rows] of code_weights
-    int16_t* code_q;      // [rows, width], only with codes
+    size_t width;           // head_dim padded to whole vectors
+    float* q;               // [rows, width], scaled so that scores are logarithms to base 2
+    float* o;               // [rows, width], relative to 2^max
+    float* wide;            // [kTile, width], a tile as floats
+    float* scores;          // [rows, kTile]
+    float* max;             // [rows]
+    float* sum;             // [rows]
+    float* rescale;         // [rows]
+    float* query_steps;     // [rows], 1 unless codes
+    float* gain;            // [rows] of code_weights
+    int16_t* code_q;        // [rows, width], only with codes
     int16_t* code_weights;  // [rows, kTile]
-    bool codes;           // int8 by integer products
-    float* key_scales;    // [kTile]
-    float* value_scales;  // [kTile]
+    bool codes;             // int8 by integer products
+    float* key_scales;      // [kTile]
+    float* value_scales;    // [kTile]
   };
 
   static size_t padded(int32_t head_dim) { return (static_cast<size_t>(head_dim) + W - 1) / W * W; }
@@ -77,7 +80,8 @@ class RangeCore {
         const typename E::T* values = static_cast<const typename E::T*>(run.values) + at * d;
         const size_t bytes = count * d * sizeof(typename E::T);
         Prefetch<3> values_ahead{reinterpret_cast<const char*>(values), reinterpret_cast<const char*>(values) + bytes};
-        Prefetch<3> keys_ahead{reinterpret_cast<const char*>(keys) + bytes, reinterpret_cast<const char*>(keys) + bytes};
+        Prefetch<3> keys_ahead{reinterpret_cast<const char*>(keys) + bytes,
+                               reinterpret_cast<const char*>(keys) + bytes};
         if (at + tile < run.count) {
           keys_ahead.end += (run.count - at - tile < tile ? run.count - at - tile : tile) * d * sizeof(typename E::T);
         } else if (i + 1 < run_count) {
@@ -100,7 +104,8 @@ class RangeCore {
   }
 
   template <class E>
-  static void score_tile(const State& s, int32_t n, const typename E::T* keys, size_t d, int32_t count, Prefetch<3>& ahead) {
+  static void score_tile(const State& s, int32_t n, const typename E::T* keys, size_t d, int32_t count,
+                         Prefetch<3>& ahead) {
     if constexpr (V::kIntegers && sizeof(typename E::T) == 1) {
       if (s.codes) return score_rows<E, true>(s, n, keys, count, ahead);
     }
@@ -110,7 +115,8 @@ class RangeCore {
   }
 
   template <class E>
-  static void sum_tile(const State& s, int32_t n, const typename E::T* values, size_t d, int32_t count, Prefetch<3>& ahead) {
+  static void sum_tile(const State& s, int32_t n, const typename E::T* values, size_t d, int32_t count,
+                       Prefetch<3>& ahead) {
     if constexpr (V::kIntegers && sizeof(typename E::T) == 1) {
       if (s.codes) return sum_rows<E, true>(s, n, values, count, ahead);
     }
@@ -120,7 +126,8 @@ class RangeCore {
   }
 
   static State open(const AttentionShape& shape, const AttentionRows& rows, float* at) {
-    const size_t n = static_cast<size_t>(rows.rows()), d = static_cast<size_t>(shape.head_dim), width = padded(shape.head_dim);
+    const size_t n = static_cast<size_t>(rows.rows()), d = static_cast<size_t>(shape.head_dim),
+                 width = padded(shape.head_dim);
     State s{};
     s.width = width;
     const auto take = [&at](size_t count) {
@@ -226,8 +233,8 @@ class RangeCore {
   }
 
   // Scores become weights 2^(score - max); the maximum, the sum and the factor for what was summed before move along.
-  static void weigh(const State& s, const AttentionShape& shape, const AttentionRows& rows, const KvRun& run, int32_t at,
-                    int32_t count) {
+  static void weigh(const State& s, const AttentionShape& shape, const AttentionRows& rows, const KvRun& run,
+                    int32_t at, int32_t count) {
     const int32_t whole = (count + W - 1) / W * W;
     const bool scaled = run.key_scales != nullptr;
     if (scaled) {
@@ -245,7 +252,8 @@ class RangeCore {
         }
       }
       if (shape.softcap != 0.0f) {
-        for (int32_t k = 0; k < whole; k += W) V::store(score + k, soft_cap<V>(V::load(score + k), shape.softcap * kLog2e));
+        for (int32_t k = 0; k < whole; k += W)
+          V::store(score + k, soft_cap<V>(V::load(score + k), shape.softcap * kLog2e));
       }
       const int64_t position = static_cast<int64_t>(rows.position) + r / rows.group;
       const int64_t above = position + 1 - start;  // first hidden key of the tile

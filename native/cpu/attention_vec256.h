@@ -89,7 +89,9 @@ struct Vec256 {
     const __m128i w = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
     _mm_storel_epi64((__m128i*)p, _mm_packs_epi16(w, w));
   }
-  static I pair(const int16_t* p) { return _mm256_set1_epi32(*(const int32_t __attribute__((may_alias, aligned(2)))*)p); }
+  static I pair(const int16_t* p) {
+    return _mm256_set1_epi32(*(const int32_t __attribute__((may_alias, aligned(2)))*)p);
+  }
   static I load_words(const int8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)); }
   static I zip_low(I a, I b) { return _mm256_unpacklo_epi16(a, b); }
   static I zip_high(I a, I b) { return _mm256_unpackhi_epi16(a, b); }

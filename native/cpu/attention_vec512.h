@@ -1,4 +1,5 @@
-// 16 floats or 16 pairs of 16-bit integers in AVX-512 registers, for the attention cores. Include from *_avx512.cc only.
+// 16 floats or 16 pairs of 16-bit integers in AVX-512 registers, for the attention cores. Include from *_avx512.cc
+// only.
 #pragma once
 // gcc 12 takes its own _mm512_undefined_* for a use of uninitialized memory (GCC bug 105593).
 #pragma GCC diagnostic push
@@ -46,9 +47,8 @@ struct Vec512 {
   static void sum4(F a, F b, F c, F d, float* out) {
     const F ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
     const F cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-    const F q = _mm512_add_ps(
-        _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))),
-        _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))));
+    const F q = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))),
+                              _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))));
     const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(q), _mm512_extractf32x8_ps(q, 1));
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
   }
@@ -84,7 +84,9 @@ struct Vec512 {
   static void store_i16(int16_t* p, I x) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtsepi32_epi16(x)); }
   static void store_i8(int8_t* p, I x) { _mm_storeu_si128((__m128i*)p, _mm512_cvtsepi32_epi8(x)); }
   // The same pair of 16-bit integers in every lane.
-  static I pair(const int16_t* p) { return _mm512_set1_epi32(*(const int32_t __attribute__((may_alias, aligned(2)))*)p); }
+  static I pair(const int16_t* p) {
+    return _mm512_set1_epi32(*(const int32_t __attribute__((may_alias, aligned(2)))*)p);
+  }
   static I load_words(const int8_t* p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p)); }
   // Pairs (a[i], b[i]) of 16-bit integers: those of the lower and of the upper half of each 128 bits ...
   static I zip_low(I a, I b) { return _mm512_unpacklo_epi16(a, b); }

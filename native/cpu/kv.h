@@ -10,12 +10,12 @@
 namespace kvasir {
 
 struct KvSegmentView {
-  Tensor* keys;          // [kvHeads, capacity, headDim]
+  Tensor* keys;  // [kvHeads, capacity, headDim]
   Tensor* values;
-  Tensor* key_scales;    // [kvHeads, capacity] with KVASIR_I8, else null
+  Tensor* key_scales;  // [kvHeads, capacity] with KVASIR_I8, else null
   Tensor* value_scales;
   int32_t start;
-  int32_t count;         // filled rows
+  int32_t count;  // filled rows
   int32_t capacity;
 
   // Rows [from, from + rows) of one head.

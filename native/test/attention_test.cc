@@ -27,18 +27,20 @@ struct Inputs {
 void check(const AttentionCase& a, const Inputs& in, const std::vector<int32_t>& sizes) {
   static const std::vector<std::string> sets = isas();
   const std::vector<double> want = twin<double>(a, in.q, in.k, in.v);
-  for (int32_t dtype : kTypes) {
-    double naive = -1;
-    for (const std::string& isa : sets) {
-      Context c("threads=2,isa=" + isa);
+  double naive[3] = {-1, -1, -1};
+  for (const std::string& isa : sets) {
+    Context c("threads=2,isa=" + isa);
+    for (int32_t t = 0; t < 3; t++) {
+      const int32_t dtype = kTypes[t];
       Cache cache(c, dtype, a.kv_heads, a.head_dim);
       cache.fill(in.k, in.v, a.total, sizes);
-      if (naive < 0) naive = relative_error(twin<float>(a, in.q, cache.stored(true), cache.stored(false)), want);
+      if (naive[t] < 0) naive[t] = relative_error(twin<float>(a, in.q, cache.stored(true), cache.stored(false)), want);
       const double error = relative_error(cache.attend(a, in.q), want);
-      if (error <= 2 * naive + 3e-7) continue;
+      if (error <= 2 * naive[t] + 3e-7) continue;
       char text[200];
-      std::snprintf(text, sizeof text, "%s dtype %d heads %d/%d d %d n %d of %d window %d cap %g: error %.3g, naive %.3g",
-                    isa.c_str(), dtype, a.heads, a.kv_heads, a.head_dim, a.n, a.total, a.window, a.softcap, error, naive);
+      std::snprintf(text, sizeof text,
+                    "%s dtype %d heads %d/%d d %d n %d of %d window %d cap %g: error %.3g, naive %.3g", isa.c_str(),
+                    dtype, a.heads, a.kv_heads, a.head_dim, a.n, a.total, a.window, a.softcap, error, naive[t]);
       fail(__FILE__, __LINE__, text);
     }
   }
@@ -50,7 +52,7 @@ TEST("attend_causal() agrees with the oracle for all types, groups, head sizes a
   int32_t turn = 0;
   for (int32_t group : {1, 3, 4, 8}) {
     for (int32_t d : {20, 64, 80, 128, 256}) {
-      for (int32_t n : {1, 2, 3, 17, 97, 129}) {
+      for (int32_t n : {1, 2, 3, 17, 129}) {
         turn++;
         AttentionCase a{};
         a.kv_heads = 1 + turn % 2;
@@ -134,7 +136,8 @@ TEST("attend_causal() is the same in chunks, and to the bit for any number of th
         cache.append(in.k, in.v, at, count);
         AttentionCase a = whole;
         a.n = count, a.total = at + count;
-        const std::vector<float> part = cache.attend(a, std::vector<float>(in.q.begin() + at * 384, in.q.begin() + (at + count) * 384));
+        const std::vector<float> part =
+            cache.attend(a, std::vector<float>(in.q.begin() + at * 384, in.q.begin() + (at + count) * 384));
         pieces.insert(pieces.end(), part.begin(), part.end());
         at += count;
       }

@@ -22,7 +22,10 @@ TEST("append() rounds to the cache's type, for any head size") {
             for (int32_t x = 0; x < d; x++) {
               const float want = from[row + x];
               const double f16 = std::max(std::fabs(want) * 0x1p-11, 0x1p-25);
-              EXPECT_NEAR(got[row + x], want, dtype == KVASIR_F32 ? 0 : dtype == KVASIR_F16 ? f16 : top * 0.50001 / 127);
+              EXPECT_NEAR(got[row + x], want,
+                          dtype == KVASIR_F32   ? 0
+                          : dtype == KVASIR_F16 ? f16
+                                                : top * 0.50001 / 127);
             }
           }
         }
@@ -32,8 +35,9 @@ TEST("append() rounds to the cache's type, for any head size") {
 }
 
 TEST("append() converts to f16 as the hardware does, on every instruction set") {
-  std::vector<float> edges = {0.0f, -0.0f, 65504.0f, 65519.9f, 65520.0f, -1e30f, 0x1p-14f, 0x1p-24f, 0x1p-25f, 0x1.8p-25f,
-                              0x1.002p0f, 0x1.006p0f, 0x1.ffcp-15f, 0x1.ffep-15f, INFINITY, -INFINITY};
+  std::vector<float> edges = {0.0f,         -0.0f,        65504.0f, 65519.9f,   65520.0f,   -1e30f,
+                              0x1p-14f,     0x1p-24f,     0x1p-25f, 0x1.8p-25f, 0x1.002p0f, 0x1.006p0f,
+                              0x1.ffcp-15f, 0x1.ffep-15f, INFINITY, -INFINITY};
   Random random(1);
   for (int i = 0; i < 4000; i++) edges.push_back(std::ldexp(random.normal(), i % 50 - 30));
   std::vector<float> first;
@@ -48,7 +52,7 @@ TEST("append() converts to f16 as the hardware does, on every instruction set") 
   EXPECT_EQ(first[2], 65504.0f);
   EXPECT_EQ(first[3], 65504.0f);
   EXPECT_EQ(first[4], INFINITY);
-  EXPECT_EQ(first[8], 0.0f);      // ties to even
+  EXPECT_EQ(first[8], 0.0f);  // ties to even
   EXPECT_EQ(first[9], 0x1p-24f);
   EXPECT_EQ(first[10], 1.0f);
   EXPECT_EQ(first[11], 0x1.008p0f);
@@ -71,7 +75,8 @@ TEST("append() and attend_causal() refuse what does not fit, and stay usable") {
   s[1] = 10;
 
   const kvasir_tensor q = c.make(KVASIR_F32, {2, 4, 64}), out = c.make(KVASIR_F32, {2, 4, 64});
-  const auto attend = [&](std::vector<int32_t> table, kvasir_tensor to, kvasir_tensor from, float scale = 1, int32_t window = 0) {
+  const auto attend = [&](std::vector<int32_t> table, kvasir_tensor to, kvasir_tensor from, float scale = 1,
+                          int32_t window = 0) {
     return kvasir_attend_causal(c, to, from, table.data(), static_cast<int32_t>(table.size() / 6), scale, 0, window);
   };
   const std::vector<int32_t> good = cache.table;
@@ -90,9 +95,12 @@ TEST("append() and attend_causal() refuse what does not fit, and stay usable") {
   EXPECT_FAILS(attend(with(3, int32_t(k)), out, q), KVASIR_ARGUMENT, "values of a segment");
   EXPECT_FAILS(attend(with(4, int32_t(k)), out, q), KVASIR_ARGUMENT, "scales");
   EXPECT_FAILS(attend(good, out, c.make(KVASIR_F32, {2, 4, 63})), KVASIR_ARGUMENT, "attention output");
-  EXPECT_FAILS(attend(good, c.make(KVASIR_F32, {2, 5, 64}), c.make(KVASIR_F32, {2, 5, 64})), KVASIR_ARGUMENT, "KV heads");
-  EXPECT_FAILS(attend(good, c.make(KVASIR_F32, {2, 4, 60}), c.make(KVASIR_F32, {2, 4, 60})), KVASIR_ARGUMENT, "dimensions");
-  EXPECT_FAILS(attend(good, c.make(KVASIR_F32, {2, 256}), c.make(KVASIR_F32, {2, 256})), KVASIR_ARGUMENT, "[n, heads, headDim]");
+  EXPECT_FAILS(attend(good, c.make(KVASIR_F32, {2, 5, 64}), c.make(KVASIR_F32, {2, 5, 64})), KVASIR_ARGUMENT,
+               "KV heads");
+  EXPECT_FAILS(attend(good, c.make(KVASIR_F32, {2, 4, 60}), c.make(KVASIR_F32, {2, 4, 60})), KVASIR_ARGUMENT,
+               "dimensions");
+  EXPECT_FAILS(attend(good, c.make(KVASIR_F32, {2, 256}), c.make(KVASIR_F32, {2, 256})), KVASIR_ARGUMENT,
+               "[n, heads, headDim]");
   EXPECT_FAILS(attend(good, out, q, NAN), KVASIR_ARGUMENT, "finite");
   EXPECT_FAILS(attend(good, out, q, 1, -1), KVASIR_ARGUMENT, "window -1");
   EXPECT_FAILS(attend({}, out, q), KVASIR_ARGUMENT, "the cache holds 0");
@@ -111,7 +119,8 @@ TEST("append() and attend_causal() refuse what does not fit, and stay usable") {
   std::copy(eight.table.begin() + 2, eight.table.end(), mixed.begin() + 8);
   EXPECT_FAILS(attend(mixed, out, q), KVASIR_ARGUMENT, "type i8");
   EXPECT_FAILS(attend({0, 2, eight.table[2], eight.table[3], 0, 0}, out, q), KVASIR_ARGUMENT, "key scales");
-  EXPECT_FAILS(attend({0, 2, eight.table[2], eight.table[3], eight.table[4], int32_t(k)}, out, q), KVASIR_ARGUMENT, "scales");
+  EXPECT_FAILS(attend({0, 2, eight.table[2], eight.table[3], eight.table[4], int32_t(k)}, out, q), KVASIR_ARGUMENT,
+               "scales");
   EXPECT_FAILS(kvasir_attend_causal(other, out, q, good.data(), 1, 1, 0, 0), KVASIR_ARGUMENT, "attention output");
 
   const kvasir_tensor none = c.make(KVASIR_F32, {0, 4, 64});
