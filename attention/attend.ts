@@ -32,14 +32,22 @@ export function attend(
   k: Tensor,
   v: Tensor,
 ): Tensor {
-  const out = ops.backend.alloc(q.shape, "f32", "step");
+  const { backend } = ops;
+  const out = backend.alloc(q.shape, "f32", "step");
+  const n = q.shape[0] as number;
   for (const { cache, row, numTokens, numQueries } of parts) {
     const kv = cache.layers[layer];
     if (kv === undefined) throw new RangeError(`Cannot attend: layer ${layer} of ${cache.layers.length}`);
+    if (numQueries === n) {
+      // One sequence alone, above all while it decodes: no views are needed.
+      cache.append(layer, k, v);
+      backend.kernels.attendCausal(out, q, kv);
+      continue;
+    }
     cache.append(layer, ops.rows(k, row, numTokens), ops.rows(v, row, numTokens));
     if (numQueries === 0) continue;
     const from = row + numTokens - numQueries;
-    ops.backend.kernels.attendCausal(ops.rows(out, from, numQueries), ops.rows(q, from, numQueries), kv);
+    backend.kernels.attendCausal(ops.rows(out, from, numQueries), ops.rows(q, from, numQueries), kv);
   }
   return out;
 }

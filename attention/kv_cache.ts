@@ -15,11 +15,11 @@ import type { Backend } from "../backends/backend.ts";
 export type KvType = "f16" | "f32" | "i8";
 
 /**
- * Rows of a segment: the first is small for the sake of short prompts, later ones as large as what is there already, up
- * to a size at which a 64K context has some 64 segments a layer. Multiples of 256 keep kernels' key blocks whole.
+ * Rows of a segment are multiples of this, which keeps kernels' key blocks whole. Segments are few: every one costs each
+ * attention call some cold cache lines, and a cache grown 256 rows at a time spent 1 % of a decode step on them.
  */
-const FIRST_ROWS = 256;
-const MOST_ROWS = 1024;
+const ROWS_UNIT = 256;
+const MOST_ROWS = 4096;
 
 /** A layer whose segments can still grow in number. */
 interface GrowingLayer extends KvLayer {
@@ -51,44 +51,45 @@ export class KvCache implements Disposable {
   }
 
   /**
-   * Makes room for `numTokens` tokens in total, in every layer. Throws `RangeError` beyond the cache's maximum and
-   * `NativeError` when memory is out; what was allocated before stays.
+   * Makes room for `numTokens` tokens in total, in every layer; at once for `numExpected`, as far as one segment goes.
+   * Beyond what is expected the cache grows by an eighth. Throws `RangeError` beyond the cache's maximum and `NativeError`
+   * when memory is out; what was allocated before stays.
    */
-  reserve(numTokens: number): void {
+  reserve(numTokens: number, numExpected: number = numTokens): void {
     if (numTokens > this.#maxTokens) {
       throw new RangeError(`Cannot grow cache: ${numTokens} tokens, its maximum is ${this.#maxTokens}`);
     }
     while (this.#rows < numTokens) {
-      const missing = Math.ceil((numTokens - this.#rows) / FIRST_ROWS) * FIRST_ROWS;
-      const wanted = Math.max(FIRST_ROWS, missing, this.#rows);
-      const rows = Math.min(wanted, MOST_ROWS, this.#maxTokens - this.#rows);
-      this.#addSegment(rows);
+      const wanted = Math.max(numTokens, numExpected) - this.#rows;
+      const rows = Math.ceil(Math.max(wanted, this.#rows / 8, 1) / ROWS_UNIT) * ROWS_UNIT;
+      this.#addSegment(Math.min(rows, MOST_ROWS, this.#maxTokens - this.#rows));
     }
   }
 
   /** Stores k, v [n, kvHeads, headDim] behind layer `layer`'s last row; room must have been reserved. */
   append(layer: number, k: Tensor, v: Tensor): void {
     const kv = this.#layers[layer] as GrowingLayer;
+    const { segments } = kv;
     const n = k.shape[0] as number;
-    let done = 0;
-    for (const segment of kv.segments) {
-      if (segment.sealed) continue;
+    let at = segments.length - 1;
+    while (at > 0 && !(segments[at - 1] as KvSegment).sealed) at--;
+    for (let done = 0; done < n; at++) {
+      const segment = segments[at];
+      if (segment === undefined) {
+        throw new RangeError(`Cannot cache tokens: ${n - done} of ${n} have no room, reserve it first`);
+      }
       const room = (segment.keys.shape[1] as number) - segment.count;
       const count = Math.min(room, n - done);
-      if (count === 0) break;
-      const whole = count === n;
-      this.#backend.kernels.append(
-        segment,
-        segment.count,
-        whole ? k : this.#rowsOf(k, done, count),
-        whole ? v : this.#rowsOf(v, done, count),
-      );
+      if (count === n) this.#backend.kernels.append(segment, segment.count, k, v);
+      else if (count > 0) {
+        const [keys, values] = [this.#rowsOf(k, done, count), this.#rowsOf(v, done, count)];
+        this.#backend.kernels.append(segment, segment.count, keys, values);
+      }
       segment.count += count;
-      segment.sealed = count === room;
+      if (count === room) segment.sealed = true;
+      kv.length += count;
       done += count;
     }
-    if (done < n) throw new RangeError(`Cannot cache tokens: ${n - done} of ${n} have no room, reserve it first`);
-    kv.length += n;
   }
 
   /** Frees all segments. */

@@ -12,8 +12,8 @@ import { workerBreath } from "../engine/breath.ts";
 import { Host } from "../engine/host.ts";
 import { load } from "../engine/load.ts";
 
-/** Milliseconds inside native calls so far, and their number. */
-const native = { ms: 0, calls: 0 };
+/** Milliseconds inside native calls so far, their number, and what happens after each read. */
+const native = { ms: 0, calls: 0, onRead: () => {} };
 
 /**
  * Milliseconds of a steady clock. The runtime's own costs some 0.4 µs a reading, twice 400 times a step: more than what is
@@ -59,7 +59,15 @@ function clockLibraries(): void {
   const patched = (path: string, definitions: Definitions) => {
     const library = dlopen(path, definitions);
     const symbols = Object.fromEntries(
-      Object.entries(library.symbols).map(([name, f]) => [name, clocked(f, definitions[name]?.parameters.length ?? 0)]),
+      Object.entries(library.symbols).map(([name, f]) => {
+        const timed = clocked(f, definitions[name]?.parameters.length ?? 0) as CallableFunction;
+        if (name !== "kvasir_tensor_read") return [name, timed];
+        return [name, (...args: unknown[]) => {
+          const result = timed(...args);
+          native.onRead();
+          return result;
+        }];
+      }),
     );
     return { symbols, close: () => library.close() };
   };
@@ -89,19 +97,19 @@ async function measure(model: string, depth: number, steps: number, backend: str
   const times: StepTimes[] = [];
   const { promise: done, resolve, reject } = Promise.withResolvers<void>();
   let last: { at: number; nativeMs: number; calls: number } | undefined;
+  // The one read of a step ends it.
+  native.onRead = () => {
+    const at = now();
+    if (last !== undefined) {
+      const ms = at - last.at;
+      times.push({ ms, outsideMs: ms - (native.ms - last.nativeMs), calls: native.calls - last.calls });
+    }
+    last = { at, nativeMs: native.ms, calls: native.calls };
+  };
   const heard = (reply: Reply): void => {
     structuredClone(reply);
     if (reply.type === "error") reject(new Error(reply.error.message));
-    if (reply.type !== "events") return;
-    const at = now();
-    if (reply.events[0]?.type === "token") {
-      if (last !== undefined) {
-        const [ms, nativeMs] = [at - last.at, native.ms - last.nativeMs];
-        times.push({ ms, outsideMs: ms - nativeMs, calls: native.calls - last.calls });
-      }
-      last = { at, nativeMs: native.ms, calls: native.calls };
-    }
-    if (reply.events.at(-1)?.type === "done") resolve();
+    if (reply.type === "events" && reply.all[0]?.events.at(-1)?.type === "done") resolve();
   };
   const host = new Host({ load, post: heard, signal: { aborted: false }, breath: workerBreath });
   await host.handle({ type: "open", id: 1, options: { model, backend } });

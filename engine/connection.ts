@@ -93,11 +93,15 @@ export class Connection implements Receiver {
   reply(reply: Reply): void {
     if (reply.type === "progress") return this.#observer.progress(reply.progress);
     if (reply.type === "notice") return this.#observer.notice(reply.text);
-    const waiter = this.#waiters.get(reply.id);
     if (reply.type === "events") {
-      if (reply.events.at(-1)?.type === "done") this.#waiters.delete(reply.id);
-      return waiter?.events?.(reply.events);
+      for (const { id, events } of reply.all) {
+        const waiter = this.#waiters.get(id);
+        if (events.at(-1)?.type === "done") this.#waiters.delete(id);
+        waiter?.events?.(events);
+      }
+      return;
     }
+    const waiter = this.#waiters.get(reply.id);
     this.#waiters.delete(reply.id);
     if (reply.type === "error") waiter?.error(fromRemote(reply.error));
     else waiter?.result?.(reply.value);

@@ -50,7 +50,7 @@ export class Forward {
       if (n > 0 && part.numLogits !== part.numTokens) {
         throw new RangeError("Cannot run step: only its first part may have tokens without logits");
       }
-      part.cache.reserve(part.start + part.numTokens);
+      part.cache.reserve(part.start + part.numTokens, part.tokens.length);
       rows.push({ cache: part.cache, row: n, numTokens: part.numTokens, numQueries: part.numTokens });
       for (let i = 0; i < part.numTokens; i++) {
         this.#tokens[n + i] = part.tokens[part.start + i] as number;

@@ -53,8 +53,8 @@ export class Generation {
     return { type: "prefill", done: this.sequence.numCachedTokens, total: this.sequence.numPromptTokens };
   }
 
-  /** The sequence's last token was drawn, as row `row` of its step: its event, and the end if it is one. */
-  accept(ms: number, row: number, logprobs: StepLogprobs | undefined): TokenEvent[] {
+  /** The sequence's last token was drawn, as row `row` of its step: adds its event to `to`, and the end if it is one. */
+  accept(ms: number, row: number, logprobs: StepLogprobs | undefined, to: TokenEvent[]): void {
     const { sequence } = this;
     const token = sequence.tokens[sequence.numTokens - 1] as number;
     this.#firstTokenMs ??= ms;
@@ -63,10 +63,11 @@ export class Generation {
     const isLast = atStop || sequence.isFull;
     const found = this.#stops.push((atStop ? "" : this.#decoder.push(token)) + (isLast ? this.#decoder.flush() : ""));
     const text = found.matched === undefined && isLast ? found.text + this.#stops.flush() : found.text;
-    const event: TokenEvent = { type: "token", token, text, ...this.#alternatives(token, row, logprobs) };
-    if (found.matched !== undefined) return [event, this.#end("stop", found.matched)];
-    if (atStop) return [event, this.#end("stop", token)];
-    return isLast ? [event, this.#end("length")] : [event];
+    if (logprobs === undefined) to.push({ type: "token", token, text });
+    else to.push({ type: "token", token, text, ...this.#alternatives(token, row, logprobs) });
+    if (found.matched !== undefined) to.push(this.#end("stop", found.matched));
+    else if (atStop) to.push(this.#end("stop", token));
+    else if (isLast) to.push(this.#end("length"));
   }
 
   /** The caller wants no more. */
@@ -93,9 +94,9 @@ export class Generation {
     };
   }
 
-  #alternatives(token: number, row: number, all: StepLogprobs | undefined) {
+  #alternatives(token: number, row: number, all: StepLogprobs) {
     const wanted = this.#sampling.logprobs;
-    if (wanted === undefined || all === undefined) return {};
+    if (wanted === undefined) return {};
     const logprob = this.#logprob(token, all.drawn[row] as number);
     if (wanted === 0) return { logprob };
     const top: TokenLogprob[] = [];

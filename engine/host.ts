@@ -118,7 +118,7 @@ export class Host {
       const pacer = new Pacer(batchSize);
       const runner = new Runner(loaded.model, loaded.backend, { kvType, maxBatchTokens: batchSize });
       const loop = new Loop(new Scheduler(limits), runner, pacer, {
-        events: (id, events) => post({ type: "events", id, events }),
+        events: (all) => post({ type: "events", all }),
         error: (id, error) => post({ type: "error", id, error: toRemote(error) }),
       }, this.#options.breath(() => this.#preparing.size > 0));
       return { loaded, loop, pacer, ctxSize, batchSize, kvType };
@@ -158,7 +158,7 @@ export class Host {
     const generation = new Generation(id, sequence, sampling, tokenizer, requestedMs);
     // Cancelled, or closed, in the meantime?
     if (this.#preparing.delete(id)) loop.add(generation);
-    else this.#options.post({ type: "events", id, events: [generation.cancel()] });
+    else this.#options.post({ type: "events", all: [{ id, events: [generation.cancel()] }] });
   }
 
   #encode({ tokenizer, model, encodeChat }: Loaded, prompt: Prompt): ArrayLike<number> | Promise<number[]> {

@@ -10,12 +10,13 @@ import type { Breath } from "./breath.ts";
 import type { Pacer } from "./pacer.ts";
 import type { Sequence } from "./sequence.ts";
 import type { TokenEvent } from "./types.ts";
+import { Outbox, type RequestEvents } from "./outbox.ts";
 
 /** Hears what becomes of generations. */
 export interface Listener {
-  /** What a step gave the generation of that id. */
-  events(id: number, events: readonly TokenEvent[]): void;
-  /** It failed and is over. */
+  /** What steps gave them. */
+  events(all: readonly RequestEvents[]): void;
+  /** That of this id failed and is over. */
   error(id: number, error: unknown): void;
 }
 
@@ -37,10 +38,13 @@ export class Loop {
   readonly #runner: Runner;
   readonly #pacer: Pacer;
   readonly #listener: Listener;
+  readonly #outbox: Outbox;
   readonly #breath: Breath;
   readonly #generations = new Map<Sequence, Generation>();
   readonly #jobs: Job[] = [];
   #turning: Promise<void> | undefined;
+  /** When the last step began, or ended. */
+  #nowMs = 0;
 
   /** Runner and pacer are only used inside steps. */
   constructor(scheduler: Scheduler, runner: Runner, pacer: Pacer, listener: Listener, breath: Breath) {
@@ -48,6 +52,7 @@ export class Loop {
     this.#runner = runner;
     this.#pacer = pacer;
     this.#listener = listener;
+    this.#outbox = new Outbox((all) => listener.events(all));
     this.#breath = breath;
   }
 
@@ -70,7 +75,8 @@ export class Loop {
     const generation = this.#generations.values().find((g) => g.id === id);
     if (generation !== undefined) {
       this.#release(generation);
-      this.#listener.events(id, [generation.cancel()]);
+      this.#outbox.add(id, [generation.cancel()]);
+      this.#outbox.flush(this.#nowMs);
     }
     const job = this.#jobs.findIndex((j) => j.id === id);
     if (job >= 0) {
@@ -98,11 +104,12 @@ export class Loop {
   }
 
   #run(batch: Batch): StepResult | undefined {
-    const startMs = performance.now();
+    const startMs = this.#nowMs = performance.now();
     for (const { sequence } of batch.rows) this.#generations.get(sequence)?.start(startMs);
     try {
       const result = this.#runner.step(batch);
-      this.#pacer.record(batch.numChunkTokens, performance.now() - startMs);
+      this.#nowMs = performance.now();
+      this.#pacer.record(batch.numChunkTokens, this.#nowMs - startMs);
       return result;
     } catch (error) {
       for (const { sequence } of batch.rows) this.#fail(sequence, error);
@@ -110,26 +117,29 @@ export class Loop {
     }
   }
 
-  #report(batch: Batch, { logprobs }: StepResult): void {
-    const ms = performance.now();
+  #report({ rows, numChunkTokens }: Batch, { logprobs }: StepResult): void {
     let row = 0;
-    batch.rows.forEach(({ sequence, samples }, i) => {
+    let isChunk = numChunkTokens > 0;
+    for (const { sequence, samples } of rows) {
       const generation = this.#generations.get(sequence) as Generation;
-      const events: TokenEvent[] = i === 0 && batch.numChunkTokens > 0 ? [generation.prefill()] : [];
+      const events: TokenEvent[] = isChunk ? [generation.prefill()] : [];
+      isChunk = false;
       try {
-        if (samples) events.push(...generation.accept(ms, row++, logprobs));
+        if (samples) generation.accept(this.#nowMs, row++, logprobs, events);
       } catch (error) {
         this.#fail(sequence, error);
-        return;
+        continue;
       }
       if (generation.ended) this.#release(generation);
-      this.#listener.events(generation.id, events);
-    });
+      this.#outbox.add(generation.id, events);
+    }
+    this.#outbox.turn(this.#nowMs);
   }
 
   #fail(sequence: Sequence, error: unknown): void {
     const generation = this.#generations.get(sequence) as Generation;
     this.#release(generation);
+    this.#outbox.drop(generation.id, this.#nowMs);
     this.#listener.error(generation.id, error);
   }
 

@@ -7,7 +7,8 @@
  * @module
  */
 import type { Message } from "../model/model.ts";
-import type { EngineOptions, EvaluateOptions, Progress, Sampling, TokenEvent } from "./types.ts";
+import type { EngineOptions, EvaluateOptions, Progress, Sampling } from "./types.ts";
+import type { RequestEvents } from "./outbox.ts";
 import type { RemoteError } from "./remote_error.ts";
 
 /** Options of `open` that can be posted. */
@@ -47,7 +48,7 @@ export type Request =
 /** From the engine. */
 export type Reply =
   | { readonly type: "result"; readonly id: number; readonly value: unknown }
-  | { readonly type: "events"; readonly id: number; readonly events: readonly TokenEvent[] }
+  | { readonly type: "events"; readonly all: readonly RequestEvents[] }
   | { readonly type: "error"; readonly id: number; readonly error: RemoteError }
   | { readonly type: "progress"; readonly progress: Progress }
   | { readonly type: "notice"; readonly text: string };

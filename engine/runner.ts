@@ -99,22 +99,26 @@ export class Runner {
   }
 
   /** logits [rows, vocab] → tokens; the step's only read, but for log-probabilities. */
-  #sample(batch: Batch, logits: Tensor): StepResult {
+  #sample({ rows, numSamples }: Batch, logits: Tensor): StepResult {
     const { kernels } = this.#backend;
-    const sequences = batch.rows.filter((row) => row.samples).map((row) => row.sequence);
-    const samplers = sequences.map((sequence) => this.#slot(sequence).sampler);
-    const k = samplers.reduce((most, s) => Math.max(most, s.logprobs ?? -1), -1);
-    const raw = k >= 0 && samplers.some((s) => s.adjusts) ? this.#copy(logits) : logits;
+    const samplers: Sampler[] = [];
     const params: SampleParams[] = [];
-    for (const [row, sampler] of samplers.entries()) {
-      const sequence = sequences[row] as Sequence;
-      sampler.adjust(kernels, logits, row, sequence.numOutputTokens);
+    let k = -1;
+    let adjusts = false;
+    for (const { sequence, samples } of rows) {
+      if (!samples) continue;
+      const { sampler } = this.#slot(sequence);
+      samplers.push(sampler);
       params.push(sampler.params(sequence.numTokens));
+      k = Math.max(k, sampler.logprobs ?? -1);
+      adjusts ||= sampler.adjusts;
     }
-    const drawn = this.#backend.alloc([samplers.length], "i32", "step");
+    const raw = k >= 0 && adjusts ? this.#copy(logits) : logits;
+    if (adjusts) { for (let row = 0; row < numSamples; row++) samplers[row]?.adjust(kernels, logits, row); }
+    const drawn = this.#backend.alloc([numSamples], "i32", "step");
     kernels.sample(drawn, logits, params);
     const tokens = this.#backend.read(drawn) as Int32Array;
-    for (const [row, sampler] of samplers.entries()) sampler.accept(tokens[row] as number);
+    for (let row = 0; row < numSamples; row++) samplers[row]?.accept(tokens[row] as number);
     return k < 0 ? { tokens } : { tokens, logprobs: this.#logprobs(raw, drawn, k) };
   }
 

@@ -24,6 +24,7 @@ export class Sampler {
   readonly #bannedValues: Float32Array<ArrayBuffer>;
   readonly #seen: TokenCounts | undefined;
   readonly #drawn: TokenCounts | undefined;
+  #numDrawn = 0;
 
   /** `ends` are the tokens that would end the sequence by themselves. */
   constructor(sampling: Sampling & { readonly seed: number }, prompt: ArrayLike<number>, ends: ReadonlySet<number>) {
@@ -48,10 +49,10 @@ export class Sampler {
     return this.#biasIds.length > 0 || this.#banned.length > 0 || this.#seen !== undefined || this.#drawn !== undefined;
   }
 
-  /** Applies bias, bans and penalties to `row` of logits [rows, vocab], before token number `index` of the output is drawn. */
-  adjust(kernels: Kernels, logits: Tensor, row: number, index: number): void {
+  /** Applies bias, bans and penalties to `row` of logits [rows, vocab] before the next token is drawn. */
+  adjust(kernels: Kernels, logits: Tensor, row: number): void {
     if (this.#biasIds.length > 0) kernels.addLogits(logits, row, this.#biasIds, this.#biasValues);
-    if (index < this.#s.minTokens && this.#banned.length > 0) {
+    if (this.#numDrawn < this.#s.minTokens && this.#banned.length > 0) {
       kernels.addLogits(logits, row, this.#banned, this.#bannedValues);
     }
     if (this.#seen !== undefined && this.#seen.size > 0) {
@@ -74,6 +75,7 @@ export class Sampler {
 
   /** Books a drawn token. */
   accept(token: number): void {
+    this.#numDrawn++;
     this.#seen?.add(token);
     this.#drawn?.add(token);
   }

@@ -80,16 +80,16 @@ describe("Sampler", () => {
   it("adjust() does nothing for plain sampling", () => {
     const { calls, kernels } = recorder();
     const plain = sampler({});
-    plain.adjust(kernels, logits, 0, 0);
+    plain.adjust(kernels, logits, 0);
     assertEquals([calls, plain.adjusts], [[], false]);
   });
 
   it("adjust() repeats over prompt and output, but presence and frequency over output only", () => {
     const { calls, kernels } = recorder();
     const s = sampler({ repetitionPenalty: 1.5, presencePenalty: 0.25, frequencyPenalty: 0.5 });
-    s.adjust(kernels, logits, 2, 0);
+    s.adjust(kernels, logits, 2);
     for (const token of [1, 4, 4]) s.accept(token);
-    s.adjust(kernels, logits, 2, 3);
+    s.adjust(kernels, logits, 2);
     assertEquals(calls, [
       ["penalize", 2, [3, 1], [2, 1], 1.5, 0, 0],
       ["penalize", 2, [3, 1, 4], [2, 2, 2], 1.5, 0, 0],
@@ -101,11 +101,12 @@ describe("Sampler", () => {
   it("adjust() biases, and bans the end before minTokens", () => {
     const { calls, kernels } = recorder();
     const s = sampler({ logitBias: { 5: 2 }, minTokens: 1, stopTokens: [6] });
-    s.adjust(kernels, logits, 0, 0);
-    s.adjust(kernels, logits, 0, 1);
+    s.adjust(kernels, logits, 0);
+    s.accept(1);
+    s.adjust(kernels, logits, 0);
     assertEquals(calls, [["add", 0, [5], [2]], ["add", 0, [9, 6], [-Infinity, -Infinity]], ["add", 0, [5], [2]]]);
     const ignoring = recorder();
-    sampler({ ignoreEos: true }).adjust(ignoring.kernels, logits, 0, 0);
+    sampler({ ignoreEos: true }).adjust(ignoring.kernels, logits, 0);
     assertEquals(ignoring.calls, [["add", 0, [9], [-Infinity]]]);
   });
 });
