@@ -20,9 +20,19 @@ interface Entry<T> {
   step: number;
 }
 
-/** The stack of one backend; `T` is its tensor class. */
+/**
+ * The stack of one backend; `T` is its tensor class.
+ *
+ * Each position's oldest tensor lies in parallel arrays, the few others in lists: native work between two requests throws
+ * the caches over, and every object looked at costs a miss.
+ */
 export class StepMemory<T extends Tensor> {
-  readonly #slots: Entry<T>[][] = [];
+  readonly #tensors: (T | undefined)[] = [];
+  readonly #parents: (T | undefined)[] = [];
+  readonly #offsets: number[] = [];
+  /** The step that last asked for it. */
+  readonly #steps: number[] = [];
+  readonly #others: Entry<T>[][] = [];
   readonly #destroy: (tensor: T) => void;
   #cursor = 0;
   #step = 1;
@@ -40,36 +50,13 @@ export class StepMemory<T extends Tensor> {
 
   /** The remembered tensor at the cursor, or a new one by `create`; moves on. */
   take(shape: Shape, dtype: DType, create: (shape: Shape, dtype: DType) => T): T {
-    const slot = this.#slots[this.#cursor];
-    if (slot !== undefined) {
-      for (let i = 0; i < slot.length; i++) {
-        const e = slot[i] as Entry<T>;
-        if (e.parent === undefined && e.tensor.dtype === dtype && sameShape(e.tensor.shape, shape)) {
-          e.step = this.#step;
-          this.#cursor++;
-          return e.tensor;
-        }
-      }
-    }
-    this.#sweep();
-    return this.#push(create(shape, dtype), undefined, 0);
+    return this.#find(shape, dtype, undefined, 0) ?? this.#push(create, shape, dtype, undefined, 0);
   }
 
   /** As {@link take}, for a view of `parent` from element `offset`. */
   takeView(parent: T, shape: Shape, offset: number, create: (parent: T, shape: Shape, offset: number) => T): T {
-    const slot = this.#slots[this.#cursor];
-    if (slot !== undefined) {
-      for (let i = 0; i < slot.length; i++) {
-        const e = slot[i] as Entry<T>;
-        if (e.parent === parent && e.offset === offset && sameShape(e.tensor.shape, shape)) {
-          e.step = this.#step;
-          this.#cursor++;
-          return e.tensor;
-        }
-      }
-    }
-    this.#sweep();
-    return this.#push(create(parent, shape, offset), parent, offset);
+    return this.#find(shape, parent.dtype, parent, offset) ??
+      this.#push((s) => create(parent, s, offset), shape, parent.dtype, parent, offset);
   }
 
   /** Recycles everything taken since the cursor stood at `mark`. */
@@ -93,25 +80,73 @@ export class StepMemory<T extends Tensor> {
     this.#sweep();
   }
 
-  #push(tensor: T, parent: T | undefined, offset: number): T {
-    const entry = { tensor, parent, offset, step: this.#step };
-    const slot = this.#slots[this.#cursor];
-    if (slot === undefined) this.#slots[this.#cursor] = [entry];
-    else slot.push(entry);
+  #find(shape: Shape, dtype: DType, parent: T | undefined, offset: number): T | undefined {
+    const at = this.#cursor;
+    const first = this.#tensors[at];
+    if (
+      first !== undefined && this.#parents[at] === parent && this.#offsets[at] === offset && first.dtype === dtype &&
+      sameShape(first.shape, shape)
+    ) {
+      this.#steps[at] = this.#step;
+      this.#cursor++;
+      return first;
+    }
+    for (const e of this.#others[at] ?? []) {
+      if (e.parent === parent && e.offset === offset && e.tensor.dtype === dtype && sameShape(e.tensor.shape, shape)) {
+        e.step = this.#step;
+        this.#cursor++;
+        return e.tensor;
+      }
+    }
+    return undefined;
+  }
+
+  #push(
+    create: (shape: Shape, dtype: DType) => T,
+    shape: Shape,
+    dtype: DType,
+    parent: T | undefined,
+    offset: number,
+  ): T {
+    this.#sweep();
+    const tensor = create(shape, dtype);
+    const at = this.#cursor;
+    while (this.#tensors.length <= at) this.#append();
+    if (this.#tensors[at] === undefined) {
+      this.#tensors[at] = tensor;
+      this.#parents[at] = parent;
+      this.#offsets[at] = offset;
+      this.#steps[at] = this.#step;
+    } else this.#others[at]?.push({ tensor, parent, offset, step: this.#step });
     this.#cursor++;
     return tensor;
+  }
+
+  #append(): void {
+    this.#tensors.push(undefined);
+    this.#parents.push(undefined);
+    this.#offsets.push(0);
+    this.#steps.push(0);
+    this.#others.push([]);
   }
 
   #sweep(): void {
     if (this.#swept) return;
     this.#swept = true;
-    for (const slot of this.#slots) {
+    for (let at = 0; at < this.#tensors.length; at++) {
+      const first = this.#tensors[at];
+      if (first !== undefined && this.#steps[at] !== this.#step) {
+        this.#destroy(first);
+        this.#tensors[at] = undefined;
+        this.#parents[at] = undefined;
+      }
+      const others = this.#others[at] as Entry<T>[];
       let kept = 0;
-      for (const e of slot) {
-        if (e.step === this.#step) slot[kept++] = e;
+      for (const e of others) {
+        if (e.step === this.#step) others[kept++] = e;
         else this.#destroy(e.tensor);
       }
-      slot.length = kept;
+      others.length = kept;
     }
   }
 }
