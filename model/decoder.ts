@@ -31,6 +31,8 @@ export interface DecodeOptions {
 export class StreamDecoder implements TokenDecoder {
   readonly #utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
   #dropSpace: boolean;
+  /** Nothing is held back for sure: most tokens are ASCII, and need not pass through the runtime's decoder. */
+  #isWhole = true;
 
   /** `dropSpace`: the text's first byte is dropped when it is a space. */
   constructor(readonly source: DecoderSource, readonly special: boolean, dropSpace: boolean) {
@@ -44,10 +46,21 @@ export class StreamDecoder implements TokenDecoder {
       this.#dropSpace = false;
       if (bytes[0] === 0x20) bytes = bytes.subarray(1);
     }
+    if (this.#isWhole && isAscii(bytes)) return String.fromCharCode(...bytes);
+    // After ASCII nothing is held back.
+    this.#isWhole = bytes.length > 0 ? (bytes[bytes.length - 1] as number) < 0x80 : this.#isWhole;
     return this.#utf8.decode(bytes, { stream: true });
   }
 
   flush(): string {
+    this.#isWhole = true;
     return this.#utf8.decode();
   }
+}
+
+function isAscii(bytes: Uint8Array): boolean {
+  // Longer ones are rare, and too long for an argument list.
+  if (bytes.length > 32) return false;
+  for (let i = 0; i < bytes.length; i++) if ((bytes[i] as number) >= 0x80) return false;
+  return true;
 }
