@@ -7,11 +7,11 @@
 //
 // Ladder. Share of the vpdpwssd peak (AVX2: vpmaddwd + vpaddd), f16, d 64, 3 heads a group, 512 queries to 8192 keys;
 // Sapphire Rapids vCPU on a shared machine, so: one thread, its CPU time, best of several; attention_bench.
-//   8 keys by 48 rows in registers, tiles rounded by way of floats           42 to 45 % of 175 GMAC/s
-//   tiles rounded where they lie, the next one prefetched, blocks of whole
-//   strips (256 rows wasted an eighth), loops out of line (spilled indexes)  63 to 67 %; d 256 60 %; AVX2 64 %
-//   lost: 32-row strips (16 accumulators), 5 % slower; prefetching outputs or queries of the next strip, no change
-//   beside it: the same by the range core in float, 36 GMAC/s; f32 multiply-adds peak at 82
+//   - 8 keys by 48 rows in registers, tiles rounded by way of floats: 42 to 45 % of 175 GMAC/s
+//   - tiles rounded where they lie, the next one prefetched, blocks of whole strips (256 rows wasted an eighth), loops
+//     out of line (inlined, their indexes spilled): 63 to 67 %; d 256 60 %; AVX2 64 %
+//   - lost: 32-row strips (16 accumulators), 5 % slower; prefetching outputs or queries of the next strip, no change
+//   - beside it: the same by the range core in float, 36 GMAC/s; f32 multiply-adds peak at 82
 #pragma once
 #include <cstring>
 #include <type_traits>

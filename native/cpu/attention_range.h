@@ -6,11 +6,11 @@
 //
 // Ladder. Sapphire Rapids vCPU on a shared machine, so: one thread, its CPU time, attention_bench with 8192 keys cold,
 // against a plain read loop beside it (software prefetch can beat that); "hot" is 1024 keys in L2.
-//   four keys a step, values prefetched under keys and back   f16 d 64 x 3 heads 107 %, d 256 x 4 heads 98 %, 20 GB/s
-//   hot tiles of 8 KB instead of 64 keys                          d 256 109 %, d 128 104 % (from 96 %), f32 113 % AVX2:
-//   four heads by two keys instead of a widened tile    d 256 x 4 heads hot, 8.4 to 12 GB/s int8 by integer products
-//   (attention_codes.h)              hot 10 to 13.5 GB/s; cold 100 % (from 83 %) lost: 128 keys a tile for int8, 4 %
-//   hot, not worth the scratch
+//   - four keys a step, values prefetched under keys and back: f16 d 64 x 3 heads 107 %, d 256 x 4 98 %; 20 GB/s hot
+//   - tiles of 8 KB instead of 64 keys: d 256 109 %, d 128 104 % (from 96 %), f32 113 %
+//   - AVX2: four heads by two keys instead of a widened tile: d 256 x 4 heads hot, 8.4 to 12 GB/s
+//   - int8 by integer products (attention_codes.h): hot 10 to 13.5 GB/s, cold 100 % (from 83 %)
+//   - lost: 128 keys a tile for int8, 4 % hot, not worth the scratch
 #pragma once
 #include <cstring>
 #include <type_traits>

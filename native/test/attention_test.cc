@@ -54,6 +54,9 @@ TEST("attend_causal() agrees with the oracle for all types, groups, head sizes a
     for (int32_t d : {20, 64, 80, 128, 256}) {
       for (int32_t n : {1, 2, 3, 17, 129}) {
         turn++;
+#ifdef __SANITIZE_THREAD__
+        if (turn % 5 != 0) continue;  // races do not depend on the numbers, and every one takes 20 times as long
+#endif
         AttentionCase a{};
         a.kv_heads = 1 + turn % 2;
         a.heads = group * a.kv_heads, a.head_dim = d, a.n = n, a.total = n + turn * 37 % 150;
@@ -67,7 +70,11 @@ TEST("attend_causal() agrees with the oracle for all types, groups, head sizes a
 }
 
 TEST("attend_causal() over many key ranges agrees with the oracle") {
+#ifdef __SANITIZE_THREAD__
+  for (int32_t n : {5}) {
+#else
   for (int32_t n : {1, 5, 8, 9}) {
+#endif
     AttentionCase a{6, 2, 64, n, 2500};
     check(a, Inputs(a, n), {1024});
     a.window = 1500;
