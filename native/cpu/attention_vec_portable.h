@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "dtype.h"
 
 namespace kvasir {
 namespace {
@@ -25,8 +24,14 @@ struct VecPortable {
     return x;
   }
   static void store(float* p, F x) { std::memcpy(p, &x, sizeof x); }
+  // The bits as a float of another exponent bias, multiplied back: exact, subnormals too; then infinities.
   static F load_f16(const uint16_t* p) {
-    return F{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])};
+    typedef uint16_t H __attribute__((vector_size(8)));
+    H half;
+    std::memcpy(&half, p, sizeof half);
+    const I bits = __builtin_convertvector(half, I), magnitude = (bits & 0x7fff) << 13;
+    const I value = (I)((F)magnitude * 0x1p112f);
+    return (F)(value | ((magnitude >= 0x0f800000) & 0x7f800000) | (bits & 0x8000) << 16);
   }
   static F load_i8(const int8_t* p) { return F{float(p[0]), float(p[1]), float(p[2]), float(p[3])}; }
   static void store_f16(uint16_t* p, F x) {
