@@ -1,8 +1,10 @@
-// Matrix products beside the limits of the machine: decode against read bandwidth, prefill against the 16-bit dot-product peak.
-//   c++ -O2 -std=c++17 -I native/include native/bench/matmul_bench.cc -Lbuild -lkvasir_cpu -Wl,-rpath,build -o matmul_bench
+// Matrix products beside the limits of the machine: decode against read bandwidth, prefill against the 16-bit
+// dot-product peak.
+//   c++ -O2 -std=c++17 -I native/include native/bench/matmul_bench.cc -Lbuild -lkvasir_cpu -Wl,-rpath,build -o
+//   matmul_bench
 //   ./matmul_bench [isa=avx512] [threads=2] [rows=512] [decode | prefill]
-// Decode is a whole step of SmolLM2-135M's matrices (30 layers, output table Q8_0), each weight read once; prefill is one of its
-// layers, per type.
+// Decode is a whole step of SmolLM2-135M's matrices (30 layers, output table Q8_0), each weight read once; prefill is
+// one of its layers, per type.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -20,9 +22,7 @@
 
 namespace {
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 void check(int32_t status) {
   if (status == KVASIR_OK) return;
@@ -38,10 +38,10 @@ struct Type {
   int elements, bytes, half;  // half: where the first f16 scale is; -1 for plain types
 };
 const Type kTypes[] = {
-    {KVASIR_Q4_0, "Q4_0", 32, 18, 0},     {KVASIR_Q4_1, "Q4_1", 32, 20, 0},  {KVASIR_Q5_0, "Q5_0", 32, 22, 0},
-    {KVASIR_Q5_1, "Q5_1", 32, 24, 0},     {KVASIR_Q8_0, "Q8_0", 32, 34, 0},  {KVASIR_IQ4_NL, "IQ4_NL", 32, 18, 0},
+    {KVASIR_Q4_0, "Q4_0", 32, 18, 0},     {KVASIR_Q4_1, "Q4_1", 32, 20, 0},   {KVASIR_Q5_0, "Q5_0", 32, 22, 0},
+    {KVASIR_Q5_1, "Q5_1", 32, 24, 0},     {KVASIR_Q8_0, "Q8_0", 32, 34, 0},   {KVASIR_IQ4_NL, "IQ4_NL", 32, 18, 0},
     {KVASIR_Q3_K, "Q3_K", 256, 110, 108}, {KVASIR_Q4_K, "Q4_K", 256, 144, 0}, {KVASIR_Q5_K, "Q5_K", 256, 176, 0},
-    {KVASIR_Q6_K, "Q6_K", 256, 210, 208}, {KVASIR_F16, "F16", 1, 2, -1},     {KVASIR_BF16, "BF16", 1, 2, -1},
+    {KVASIR_Q6_K, "Q6_K", 256, 210, 208}, {KVASIR_F16, "F16", 1, 2, -1},      {KVASIR_BF16, "BF16", 1, 2, -1},
     {KVASIR_F32, "F32", 1, 4, -1},
 };
 
@@ -172,7 +172,9 @@ void destroy_all(kvasir_context* c, const std::vector<kvasir_tensor>& ids) {
 void destroy(kvasir_context* c, const Layer& l) {
   destroy_all(c, {l.q.id, l.k.id, l.v.id, l.o.id, l.gate.id, l.up.id, l.down.id});
 }
-void destroy(kvasir_context* c, const Buffers& b) { destroy_all(c, {b.x, b.q, b.k, b.v, b.o, b.gate, b.up, b.h, b.down}); }
+void destroy(kvasir_context* c, const Buffers& b) {
+  destroy_all(c, {b.x, b.q, b.k, b.v, b.o, b.gate, b.up, b.h, b.down});
+}
 
 void decode(kvasir_context* c) {
   double gb = 0;
@@ -194,8 +196,8 @@ void decode(kvasir_context* c) {
       check(kvasir_matmul(c, &logits, b.x, &head.id, 1));
     });
     bytes += head.bytes;
-    std::printf("%-7s decode %6.2f ms, %6.1f MB: %5.1f GB/s   (written at %.1f GB/s)\n", t.name, body * 1e3, bytes * 1e-6,
-                bytes / body * 1e-9, wrote / write_s * 1e-9);
+    std::printf("%-7s decode %6.2f ms, %6.1f MB: %5.1f GB/s   (written at %.1f GB/s)\n", t.name, body * 1e3,
+                bytes * 1e-6, bytes / body * 1e-9, wrote / write_s * 1e-9);
     for (const Layer& l : layers) destroy(c, l);
     destroy_all(c, {head.id, logits});
     destroy(c, b);
@@ -226,10 +228,14 @@ int main(int argc, char** argv) {
   int threads = 2, rows = 512;
   for (int i = 1; i < argc; ++i) {
     const std::string a = argv[i];
-    if (a.rfind("isa=", 0) == 0) isa = a.substr(4);
-    else if (a.rfind("threads=", 0) == 0) threads = std::atoi(a.c_str() + 8);
-    else if (a.rfind("rows=", 0) == 0) rows = std::atoi(a.c_str() + 5);
-    else what = a;
+    if (a.rfind("isa=", 0) == 0)
+      isa = a.substr(4);
+    else if (a.rfind("threads=", 0) == 0)
+      threads = std::atoi(a.c_str() + 8);
+    else if (a.rfind("rows=", 0) == 0)
+      rows = std::atoi(a.c_str() + 5);
+    else
+      what = a;
   }
   kvasir_context* c = kvasir_context_create(("isa=" + isa + ",threads=" + std::to_string(threads)).c_str());
   if (!c) check(KVASIR_INTERNAL);

@@ -1,6 +1,6 @@
 // kvasir_matmul and kvasir_embed: checks, the choice between stream and panel kernels, and the split into tasks.
-// Every output element is one task's alone and its sum's order depends on n and the shapes only: results are the same for
-// any number of threads.
+// Every output element is one task's alone and its sum's order depends on n and the shapes only: results are the same
+// for any number of threads.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -37,8 +37,8 @@ void stream_products(kvasir_context& ctx, const std::vector<Product>& products, 
     const size_t blocks = static_cast<size_t>(k / 32);
     auto* q = static_cast<StreamBlock*>(ctx.shared.get(blocks * static_cast<size_t>(n) * sizeof(StreamBlock)));
     auto one = [&](int i, int) {
-      kernels.stream_quantize(q + static_cast<size_t>(i) * blocks, x + static_cast<size_t>(i) * static_cast<size_t>(k), k,
-                              in.fast);
+      kernels.stream_quantize(q + static_cast<size_t>(i) * blocks, x + static_cast<size_t>(i) * static_cast<size_t>(k),
+                              k, in.fast);
     };
     // Under some thousand values waking the others costs more than it saves.
     if (static_cast<int64_t>(n) * k < 8192) {
@@ -101,7 +101,8 @@ void panel_products(kvasir_context& ctx, const std::vector<Product>& products, c
     }
   }
   std::vector<float*> scratch;
-  for (Scratch& s : ctx.workers) scratch.push_back(static_cast<float*>(s.get(panel_scratch(std::min(step, n)) * sizeof(float))));
+  for (Scratch& s : ctx.workers)
+    scratch.push_back(static_cast<float*>(s.get(panel_scratch(std::min(step, n)) * sizeof(float))));
   ctx.pool->run(static_cast<int>(spans.size()), [&](int task, int worker) {
     const Span& s = spans[static_cast<size_t>(task)];
     const Product& p = products[static_cast<size_t>(s.product)];
@@ -117,9 +118,8 @@ void multiply(kvasir_context& ctx, const std::vector<Product>& products, const f
     }
     return;
   }
-  const bool quantize = ctx.isa->matmul->quantizes && std::any_of(products.begin(), products.end(), [](const Product& p) {
-    return is_block_type(*p.w);
-  });
+  const bool quantize = ctx.isa->matmul->quantizes && std::any_of(products.begin(), products.end(),
+                                                                  [](const Product& p) { return is_block_type(*p.w); });
   if (n <= ctx.isa->matmul->stream_rows) {
     stream_products(ctx, products, x, n, k, quantize);
   } else {
@@ -144,7 +144,8 @@ int32_t kvasir_matmul(kvasir_context* ctx, const kvasir_tensor* outs, kvasir_ten
       const Tensor& weight = ctx->tensor(ws[i], "matmul weight");
       const Tensor& out = ctx->tensor(outs[i], "matmul out");
       if (!weight.packed) {
-        fail(KVASIR_ARGUMENT, "Cannot run matmul: weight %d is no model tensor of rank 2, create it with that lifetime", i);
+        fail(KVASIR_ARGUMENT, "Cannot run matmul: weight %d is no model tensor of rank 2, create it with that lifetime",
+             i);
       }
       const PackedWeight& w = *weight.packed;
       if (w.cols != k) fail(KVASIR_ARGUMENT, "Cannot run matmul: weight %d has %d columns, x has %d", i, w.cols, k);

@@ -1,5 +1,10 @@
-// Prefill on AVX2: the panels of matmul_avx512.cc in 6 × 16 tiles. The dot product is vpmaddwd + vpaddd (three ports: 24
-// multiplications a clock at best), or vpdpwssd of AVX-VNNI (32) on CPUs that have it: Alder Lake and later, Zen 5 and later.
+// Prefill on AVX2: the panels of matmul_avx512.cc in 6 × 16 tiles. The dot product is vpmaddwd + vpaddd (three ports:
+// 24 multiplications a clock at best), or vpdpwssd of AVX-VNNI (32) on CPUs that have it: Alder Lake and later, Zen 5
+// and later.
+//
+// Ladder (sizes and machine of matmul_avx512.cc, which reaches 137 there):
+//   1. vpmaddwd + vpaddd: 44
+//   2. vpdpwssd of AVX-VNNI: 65
 #include <cpuid.h>
 
 #include <algorithm>
@@ -68,7 +73,8 @@ void expand_half(const PackedWeight& w, int panel, int half_panel, int b, int kc
       // sum (code - half)^2 = sum code^2 - 2 half (sum code - n half) - n half^2, exact
       const __m256i centred = _mm256_sub_epi32(square, _mm256_mullo_epi32(sum, _mm256_set1_epi32(2 * kHalf)));
       const __m256 sg = scale.scale[g];
-      const __m256 m = A::kMin ? _mm256_fmadd_ps(half, sg, scale.min) : _mm256_mul_ps(_mm256_set1_ps(kHalf - A::kOffset), sg);
+      const __m256 m =
+          A::kMin ? _mm256_fmadd_ps(half, sg, scale.min) : _mm256_mul_ps(_mm256_set1_ps(kHalf - A::kOffset), sg);
       s[group] = sg;
       mid[group] = m;
       const __m256 first = _mm256_mul_ps(_mm256_mul_ps(sg, sg), _mm256_cvtepi32_ps(centred));
@@ -90,7 +96,8 @@ void expand_half(const PackedWeight& w, int panel, int half_panel, int b, int kc
   const __m256 worth = _mm256_and_ps(some, _mm256_div_ps(_mm256_set1_ps(1.0f), inverse));
   _mm256_store_ps(scales, _mm256_blendv_ps(_mm256_set1_ps(__builtin_nanf("")), worth, finite));
 
-  const __m256i flip = _mm256_set1_epi16(INT16_MIN), top = _mm256_set1_epi16(static_cast<int16_t>(0xffff << (16 - A::kBits)));
+  const __m256i flip = _mm256_set1_epi16(INT16_MIN),
+                top = _mm256_set1_epi16(static_cast<int16_t>(0xffff << (16 - A::kBits)));
   group = 0;
   for (int at = 0; at < kc; at += 32, out += 16 * 32) {
     __m256i c[8];
@@ -105,8 +112,10 @@ void expand_half(const PackedWeight& w, int panel, int half_panel, int b, int kc
       for (int v = g * kVectors; v < (g + 1) * kVectors; ++v) {
         const __m256i even = _mm256_xor_si256(_mm256_slli_epi16(c[v], 16 - A::kBits), flip);
         const __m256i odd = _mm256_xor_si256(_mm256_and_si256(_mm256_slli_epi16(c[v], 8 - A::kBits), top), flip);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(out + 64 * v), _mm256_adds_epi16(_mm256_mulhrs_epi16(even, by), plus));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(out + 64 * v + 32), _mm256_adds_epi16(_mm256_mulhrs_epi16(odd, by), plus));
+        _mm256_store_si256(reinterpret_cast<__m256i*>(out + 64 * v),
+                           _mm256_adds_epi16(_mm256_mulhrs_epi16(even, by), plus));
+        _mm256_store_si256(reinterpret_cast<__m256i*>(out + 64 * v + 32),
+                           _mm256_adds_epi16(_mm256_mulhrs_epi16(odd, by), plus));
       }
     }
   }
@@ -144,7 +153,8 @@ void tile(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, 
   for (int i = 0; i < R; ++i) {
     const __m256 xs = _mm256_set1_ps(x_scales[i]);
     float* to = sums + 32 * i;
-    const __m256 f0 = _mm256_mul_ps(_mm256_cvtepi32_ps(a[i][0]), xs), f1 = _mm256_mul_ps(_mm256_cvtepi32_ps(a[i][1]), xs);
+    const __m256 f0 = _mm256_mul_ps(_mm256_cvtepi32_ps(a[i][0]), xs),
+                 f1 = _mm256_mul_ps(_mm256_cvtepi32_ps(a[i][1]), xs);
     const __m256 z0 = first ? _mm256_setzero_ps() : _mm256_load_ps(to);
     const __m256 z1 = first ? _mm256_setzero_ps() : _mm256_load_ps(to + 8);
     _mm256_store_ps(to, _mm256_fmadd_ps(f0, s0, z0));
@@ -260,13 +270,15 @@ void panel_avx2(const PackedWeight& w, int panel, const PanelInput& in, int row,
   }
   float* to = out + static_cast<int64_t>(row) * ldo + panel * kPanelRows;
   for (int i = 0; i < rows; ++i, to += ldo) {
-    for (int c = 0; c < width; c += 8) _mm256_maskstore_ps(to + c, lane_mask(width - c), _mm256_load_ps(sums + 32 * i + c));
+    for (int c = 0; c < width; c += 8)
+      _mm256_maskstore_ps(to + c, lane_mask(width - c), _mm256_load_ps(sums + 32 * i + c));
   }
 }
 
 void panel_quantize_avx2(int16_t* q, float* scales, const float* x, int row, int rows, int n, int k) {
   // columns 0 2, 1 3 of each four, as expand() pairs them
-  const __m256i paired = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+  const __m256i paired =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
   for (int k0 = 0; k0 < k; k0 += kPanelK) {
     const int kc = std::min(kPanelK, k - k0);
     const size_t at = static_cast<size_t>(k0 / kPanelK) * static_cast<size_t>(n);
@@ -280,7 +292,8 @@ void panel_quantize_avx2(int16_t* q, float* scales, const float* x, int row, int
       }
       const float sum = sum_of(squares);
       const float most = max_of(peak);
-      const float inverse = sum <= 3e38f && most > 1e-18f ? std::min(kPanelNorm / std::sqrt(sum), 32767.0f / most) : 0.0f;
+      const float inverse =
+          sum <= 3e38f && most > 1e-18f ? std::min(kPanelNorm / std::sqrt(sum), 32767.0f / most) : 0.0f;
       scales[at + static_cast<size_t>(i)] = !(sum <= 3e38f) ? __builtin_nanf("") : inverse > 0 ? 1.0f / inverse : 0.0f;
       int16_t* to = q + (at + static_cast<size_t>(i)) * kPanelK;
       const __m256 some = inverse > 0 ? _mm256_castsi256_ps(_mm256_set1_epi32(-1)) : _mm256_setzero_ps();

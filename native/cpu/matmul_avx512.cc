@@ -1,7 +1,14 @@
 // Prefill: 32 rows of w × 128 columns at a time as 16-bit integers in L1, all rows of x passing over them.
 //
-// Ladder (GMAC/s of one thread at n = 512, k = 576, m = 1536, Q4_1; native/bench/matmul_bench.cc):
-//   1. 12 × 32 tile of vpdpwssd, sums of 128 columns, one scale per row of w and of x
+// Ladder: billions of products a second of one thread, all in L2 (Q4_1, n = 96, k = 768, m = 192), on a Sapphire
+// Rapids whose vpdpwssd peak is 187. Sizes of real layers: native/bench/matmul_bench.cc.
+//   1. 12 × 32 tile over integers of 128 columns, one scale per row of w and of x: gcc 12 spilled it (97 at n = 512)
+//   2. do-while around it, so that gcc keeps sums in registers; the next tile's x fetched ahead: 125
+//   3. the tile in assembly: 125, but no longer at the mercy of what surrounds it (78 at n = 512 when gcc slipped again)
+//   4. integers by vpmulhrsw, norms from integer sums of codes, 0.2 instead of 0.5 clocks a weight: 137
+//   The tile alone runs at 182. Of the rest, at these sizes, most is rounding x, which wider weights share.
+//   No gain: the tile's loop unrolled four times; fetching the next tile's sums; panel_quantize by rows first.
+//   A scale per 32 columns (exact codes, a conversion every 16 dot products) cannot pass 84 % of the peak.
 #include <algorithm>
 #include <cmath>
 
@@ -17,13 +24,11 @@ constexpr int kTile = 12;  // rows of x: 24 sums, two vectors of w, one broadcas
 inline void dot(__m512i& sum, __m512i w, __m512i x) { asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x)); }
 
 // The same 16-bit number twice in each 32-bit lane.
-inline __m512i twice(__m512i v) {
-  return _mm512_mask_blend_epi16(0xaaaaaaaa, v, _mm512_slli_epi32(v, 16));
-}
+inline __m512i twice(__m512i v) { return _mm512_mask_blend_epi16(0xaaaaaaaa, v, _mm512_slli_epi32(v, 16)); }
 
-// columns [32 * b, + kc) of one panel: integers [kc / 2][16][2], columns paired 0 2, 1 3 of each four, and what one of them
-// is worth. value = s * (code - half) + mid; first pass: norm and range of each row, second: integers by vpmulhrsw, off by
-// at most 0.5 (product) + 0.5 (s, at the ends of the codes' range) + 0.5 (mid).
+// columns [32 * b, + kc) of one panel: integers [kc / 2][16][2], columns paired 0 2, 1 3 of each four, and what one of
+// them is worth. value = s * (code - half) + mid; first pass: norm and range of each row, second: integers by
+// vpmulhrsw, off by at most 0.5 (product) + 0.5 (s, at the ends of the codes' range) + 0.5 (mid).
 template <int T>
 void expand(const PackedWeight& w, int panel, int b, int kc, int16_t* out, float* scales) {
   using A = Traits<T>;
@@ -53,7 +58,8 @@ void expand(const PackedWeight& w, int panel, int b, int kc, int16_t* out, float
       // sum (code - half)^2 = sum code^2 - 2 half (sum code - n half) - n half^2, exact
       const __m512i centred = _mm512_sub_epi32(square, _mm512_mullo_epi32(sum, _mm512_set1_epi32(2 * kHalf)));
       const __m512 sg = scale.scale[g];
-      const __m512 m = A::kMin ? _mm512_fmadd_ps(half, sg, scale.min) : _mm512_mul_ps(_mm512_set1_ps(kHalf - A::kOffset), sg);
+      const __m512 m =
+          A::kMin ? _mm512_fmadd_ps(half, sg, scale.min) : _mm512_mul_ps(_mm512_set1_ps(kHalf - A::kOffset), sg);
       s[group] = sg;
       mid[group] = m;
       const __m512 first = _mm512_mul_ps(_mm512_mul_ps(sg, sg), _mm512_cvtepi32_ps(centred));
@@ -74,7 +80,8 @@ void expand(const PackedWeight& w, int panel, int b, int kc, int16_t* out, float
   const __m512 worth = _mm512_maskz_div_ps(some, _mm512_set1_ps(1.0f), inverse);
   _mm512_store_ps(scales, _mm512_mask_mov_ps(_mm512_set1_ps(__builtin_nanf("")), finite, worth));
 
-  const __m512i flip = _mm512_set1_epi16(INT16_MIN), top = _mm512_set1_epi16(static_cast<int16_t>(0xffff << (16 - A::kBits)));
+  const __m512i flip = _mm512_set1_epi16(INT16_MIN),
+                top = _mm512_set1_epi16(static_cast<int16_t>(0xffff << (16 - A::kBits)));
   group = 0;
   for (int at = 0; at < kc; at += 32, out += 16 * 32) {
     __m512i c[8];
@@ -87,7 +94,8 @@ void expand(const PackedWeight& w, int panel, int b, int kc, int16_t* out, float
       for (int v = g * kVectors; v < (g + 1) * kVectors; ++v) {
         // (code - half) << (16 - bits): the shift drops the other byte, flipping the sign bit subtracts half
         const __m512i even = _mm512_xor_si512(_mm512_slli_epi16(c[v], 16 - A::kBits), flip);
-        const __m512i odd = _mm512_ternarylogic_epi32(_mm512_slli_epi16(c[v], 8 - A::kBits), top, flip, 0x6a);  // (a & b) ^ c
+        const __m512i odd =
+            _mm512_ternarylogic_epi32(_mm512_slli_epi16(c[v], 8 - A::kBits), top, flip, 0x6a);  // (a & b) ^ c
         _mm512_store_si512(out + 64 * v, _mm512_adds_epi16(_mm512_mulhrs_epi16(even, by), plus));
         _mm512_store_si512(out + 64 * v + 32, _mm512_adds_epi16(_mm512_mulhrs_epi16(odd, by), plus));
       }
@@ -167,7 +175,8 @@ void tile(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, 
   for (int i = 0; i < R; ++i) {
     const __m512 xs = _mm512_set1_ps(x_scales[i]);
     float* to = sums + 32 * i;
-    const __m512 f0 = _mm512_mul_ps(_mm512_cvtepi32_ps(a[i][0]), xs), f1 = _mm512_mul_ps(_mm512_cvtepi32_ps(a[i][1]), xs);
+    const __m512 f0 = _mm512_mul_ps(_mm512_cvtepi32_ps(a[i][0]), xs),
+                 f1 = _mm512_mul_ps(_mm512_cvtepi32_ps(a[i][1]), xs);
     const __m512 z0 = first ? _mm512_setzero_ps() : _mm512_load_ps(to);
     const __m512 z1 = first ? _mm512_setzero_ps() : _mm512_load_ps(to + 16);
     _mm512_store_ps(to, _mm512_fmadd_ps(f0, s0, z0));
@@ -299,6 +308,10 @@ void panel_avx512(const PackedWeight& w, int panel, const PanelInput& in, int ro
 }
 
 void panel_quantize_avx512(int16_t* q, float* scales, const float* x, int row, int rows, int n, int k) {
+  // Undoes the packing by 128-bit lanes, and pairs columns 0 2, 1 3 of each four as expand() does.
+  alignas(64) static const int16_t kPaired[32] = {0,  2,  1,  3,  8,  10, 9,  11, 16, 18, 17, 19, 24, 26, 25, 27,
+                                                  4,  6,  5,  7,  12, 14, 13, 15, 20, 22, 21, 23, 28, 30, 29, 31};
+  const __m512i paired = load512(kPaired);
   for (int k0 = 0; k0 < k; k0 += kPanelK) {
     const int kc = std::min(kPanelK, k - k0);
     const size_t at = static_cast<size_t>(k0 / kPanelK) * static_cast<size_t>(n);
@@ -316,11 +329,11 @@ void panel_quantize_avx512(int16_t* q, float* scales, const float* x, int row, i
       int16_t* to = q + (at + static_cast<size_t>(i)) * kPanelK;
       scales[at + static_cast<size_t>(i)] = !finite ? __builtin_nanf("") : inverse > 0 ? 1.0f / inverse : 0.0f;
       const __mmask16 some = inverse > 0 ? 0xffff : 0;
-      const __m256i paired = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
-      for (int j = 0; j < kc; j += 16) {
-        const __m512 v = _mm512_maskz_mul_ps(some, _mm512_loadu_ps(from + j), _mm512_set1_ps(inverse));
-        const __m256i integers = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to + j), _mm256_shuffle_epi8(integers, paired));
+      const __m512 by = _mm512_set1_ps(inverse);
+      for (int j = 0; j < kc; j += 32) {
+        const __m512i low = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(some, _mm512_loadu_ps(from + j), by));
+        const __m512i high = _mm512_cvtps_epi32(_mm512_maskz_mul_ps(some, _mm512_loadu_ps(from + j + 16), by));
+        _mm512_store_si512(to + j, _mm512_permutexvar_epi16(paired, _mm512_packs_epi32(low, high)));
       }
     }
   }
@@ -328,6 +341,7 @@ void panel_quantize_avx512(int16_t* q, float* scales, const float* x, int row, i
 
 }  // namespace
 
-const MatmulKernels kMatmulAvx512 = {16, true, stream_quantize_avx512, stream_avx512, panel_quantize_avx512, panel_avx512};
+const MatmulKernels kMatmulAvx512 = {16,          true, stream_quantize_avx512, stream_avx512, panel_quantize_avx512,
+                                     panel_avx512};
 
 }  // namespace kvasir

@@ -1,5 +1,6 @@
 // Eight rows of one block (layout in weights.h) into registers, for each type; the AVX2 counterpart of
-// matmul_codes_avx512.h, `half` being rows 0..7 or 8..15. Internal linkage: only files compiled for AVX2 may include it.
+// matmul_codes_avx512.h, `half` being rows 0..7 or 8..15. Internal linkage: only files compiled for AVX2 may include
+// it.
 #pragma once
 #include <immintrin.h>
 
@@ -13,16 +14,16 @@ struct Traits {
   static constexpr bool kSuper = T == KVASIR_Q3_K || T == KVASIR_Q4_K || T == KVASIR_Q5_K || T == KVASIR_Q6_K;
   static constexpr bool kMin = T == KVASIR_Q4_1 || T == KVASIR_Q5_1 || T == KVASIR_Q4_K || T == KVASIR_Q5_K;
   static constexpr bool kFifth = T == KVASIR_Q5_0 || T == KVASIR_Q5_1 || T == KVASIR_Q5_K;
-  static constexpr int kBits = T == KVASIR_Q3_K                          ? 3
-                               : T == KVASIR_Q6_K                        ? 6
+  static constexpr int kBits = T == KVASIR_Q3_K                         ? 3
+                               : T == KVASIR_Q6_K                       ? 6
                                : T == KVASIR_Q8_0 || T == KVASIR_IQ4_NL ? 8
-                               : kFifth                                  ? 5
-                                                                         : 4;
+                               : kFifth                                 ? 5
+                                                                        : 4;
   static constexpr int kGroups = T == KVASIR_Q3_K || T == KVASIR_Q6_K ? 2 : 1;  // scales per block
-  static constexpr int kOffset = T == KVASIR_Q4_0   ? 8
-                                 : T == KVASIR_Q5_0 ? 16
-                                 : T == KVASIR_Q6_K ? 32
-                                 : T == KVASIR_Q3_K ? 4
+  static constexpr int kOffset = T == KVASIR_Q4_0                         ? 8
+                                 : T == KVASIR_Q5_0                       ? 16
+                                 : T == KVASIR_Q6_K                       ? 32
+                                 : T == KVASIR_Q3_K                       ? 4
                                  : T == KVASIR_Q8_0 || T == KVASIR_IQ4_NL ? 128
                                                                           : 0;
 };

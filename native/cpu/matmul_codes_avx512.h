@@ -1,5 +1,5 @@
-// One block (16 rows × 32 columns, layout in weights.h) into registers, for each type: codes as bytes, scales as floats.
-// Internal linkage throughout: only files compiled for AVX-512 may include it.
+// One block (16 rows × 32 columns, layout in weights.h) into registers, for each type: codes as bytes, scales as
+// floats. Internal linkage throughout: only files compiled for AVX-512 may include it.
 #pragma once
 #include <immintrin.h>
 
@@ -13,24 +13,24 @@ struct Traits {
   static constexpr bool kSuper = T == KVASIR_Q3_K || T == KVASIR_Q4_K || T == KVASIR_Q5_K || T == KVASIR_Q6_K;
   static constexpr bool kMin = T == KVASIR_Q4_1 || T == KVASIR_Q5_1 || T == KVASIR_Q4_K || T == KVASIR_Q5_K;
   static constexpr int kGroups = T == KVASIR_Q3_K || T == KVASIR_Q6_K ? 2 : 1;  // scales per block
-  static constexpr int kOffset = T == KVASIR_Q4_0   ? 8
-                                 : T == KVASIR_Q5_0 ? 16
-                                 : T == KVASIR_Q6_K ? 32
-                                 : T == KVASIR_Q3_K ? 4
+  static constexpr int kOffset = T == KVASIR_Q4_0                         ? 8
+                                 : T == KVASIR_Q5_0                       ? 16
+                                 : T == KVASIR_Q6_K                       ? 32
+                                 : T == KVASIR_Q3_K                       ? 4
                                  : T == KVASIR_Q8_0 || T == KVASIR_IQ4_NL ? 128
                                                                           : 0;
-  static constexpr int kBits = T == KVASIR_Q3_K                          ? 3
-                               : T == KVASIR_Q6_K                        ? 6
-                               : T == KVASIR_Q8_0 || T == KVASIR_IQ4_NL ? 8
+  static constexpr int kBits = T == KVASIR_Q3_K                                           ? 3
+                               : T == KVASIR_Q6_K                                         ? 6
+                               : T == KVASIR_Q8_0 || T == KVASIR_IQ4_NL                   ? 8
                                : T == KVASIR_Q5_0 || T == KVASIR_Q5_1 || T == KVASIR_Q5_K ? 5
                                                                                           : 4;
   static constexpr int kUnitBlocks = kSuper ? 8 : kMin ? 1 : 2;
   static constexpr int kHeader = kSuper ? 320 : 64;
-  static constexpr int kBlock = T == KVASIR_Q8_0                                                  ? 512
-                                : T == KVASIR_Q3_K                                                ? 192
-                                : T == KVASIR_Q6_K                                                ? 384
+  static constexpr int kBlock = T == KVASIR_Q8_0                                           ? 512
+                                : T == KVASIR_Q3_K                                         ? 192
+                                : T == KVASIR_Q6_K                                         ? 384
                                 : T == KVASIR_Q5_0 || T == KVASIR_Q5_1 || T == KVASIR_Q5_K ? 320
-                                                                                                  : 256;
+                                                                                           : 256;
 };
 
 inline __m512i load512(const void* p) { return _mm512_load_si512(p); }
@@ -92,9 +92,7 @@ inline void load_codes(const uint8_t* p, __m512i c[8]) {
   }
 }
 
-inline __m512 load_half(const void* p) {
-  return _mm512_cvtph_ps(_mm256_load_si256(static_cast<const __m256i*>(p)));
-}
+inline __m512 load_half(const void* p) { return _mm512_cvtph_ps(_mm256_load_si256(static_cast<const __m256i*>(p))); }
 
 // What a header says of block `b` of its unit: value = scale[group] * (code - offset) + min.
 template <int T>

@@ -124,7 +124,8 @@ void expand(const PackedWeight& w, int panel, int k, int kc, float* out, int str
   }
 }
 
-// sums [R][16] += x [R] (ldx apart) times w [kc][stride]; two chains of columns would be one more rounding, no gain here.
+// sums [R][16] += x [R] (ldx apart) times w [kc][stride]; two chains of columns would be one more rounding, no gain
+// here.
 template <int R>
 void add_products(float* sums, int sums_stride, const float* w, int stride, const float* x, int64_t ldx, int kc) {
   float a[R][kLanes];

@@ -1,5 +1,6 @@
-// Decode on AVX2: as matmul_stream_avx512.cc, but codes widen to 16 bits in place (even and odd bytes of each 32-bit lane)
-// and meet 16-bit x by vpmaddwd, so x needs no planes. precision=fast is exact here: fewer bits would save nothing.
+// Decode on AVX2: as matmul_stream_avx512.cc, but codes widen to 16 bits in place (even and odd bytes of each 32-bit
+// lane) and meet 16-bit x by vpmaddwd, so x needs no planes. precision=fast is exact here: fewer bits would save
+// nothing.
 #include "matmul_stream_avx2.h"
 
 #include <algorithm>
@@ -154,7 +155,8 @@ void stream_quantize_avx2(StreamBlock* q, const float* x, int k, bool) {
       peak = _mm256_max_ps(peak, abs256(v[j]));
       finite = finite && _mm256_movemask_ps(_mm256_cmp_ps(abs256(v[j]), _mm256_set1_ps(3e38f), _CMP_NLE_UQ)) == 0;
     }
-    // A block with NaN or infinity has no integers: its scale carries the NaN into every output. Below 1e-30 it is zero.
+    // A block with NaN or infinity has no integers: its scale carries the NaN into every output. Below 1e-30 it is
+    // zero.
     const float top = max_of(peak), inverse = finite && top > 1e-30f ? kLimit / top : 0.0f;
     q->scale = !finite ? __builtin_nanf("") : inverse > 0 ? top / kLimit : 0.0f;
     alignas(32) int32_t integers[32];

@@ -6,13 +6,13 @@ const int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 
 
 const QuantInfo* quant_info(int32_t dtype) {
   static const QuantInfo kInfos[] = {
-      {"F32", 1, 4, 0, 0, false, false},        {"F16", 1, 2, 0, 0, false, false},
-      {"BF16", 1, 2, 0, 0, false, false},       {nullptr, 0, 0, 0, 0, false, false},
-      {nullptr, 0, 0, 0, 0, false, false},      {"Q4_0", 32, 18, 32, 8, false, false},
-      {"Q4_1", 32, 20, 32, 0, true, false},     {"Q5_0", 32, 22, 32, 16, false, false},
-      {"Q5_1", 32, 24, 32, 0, true, false},     {"Q8_0", 32, 34, 32, 128, false, false},
-      {"Q3_K", 256, 110, 16, 4, false, true},   {"Q4_K", 256, 144, 32, 0, true, true},
-      {"Q5_K", 256, 176, 32, 0, true, true},    {"Q6_K", 256, 210, 16, 32, false, true},
+      {"F32", 1, 4, 0, 0, false, false},       {"F16", 1, 2, 0, 0, false, false},
+      {"BF16", 1, 2, 0, 0, false, false},      {nullptr, 0, 0, 0, 0, false, false},
+      {nullptr, 0, 0, 0, 0, false, false},     {"Q4_0", 32, 18, 32, 8, false, false},
+      {"Q4_1", 32, 20, 32, 0, true, false},    {"Q5_0", 32, 22, 32, 16, false, false},
+      {"Q5_1", 32, 24, 32, 0, true, false},    {"Q8_0", 32, 34, 32, 128, false, false},
+      {"Q3_K", 256, 110, 16, 4, false, true},  {"Q4_K", 256, 144, 32, 0, true, true},
+      {"Q5_K", 256, 176, 32, 0, true, true},   {"Q6_K", 256, 210, 16, 32, false, true},
       {"IQ4_NL", 32, 18, 32, 0, false, false},
   };
   if (dtype < 0 || dtype >= static_cast<int32_t>(sizeof kInfos / sizeof *kInfos)) return nullptr;
@@ -157,7 +157,8 @@ void block_values(int32_t dtype, const BlockCodes& block, float* out) {
       out[i] = d * static_cast<float>(code - info.offset);
       if (info.has_min) out[i] += m;
     } else if (info.has_min) {
-      out[i] = d * static_cast<float>(block.scales[g]) * static_cast<float>(code) - m * static_cast<float>(block.mins[g]);
+      out[i] =
+          d * static_cast<float>(block.scales[g]) * static_cast<float>(code) - m * static_cast<float>(block.mins[g]);
     } else {
       out[i] = d * static_cast<float>(static_cast<int8_t>(block.scales[g])) * static_cast<float>(code - info.offset);
     }

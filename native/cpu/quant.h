@@ -1,5 +1,5 @@
-// GGUF's weight types: sizes, one row's blocks taken apart into codes and scales, and the scalar dequantization that every
-// kernel is tested against. Byte layouts are ggml's (docs/gguf_types.md lists them).
+// GGUF's weight types: sizes, one row's blocks taken apart into codes and scales, and the scalar dequantization that
+// every kernel is tested against. Byte layouts are ggml's (docs/gguf_types.md lists them).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -17,7 +17,7 @@ struct QuantInfo {
   int group;         // elements that share a scale; 0 for plain types
   int offset;        // subtracted from the unsigned code
   bool has_min;
-  bool is_super;     // K types: small integer scales under one or two f16 of 256 elements
+  bool is_super;  // K types: small integer scales under one or two f16 of 256 elements
 };
 // Null for a type that is no weight type (KVASIR_I32, KVASIR_I8, unknown numbers).
 const QuantInfo* quant_info(int32_t dtype);

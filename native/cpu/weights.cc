@@ -6,6 +6,7 @@
 #include <new>
 #if defined(__unix__) || defined(__APPLE__)
 #include <sys/mman.h>
+#include <unistd.h>
 #define KVASIR_HAS_MMAP 1
 #endif
 
@@ -16,27 +17,30 @@ namespace kvasir {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kMapped = size_t{128} << 10;  // from here on; rounding to pages stays under 4 %
 
-// Large weights come zeroed from mmap, so that the repacking threads touch the pages first (in parallel, on their own
-// memory node), in huge pages where the system grants them: decode reads them in one stream.
+// Weights but the smallest come zeroed from mmap, so that the repacking threads touch the pages first (in parallel, on
+// their own memory node); those of 2 MB and more in huge pages where the system grants them: decode reads them in one
+// stream.
 void allocate(PackedWeight& w, size_t bytes) {
   w.bytes = std::max<size_t>((bytes + 63) / 64 * 64, 64);
 #if KVASIR_HAS_MMAP
-  if (w.bytes >= kHugePage) {
-    const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
-    // Over-ask by one huge page, then trim to a huge-page boundary.
-    const size_t size = (w.bytes + 4095) / 4096 * 4096, asked = size + kHugePage;
-    void* raw = mmap(nullptr, asked, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (w.bytes >= kMapped) {
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t size = (w.bytes + page - 1) / page * page, align = size >= kHugePage ? kHugePage : page;
+    // Over-ask by one huge page, then trim to its boundary.
+    const size_t asked = size + align - page;
+    void* raw = mmap(nullptr, asked, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (raw == MAP_FAILED) throw std::bad_alloc();
     uint8_t* begin = static_cast<uint8_t*>(raw);
-    const size_t head = (kHugePage - reinterpret_cast<uintptr_t>(begin) % kHugePage) % kHugePage;
+    const size_t head = (align - reinterpret_cast<uintptr_t>(begin) % align) % align;
     if (head > 0) munmap(begin, head);
     if (asked - head > size) munmap(begin + head + size, asked - head - size);
     w.data = begin + head;
     w.bytes = size;
     w.mapped = true;
 #ifdef MADV_HUGEPAGE
-    madvise(w.data, size, MADV_HUGEPAGE);  // advice: refusal changes speed only
+    if (size >= kHugePage) madvise(w.data, size, MADV_HUGEPAGE);  // advice: refusal changes speed only
 #endif
     return;
   }
@@ -109,7 +113,8 @@ std::unique_ptr<PackedWeight> weight_create(kvasir_context&, int32_t dtype, int3
 
 void weight_write(kvasir_context& ctx, PackedWeight& w, int32_t row, int32_t rows, const uint8_t* src) {
   if (row < 0 || rows < 0 || row > w.rows - rows) {
-    fail(KVASIR_ARGUMENT, "Cannot write weight: rows %d to %lld of %d", row, static_cast<long long>(row) + rows, w.rows);
+    fail(KVASIR_ARGUMENT, "Cannot write weight: rows %d to %lld of %d", row, static_cast<long long>(row) + rows,
+         w.rows);
   }
   if (rows == 0 || w.cols == 0) return;
   const size_t row_bytes = quant_row_bytes(*quant_info(w.dtype), w.cols);

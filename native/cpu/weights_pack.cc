@@ -1,5 +1,6 @@
 // Rows into and out of panels (layout: weights.h). Scalar, one row at a time; the formats that most files are made of
-// (4- and 5-bit blocks of 32, Q8_0) move 32-bit words straight from the file. Measured: see native/bench/matmul_bench.cc.
+// (4- and 5-bit blocks of 32, Q8_0) move 32-bit words straight from the file. Measured: see
+// native/bench/matmul_bench.cc.
 #include <cstring>
 
 #include "weights.h"

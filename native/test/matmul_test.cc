@@ -1,5 +1,5 @@
-// kvasir_matmul of every type and instruction set against a double-precision twin. The tolerance is twice the error of a naive
-// run in the same precision: floats, 16-bit x per 32 values, or both sides as 16-bit integers per 128 values.
+// kvasir_matmul of every type and instruction set against a double-precision twin. The tolerance is twice the error of
+// a naive run in the same precision: floats, 16-bit x per 32 values, or both sides as 16-bit integers per 128 values.
 #include <algorithm>
 #include <cmath>
 
@@ -30,7 +30,8 @@ Doubles product(const Doubles& x, const Doubles& w, int n, int m, int k) {
 Doubles rounded(Doubles values, int k, int group, double limit, bool by_norm) {
   for (size_t row = 0; row < values.size(); row += static_cast<size_t>(k)) {
     for (int g = 0; g < k; g += group) {
-      double *begin = &values[row + static_cast<size_t>(g)], *end = begin + std::min(group, k - g), peak = 0, squares = 0;
+      double *begin = &values[row + static_cast<size_t>(g)], *end = begin + std::min(group, k - g), peak = 0,
+             squares = 0;
       for (double* v = begin; v < end; ++v) {
         peak = std::max(peak, std::fabs(*v));
         squares += *v * *v;
@@ -93,16 +94,16 @@ void check_type(int32_t dtype, int k, const std::string& isa, const std::string&
       const Doubles exact = first_rows(want, n, m, kMostM);
       const Doubles naive = first_rows(n <= kernels.stream_rows ? naive_stream : naive_panel, n, m, kMostM);
       const double got = error(run(context, x, weight, n, m, k), exact);
-      // Few outputs scatter about their expected error: the whole product's is the least that is allowed, and up to three
-      // times it for a single one.
+      // Few outputs scatter about their expected error: the whole product's is the least that is allowed, and up to
+      // three times it for a single one.
       const double typical = error(n <= kernels.stream_rows ? naive_stream : naive_panel, want) / norm(want);
       const double scale = norm(want) * std::sqrt(static_cast<double>(exact.size()) / static_cast<double>(want.size()));
       const double scatter = 1 + 2 / std::sqrt(static_cast<double>(std::max<size_t>(1, exact.size())));
       const double allowed = 2 * scatter * (std::max(error(naive, exact), typical * scale) + floats * scale);
       if (!(got <= allowed)) {
         char text[200];
-        std::snprintf(text, sizeof text, "%s %s %s n %d m %d k %d: error %.3g, allowed %.3g", isa.c_str(), precision.c_str(),
-                      kvasir::quant_info(dtype)->name, n, m, k, got, allowed);
+        std::snprintf(text, sizeof text, "%s %s %s n %d m %d k %d: error %.3g, allowed %.3g", isa.c_str(),
+                      precision.c_str(), kvasir::quant_info(dtype)->name, n, m, k, got, allowed);
         fail(__FILE__, __LINE__, text);
       }
     }
@@ -175,8 +176,8 @@ TEST("kvasir_matmul() confines NaN and infinity to their rows, and nothing crash
       const kvasir_tensor weight = make_weight(context, dtype, m, k, bytes);
       for (const int n : {2, 20}) {
         auto x = random.normals(static_cast<size_t>(n * k));
-        x[3] = std::nanf("");                             // row 0
-        x[static_cast<size_t>(k + 5)] = -HUGE_VALF;       // row 1
+        x[3] = std::nanf("");                        // row 0
+        x[static_cast<size_t>(k + 5)] = -HUGE_VALF;  // row 1
         const Doubles got = run(context, x, weight, n, m, k);
         for (int i = 0; i < n; ++i) {
           for (int r = 0; r < m; ++r) {
@@ -217,7 +218,8 @@ TEST("kvasir_matmul() takes zero rows, zero columns and tiny or huge x") {
 
 TEST("kvasir_matmul() refuses what does not fit") {
   Context context("threads=1");
-  const kvasir_tensor weight = context.make(KVASIR_Q8_0, {4, 64}, KVASIR_MODEL), plain = context.make(KVASIR_F32, {4, 64});
+  const kvasir_tensor weight = context.make(KVASIR_Q8_0, {4, 64}, KVASIR_MODEL),
+                      plain = context.make(KVASIR_F32, {4, 64});
   const kvasir_tensor x = context.make(KVASIR_F32, {2, 64}), out = context.make(KVASIR_F32, {2, 4});
   const kvasir_tensor narrow = context.make(KVASIR_F32, {2, 32}), wide = context.make(KVASIR_F32, {2, 5});
   EXPECT_OK(kvasir_matmul(context, &out, x, &weight, 1));

@@ -1,4 +1,5 @@
-// Packed weights through kvasir_embed, which reads rows back out of the panels: nothing is lost, whatever the order of writes.
+// Packed weights through kvasir_embed, which reads rows back out of the panels: nothing is lost, whatever the order of
+// writes.
 #include <algorithm>
 
 #include "weight_fixture.h"
@@ -22,7 +23,9 @@ void expect_rows(int32_t dtype, const std::vector<float>& got, const std::vector
   kvasir::dequantize_row(dtype, bytes.data(), want.data(), static_cast<int64_t>(want.size()));
   size_t wrong = 0;
   for (size_t i = 0; i < want.size(); ++i) wrong += std::memcmp(&got[i], &want[i], 4) != 0;
-  if (wrong > 0) fail(__FILE__, __LINE__, std::string(kvasir::quant_info(dtype)->name) + ": " + std::to_string(wrong) + " values differ");
+  if (wrong > 0)
+    fail(__FILE__, __LINE__,
+         std::string(kvasir::quant_info(dtype)->name) + ": " + std::to_string(wrong) + " values differ");
 }
 
 int columns(int32_t dtype) {
@@ -84,7 +87,8 @@ TEST("packed sizes stay within six percent of the file's") {
     const kvasir::PanelLayout layout = kvasir::panel_layout(dtype);
     const double file = static_cast<double>(kvasir::quant_row_bytes(info, k)) * kvasir::kPanelRows;
     const int blocks = info.elements == 1 ? k : k / 32;
-    const double packed = static_cast<double>(k / layout.unit_k) * layout.header_bytes + static_cast<double>(blocks) * layout.block_bytes;
+    const double packed =
+        static_cast<double>(k / layout.unit_k) * layout.header_bytes + static_cast<double>(blocks) * layout.block_bytes;
     if (packed > 1.06 * file) fail(__FILE__, __LINE__, std::string(info.name) + " grows");
   }
 }
