@@ -39,7 +39,7 @@ async function rates(job) {
   const result = [];
   try {
     const sequence = context.getSequence();
-    for (let run = -1; run < job.runs; run++) {
+    for (let run = job.warm === false ? 0 : -1; run < job.runs; run++) {
       await sequence.clearHistory();
       let start = performance.now();
       let rate;
