@@ -4,7 +4,7 @@
  *     npm install --prefix .tools/rival node-llama-cpp@3.22
  *     deno run -A bench/rivals.ts --rival .tools/rival smollm2-q4_1.gguf [more.gguf …]
  *
- * The rival runs with each of its settings and its best median counts. Prints a Markdown table: rates, ratio, and for
+ * `--tests prefill,prefill-long,decode,decode-long` picks. The rival runs with each of its settings and its best median counts. Prints a Markdown table: rates, ratio, and for
  * decode our time over the floor, which is bytes of weights and cache over the bandwidth measured in the same run.
  *
  * @module
@@ -90,15 +90,15 @@ async function floorBytes(engine: Engine, model: string, depth: number): Promise
 const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1] as number;
 
 async function main(args: string[]): Promise<void> {
-  const options = { rival: ".tools/rival", rounds: 3, threads: 2, depth: 8000, backend: "cpu" };
+  const options = { rival: ".tools/rival", rounds: 3, threads: 2, depth: 8000, backend: "cpu", tests: "" };
   const models: string[] = [];
   while (args.length > 0) {
     const arg = args.shift() as string;
     const name = arg.replace(/^--/, "") as keyof typeof options;
     if (!arg.startsWith("--")) models.push(arg);
-    else if (name === "rival" || name === "backend") options[name] = args.shift() as string;
+    else if (name === "rival" || name === "backend" || name === "tests") options[name] = args.shift() as string;
     else if (name in options) (options[name] as number) = Number(args.shift());
-    else throw new Error(`Unknown flag "${arg}": choose --rival, --backend, --rounds, --threads, --depth`);
+    else throw new Error(`Unknown flag "${arg}": choose --rival, --backend, --tests, --rounds, --threads, --depth`);
   }
   await using rival = new Rival(await Deno.realPath(options.rival));
   console.log("| model | test | llama.cpp tok/s | kvasir tok/s | ratio | time / floor |");
@@ -114,7 +114,10 @@ async function main(args: string[]): Promise<void> {
       { model, kind: "decode", tokens: 64, depth: 0 },
       { model, kind: "decode", tokens: 64, depth },
     ];
-    for (const job of jobs) {
+    const names = ["prefill", "prefill-long", "decode", "decode-long"];
+    for (
+      const job of jobs.filter((_, i) => options.tests === "" || options.tests.split(",").includes(names[i] ?? ""))
+    ) {
       const long = job.depth + job.tokens > 2000;
       const rounds = long ? 1 : options.rounds;
       const tried = !long ? [0, 1, 2] : bestForLong.has(job.kind) ? [bestForLong.get(job.kind) as number] : [0, 1];
