@@ -92,6 +92,19 @@ export class KvCache implements Disposable {
     }
   }
 
+  /** Forgets all tokens but the first `numTokens`: what a step that was interrupted has appended. Room stays. */
+  truncate(numTokens: number): void {
+    for (const layer of this.#layers) {
+      if (layer.length <= numTokens) continue;
+      layer.length = numTokens;
+      for (const segment of layer.segments) {
+        const count = Math.max(0, Math.min(segment.count, numTokens - segment.start));
+        if (count < segment.count) segment.sealed = false;
+        segment.count = count;
+      }
+    }
+  }
+
   /** Frees all segments. */
   [Symbol.dispose](): void {
     for (const layer of this.#layers) {

@@ -31,6 +31,8 @@ export interface EvaluateContext {
   readonly batchSize: number;
   /** Says how large chunks may be. */
   readonly pacer: Pacer;
+  /** Whether a cancel waits to be heard. */
+  readonly isInterrupted?: () => boolean;
 }
 
 /**
@@ -59,13 +61,17 @@ export function* evaluate(
   const first = options.from - 1;
   for (let start = 0; start < tokens.length - 1;) {
     const scored = start >= first;
-    const paced = Math.min(pacer.chunkTokens, context.batchSize);
+    const paced = Math.min(pacer.chunkTokens(false), context.batchSize);
     const most = !scored ? Math.min(paced, first - start) : options.mode === "decode" ? 1 : Math.min(paced, mostRows);
     const numTokens = Math.min(most, tokens.length - 1 - start);
     const startMs = performance.now();
     try {
       const numLogits = scored ? numTokens : 0;
-      const logits = forward.run([{ cache, tokens, start, numTokens, numLogits }]);
+      const logits = forward.run([{ cache, tokens, start, numTokens, numLogits }], context.isInterrupted);
+      if (logits === undefined) {
+        yield;
+        continue;
+      }
       if (scored) {
         const next = tokens.slice(start + 1, start + 1 + numTokens);
         const row = start - first;

@@ -41,8 +41,10 @@ export class Forward {
   /**
    * Logits f32 [rows, vocab] in step memory, `rows` = the sum of `numLogits`. Caches grow as needed. Only the first part
    * may have tokens without logits, so that the wanted rows are the step's last. After an error the caches are of no use.
+   *
+   * Undefined when `isInterrupted`, asked before each layer's attention, became true: the caches are as before.
    */
-  run(parts: readonly ForwardPart[]): Tensor {
+  run(parts: readonly ForwardPart[], isInterrupted?: () => boolean): Tensor | undefined {
     const rows: AttendRows[] = [];
     let n = 0;
     let numLogits = 0;
@@ -59,7 +61,15 @@ export class Forward {
       n += part.numTokens;
       numLogits += part.numLogits;
     }
-    return this.#model.forward(this.#step(rows, n, numLogits, parts[0]?.numLogits ?? 0));
+    const step = this.#step(rows, n, numLogits, parts[0]?.numLogits ?? 0);
+    if (isInterrupted === undefined) return this.#model.forward(step);
+    try {
+      return this.#model.forward(interruptible(step, isInterrupted));
+    } catch (error) {
+      if (!(error instanceof Interrupted)) throw error;
+      for (const part of parts) part.cache.truncate(part.start);
+      return undefined;
+    }
   }
 
   #step(rows: AttendRows[], n: number, numLogits: number, numFirst: number): Step {
@@ -81,4 +91,17 @@ export class Forward {
     this.#ops.backend.write(tensor, values.subarray(0, n));
     return tensor;
   }
+}
+
+/** Leaves a model's forward pass in the middle. */
+class Interrupted extends Error {}
+
+function interruptible(step: Step, isInterrupted: () => boolean): Step {
+  return {
+    ...step,
+    attend: (layer, q, k, v) => {
+      if (isInterrupted()) throw new Interrupted();
+      return step.attend(layer, q, k, v);
+    },
+  };
 }

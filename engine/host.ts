@@ -28,6 +28,8 @@ export interface HostOptions {
   readonly backends?: NonNullable<EngineOptions["backends"]>;
   /** Of `open`, which cannot hear messages while it works. */
   readonly signal: { readonly aborted: boolean };
+  /** Whether a cancel waits to be heard; without it steps are kept short. */
+  readonly isInterrupted?: () => boolean;
   /** How to pause between steps; `isPreparing` tells of work of the host's own that waits for it. */
   readonly breath: (isPreparing: () => boolean) => Breath;
 }
@@ -77,7 +79,7 @@ export class Host {
       case "evaluate": {
         const open = this.#opened();
         const { model, backend } = open.loaded;
-        const pieces = evaluate({ ...open, model, backend }, request.tokens, request.options);
+        const pieces = evaluate({ ...open, model, backend, ...this.#interruptible() }, request.tokens, request.options);
         const failed = (error: unknown) => this.#options.post({ type: "error", id, error: toRemote(error) });
         return open.loop.addJob({ id, pieces, done: result, failed });
       }
@@ -117,15 +119,27 @@ export class Host {
       const limits = { maxRunning: parallel, maxBatchTokens: batchSize, maxCachedTokens: parallel * ctxSize };
       const pacer = new Pacer(batchSize);
       const runner = new Runner(loaded.model, loaded.backend, { kvType, maxBatchTokens: batchSize });
-      const loop = new Loop(new Scheduler(limits), runner, pacer, {
-        events: (all) => post({ type: "events", all }),
-        error: (id, error) => post({ type: "error", id, error: toRemote(error) }),
-      }, this.#options.breath(() => this.#preparing.size > 0));
+      const loop = new Loop(
+        new Scheduler(limits),
+        runner,
+        pacer,
+        {
+          events: (all) => post({ type: "events", all }),
+          error: (id, error) => post({ type: "error", id, error: toRemote(error) }),
+        },
+        this.#options.breath(() => this.#preparing.size > 0),
+        this.#options.isInterrupted,
+      );
       return { loaded, loop, pacer, ctxSize, batchSize, kvType };
     } catch (error) {
       loaded[Symbol.dispose]();
       throw error;
     }
+  }
+
+  #interruptible(): { readonly isInterrupted?: () => boolean } {
+    const { isInterrupted } = this.#options;
+    return isInterrupted === undefined ? {} : { isInterrupted };
   }
 
   #opened(): Open {

@@ -11,7 +11,9 @@ import type { Reply, Request } from "./protocol.ts";
 export const ABORTED = 0;
 /** See {@link ABORTED}. */
 export const SENT = 1;
-const FLAG_COUNT = 2;
+/** How many of them end something: a step that keeps others waiting gives up for their sake. See {@link ABORTED}. */
+export const ENDED = 2;
+const FLAG_COUNT = 3;
 
 /** A way to a host. */
 export interface Link {
@@ -45,6 +47,7 @@ export function workerLink(to: Receiver, script: URL = new URL("./worker.ts", im
   };
   return {
     send: (request) => {
+      if (request.type === "cancel" || request.type === "close") Atomics.add(flags, ENDED, 1);
       Atomics.add(flags, SENT, 1);
       worker.postMessage(request);
     },

@@ -45,15 +45,24 @@ export class Loop {
   #turning: Promise<void> | undefined;
   /** When the last step began, or ended. */
   #nowMs = 0;
+  readonly #isInterrupted: (() => boolean) | undefined;
 
-  /** Runner and pacer are only used inside steps. */
-  constructor(scheduler: Scheduler, runner: Runner, pacer: Pacer, listener: Listener, breath: Breath) {
+  /** Runner and pacer are only used inside steps, which give up when `isInterrupted`: a cancel waits to be heard. */
+  constructor(
+    scheduler: Scheduler,
+    runner: Runner,
+    pacer: Pacer,
+    listener: Listener,
+    breath: Breath,
+    isInterrupted?: () => boolean,
+  ) {
     this.#scheduler = scheduler;
     this.#runner = runner;
     this.#pacer = pacer;
     this.#listener = listener;
     this.#outbox = new Outbox((all) => listener.events(all));
     this.#breath = breath;
+    this.#isInterrupted = isInterrupted;
   }
 
   /** Queues a generation. */
@@ -94,7 +103,7 @@ export class Loop {
 
   /** One step; false when there was nothing to do. */
   #step(): boolean {
-    const batch = this.#scheduler.next(this.#pacer.chunkTokens);
+    const batch = this.#scheduler.next(this.#pacer.chunkTokens(this.#isAlone));
     if (batch === undefined) return false;
     const result = this.#run(batch);
     if (result === undefined) return true;
@@ -103,11 +112,19 @@ export class Loop {
     return true;
   }
 
+  /** Whether the next step delays nobody else. */
+  get #isAlone(): boolean {
+    const { numRunning, numWaiting } = this.#scheduler;
+    return this.#isInterrupted !== undefined && numRunning + numWaiting <= 1 && this.#jobs.length === 0;
+  }
+
+  /** Undefined when it failed, or was interrupted. */
   #run(batch: Batch): StepResult | undefined {
     const startMs = this.#nowMs = performance.now();
     for (const { sequence } of batch.rows) this.#generations.get(sequence)?.start(startMs);
     try {
-      const result = this.#runner.step(batch);
+      const result = this.#runner.step(batch, this.#isInterrupted);
+      if (result === undefined) return undefined;
       this.#nowMs = performance.now();
       this.#pacer.record(batch.numChunkTokens, this.#nowMs - startMs);
       return result;

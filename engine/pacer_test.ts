@@ -12,7 +12,7 @@ describe("Pacer", () => {
         const pacer = new Pacer(2048);
         let depth = 0;
         for (let i = 0; depth < 7000 && i < 200; i++) {
-          const n = pacer.chunkTokens;
+          const n = pacer.chunkTokens(false);
           const ms = n * msPerToken * (1 + perDepth * (depth + n / 2));
           if (i > 0 && n > 1) assert(ms < 220, `chunk ${i} of ${n} tokens takes ${ms} ms`);
           if (i > 2 && n < 2048 && n > 1) assert(ms > 60, `chunk ${i} of ${n} tokens takes only ${ms} ms`);
@@ -23,19 +23,25 @@ describe("Pacer", () => {
     ));
   });
 
+  it("gives longer chunks to a prompt that is alone", () => {
+    const pacer = new Pacer(2048);
+    pacer.record(32, 32);
+    assertEquals([pacer.chunkTokens(false), pacer.chunkTokens(true)], [128, 672]);
+  });
+
   it("gives whole tiles, at least a token, at most the batch", () => {
     const pacer = new Pacer(100);
-    assertEquals(pacer.chunkTokens, 64);
+    assertEquals(pacer.chunkTokens(false), 32);
     // What a short prompt takes is no measure.
     pacer.record(5, 30);
-    assertEquals(pacer.chunkTokens, 64);
+    assertEquals(pacer.chunkTokens(false), 32);
     pacer.record(64, 1);
-    assertEquals(pacer.chunkTokens, 100);
+    assertEquals(pacer.chunkTokens(false), 100);
     for (let i = 0; i < 20; i++) pacer.record(60, 120);
-    assertEquals(pacer.chunkTokens, 64);
+    assertEquals(pacer.chunkTokens(false), 64);
     for (let i = 0; i < 20; i++) pacer.record(1, 1e6);
-    assertEquals(pacer.chunkTokens, 1);
+    assertEquals(pacer.chunkTokens(false), 1);
     pacer.record(0, 5);
-    assertEquals(pacer.chunkTokens, 1);
+    assertEquals(pacer.chunkTokens(false), 1);
   });
 });

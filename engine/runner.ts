@@ -78,10 +78,15 @@ export class Runner {
     this.#slots.delete(sequence);
   }
 
-  /** After an error the batch's sequences cannot go on: release them. */
-  step(batch: Batch): StepResult {
+  /**
+   * After an error the batch's sequences cannot go on: release them. Undefined when `isInterrupted` became true while a
+   * prompt chunk was run: nothing has happened, the batch may be run again.
+   */
+  step(batch: Batch, isInterrupted?: () => boolean): StepResult | undefined {
     try {
-      const logits = this.#forward.run(batch.rows.map((row) => this.#part(row)));
+      const parts = batch.rows.map((row) => this.#part(row));
+      const logits = this.#forward.run(parts, batch.numChunkTokens > 0 ? isInterrupted : undefined);
+      if (logits === undefined) return undefined;
       return batch.numSamples === 0 ? NOTHING : this.#sample(batch, logits);
     } finally {
       this.#backend.endStep();

@@ -8,7 +8,7 @@ import type { Loader } from "./loaded.ts";
 import type { Request } from "./protocol.ts";
 import { workerBreath } from "./breath.ts";
 import { Host } from "./host.ts";
-import { ABORTED, SENT } from "./link.ts";
+import { ABORTED, ENDED, SENT } from "./link.ts";
 
 /** The part of a dedicated worker's global scope that is used; the checker knows only the window's. */
 interface WorkerScope {
@@ -21,6 +21,7 @@ export function serve(load: Loader): void {
   const scope = globalThis as unknown as WorkerScope;
   scope.onmessage = ({ data: flags }: MessageEvent<Int32Array>) => {
     let numHeard = 0;
+    let numEndsHeard = 0;
     const signal = {
       get aborted(): boolean {
         return Atomics.load(flags, ABORTED) !== 0;
@@ -28,9 +29,11 @@ export function serve(load: Loader): void {
     };
     const breath = (isPreparing: () => boolean) =>
       workerBreath(() => Atomics.load(flags, SENT) !== numHeard || isPreparing());
-    const host = new Host({ load, signal, breath, post: (reply) => scope.postMessage(reply) });
+    const isInterrupted = () => Atomics.load(flags, ENDED) !== numEndsHeard;
+    const host = new Host({ load, signal, breath, isInterrupted, post: (reply) => scope.postMessage(reply) });
     scope.onmessage = ({ data: request }: MessageEvent<Request>) => {
       numHeard++;
+      if (request.type === "cancel" || request.type === "close") numEndsHeard++;
       void host.handle(request);
     };
   };
