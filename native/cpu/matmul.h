@@ -72,6 +72,14 @@ inline size_t panel_scratch(int rows) {
 
 extern const MatmulKernels kMatmulAvx512, kMatmulAvx2, kMatmulPortable;
 
+// Asks for the part of a panel that holds columns [k, k + kPanelK): decode order is address order.
+static inline void fetch_ahead(const PackedWeight& w, int panel, int k) {
+  if (k >= w.cols) return;
+  const size_t cols = static_cast<size_t>(w.cols), begin = w.panel_bytes * static_cast<size_t>(k) / cols;
+  const size_t end = k + kPanelK < w.cols ? w.panel_bytes * static_cast<size_t>(k + kPanelK) / cols : w.panel_bytes;
+  for (size_t at = begin; at < end; at += 64) __builtin_prefetch(w.panel(panel) + at, 0, 2);
+}
+
 // Where block b (32 columns) of a panel and its unit's header lie.
 struct BlockAt {
   const uint8_t* header;

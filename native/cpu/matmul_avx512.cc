@@ -160,38 +160,59 @@ inline void dot_rows(const int16_t* w, const int16_t* x, int pairs, __m512i a[R]
   } while (x != end);
 }
 
-// sums [R][32] += (first: =) integers of R rows of x times 32 rows of w, in units of both scales.
+// Where a tile's products go: to sums [rows][32] (first: overwritten), or with them to out.
+struct Sink {
+  float* sums;
+  bool first;
+  float* out;  // null but for the last columns: stores that miss the cache then overlap the next tile
+  int64_t ldo;
+  __mmask16 low, high;  // columns of out that exist
+};
+
+// R rows of x from row `row` on times 32 rows of w, in units of both scales.
 template <int R>
-void tile(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, const float* x_scales, float* sums,
-          bool first) {
+void tile(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, const float* x_scales, const Sink& sink,
+          int row) {
   __m512i a[R][2];
+  x += row * kPanelK;
   if constexpr (R == kTile) {
     dot_tile(w, x, pairs, a);
   } else {
     dot_rows<R>(w, x, pairs, a);
   }
   const __m512 s0 = _mm512_load_ps(w_scales), s1 = _mm512_load_ps(w_scales + 16);
+  __m512 f[R][2];
 #pragma GCC unroll 12
   for (int i = 0; i < R; ++i) {
-    const __m512 xs = _mm512_set1_ps(x_scales[i]);
-    float* to = sums + 32 * i;
-    const __m512 f0 = _mm512_mul_ps(_mm512_cvtepi32_ps(a[i][0]), xs),
-                 f1 = _mm512_mul_ps(_mm512_cvtepi32_ps(a[i][1]), xs);
-    const __m512 z0 = first ? _mm512_setzero_ps() : _mm512_load_ps(to);
-    const __m512 z1 = first ? _mm512_setzero_ps() : _mm512_load_ps(to + 16);
-    _mm512_store_ps(to, _mm512_fmadd_ps(f0, s0, z0));
-    _mm512_store_ps(to + 16, _mm512_fmadd_ps(f1, s1, z1));
+    const __m512 xs = _mm512_set1_ps(x_scales[row + i]);
+    const float* from = sink.sums + 32 * (row + i);
+    const __m512 z0 = sink.first ? _mm512_setzero_ps() : _mm512_load_ps(from);
+    const __m512 z1 = sink.first ? _mm512_setzero_ps() : _mm512_load_ps(from + 16);
+    f[i][0] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a[i][0]), xs), s0, z0);
+    f[i][1] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a[i][1]), xs), s1, z1);
+  }
+  if (sink.out) {
+    float* to = sink.out + row * sink.ldo;
+#pragma GCC unroll 12
+    for (int i = 0; i < R; ++i, to += sink.ldo) {
+      _mm512_mask_storeu_ps(to, sink.low, f[i][0]);
+      if (sink.high) _mm512_mask_storeu_ps(to + 16, sink.high, f[i][1]);
+    }
+    return;
+  }
+#pragma GCC unroll 12
+  for (int i = 0; i < R; ++i) {
+    _mm512_store_ps(sink.sums + 32 * (row + i), f[i][0]);
+    _mm512_store_ps(sink.sums + 32 * (row + i) + 16, f[i][1]);
   }
 }
 
-void tiles(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, const float* x_scales, float* sums,
-           int rows, bool first) {
+void tiles(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, const float* x_scales, int rows,
+           const Sink& sink) {
   int i = 0;
-  for (; i + kTile <= rows; i += kTile) {
-    tile<kTile>(w, x + i * kPanelK, pairs, w_scales, x_scales + i, sums + 32 * i, first);
-  }
+  for (; i + kTile <= rows; i += kTile) tile<kTile>(w, x, pairs, w_scales, x_scales, sink, i);
 #define KVASIR_REST(R) \
-  case R: return tile<R>(w, x + i * kPanelK, pairs, w_scales, x_scales + i, sums + 32 * i, first)
+  case R: return tile<R>(w, x, pairs, w_scales, x_scales, sink, i)
   switch (rows - i) {
     KVASIR_REST(1);
     KVASIR_REST(2);
@@ -282,7 +303,10 @@ void panel_avx512(const PackedWeight& w, int panel, const PanelInput& in, int ro
   float* scales = expanded + kPanelK * 32;
   int16_t* integers = reinterpret_cast<int16_t*>(expanded);
   if (panels == 1) std::fill(expanded, scales + 32, 0.0f);
-  for (int k = 0; k < in.k || k == 0; k += kPanelK) {
+  Sink sink = {sums, true, nullptr, ldo, static_cast<__mmask16>((1u << std::min(width, 16)) - 1),
+               static_cast<__mmask16>(width > 16 ? (1u << (width - 16)) - 1 : 0)};
+  float* to = out + static_cast<int64_t>(row) * ldo + panel * kPanelRows;
+  for (int k = 0; k < in.k; k += kPanelK) {
     const int kc = std::min(kPanelK, in.k - k);
     for (int p = 0; p < panels; ++p) {
       if (plain) {
@@ -290,20 +314,20 @@ void panel_avx512(const PackedWeight& w, int panel, const PanelInput& in, int ro
       } else {
         expand_any(w, panel + p, k / 32, kc, integers + p * 16 * kPanelK, scales + 16 * p);
       }
+      fetch_ahead(w, panel + p, k + kPanelK);
     }
     if (plain) {
       plain_tiles(expanded, in.x + static_cast<int64_t>(row) * in.k + k, in.k, kc, sums, rows, k == 0);
     } else {
       const size_t at = static_cast<size_t>(k / kPanelK) * static_cast<size_t>(in.n) + static_cast<size_t>(row);
-      tiles(integers, in.q + at * kPanelK, kc / 2, scales, in.scales + at, sums, rows, k == 0);
+      sink.first = k == 0;
+      if (k + kPanelK >= in.k) sink.out = to;
+      tiles(integers, in.q + at * kPanelK, kc / 2, scales, in.scales + at, rows, sink);
     }
   }
-  const __mmask16 m0 = static_cast<__mmask16>((1u << std::min(width, 16)) - 1);
-  const __mmask16 m1 = static_cast<__mmask16>(width > 16 ? (1u << (width - 16)) - 1 : 0);
-  float* to = out + static_cast<int64_t>(row) * ldo + panel * kPanelRows;
-  for (int i = 0; i < rows; ++i, to += ldo) {
-    _mm512_mask_storeu_ps(to, m0, _mm512_load_ps(sums + 32 * i));
-    if (m1) _mm512_mask_storeu_ps(to + 16, m1, _mm512_load_ps(sums + 32 * i + 16));
+  for (int i = 0; plain && i < rows; ++i, to += ldo) {
+    _mm512_mask_storeu_ps(to, sink.low, _mm512_load_ps(sums + 32 * i));
+    if (sink.high) _mm512_mask_storeu_ps(to + 16, sink.high, _mm512_load_ps(sums + 32 * i + 16));
   }
 }
 
