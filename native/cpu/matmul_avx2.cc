@@ -4,7 +4,7 @@
 //
 // Ladder (sizes and machine of matmul_avx512.cc, which reaches 137 there):
 //   1. vpmaddwd + vpaddd: 44
-//   2. vpdpwssd of AVX-VNNI: 65
+//   2. vpdpwssd of AVX-VNNI: 65. A layer of SmolLM2 at n = 512, two threads: 146, 0.47 of AVX-512's 311.
 #include <cpuid.h>
 
 #include <algorithm>

@@ -2,8 +2,8 @@
 //
 // Ladder: a step of SmolLM2's matrices in Q4_0 (90 MB), two threads, read bandwidth of the idle machine 27 GB/s.
 //   1. two int8 planes of x (x = scale * (256 hi + lo)), vpdpbusd against unsigned codes, 16 rows a register: no
-//      horizontal sums, codes exact, offsets and mins by the block's sum of x: 28.8 GB/s. From L2 one thread takes
-//      25 to 35 GB/s, twice what memory gives it.
+//      horizontal sums, codes exact, offsets and mins by the block's sum of x: 28.8 GB/s from memory, 43 when the
+//      host's L3 holds the weights. From L2 one thread takes 25 to 35 GB/s, twice what memory gives it.
 //   Not built: 16-bit codes and vpdpwssd, 44 vector instructions a block where planes need 30.
 #include "matmul_stream_avx512.h"
 
