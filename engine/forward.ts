@@ -76,7 +76,9 @@ export class Forward {
     const ops = this.#ops;
     const last = this.#model.config.layers.length - 1;
     // Nobody looks at what the last layer's attention says about rows without logits.
-    const lastLayer = rows.map((part, i) => i === 0 ? { ...part, numQueries: numFirst } : part);
+    const lastLayer = rows[0]?.numTokens === numFirst
+      ? rows
+      : rows.map((part, i) => i === 0 ? { ...part, numQueries: numFirst } : part);
     return {
       ops,
       tokens: this.#upload(this.#tokens, n),

@@ -120,16 +120,18 @@ export class Loop {
 
   /** Undefined when it failed, or was interrupted. */
   #run(batch: Batch): StepResult | undefined {
-    const startMs = this.#nowMs = performance.now();
-    for (const { sequence } of batch.rows) this.#generations.get(sequence)?.start(startMs);
+    const { rows, numChunkTokens } = batch;
+    // Reading the clock is dear with cold caches: plain decode steps do so once.
+    const startMs = this.#nowMs = numChunkTokens > 0 || rows.some((row) => row.start === 0) ? performance.now() : 0;
+    for (const { sequence, start } of rows) if (start === 0) this.#generations.get(sequence)?.start(startMs);
     try {
       const result = this.#runner.step(batch, this.#isInterrupted);
       if (result === undefined) return undefined;
       this.#nowMs = performance.now();
-      this.#pacer.record(batch.numChunkTokens, this.#nowMs - startMs);
+      if (numChunkTokens > 0) this.#pacer.record(numChunkTokens, this.#nowMs - startMs);
       return result;
     } catch (error) {
-      for (const { sequence } of batch.rows) this.#fail(sequence, error);
+      for (const { sequence } of rows) this.#fail(sequence, error);
       return undefined;
     }
   }

@@ -2,8 +2,8 @@
  * Collects events and posts them together.
  *
  * A message wakes the caller's thread, which on a small machine takes a core from the threads that decode; with cold caches
- * the message alone costs 1 % of a decode step. So plain tokens wait until some milliseconds have passed, less than a
- * display's refresh; whatever else happens, a first token above all, is posted at once.
+ * the message alone costs 1 % of a decode step. So plain tokens wait until some milliseconds have passed, no more than
+ * between two pictures of a display; whatever else happens, a first token above all, is posted at once.
  *
  * @module
  */
@@ -17,8 +17,8 @@ export interface RequestEvents {
   readonly events: readonly TokenEvent[];
 }
 
-/** Longest time that a plain token waits, but for the step that is under way. */
-const HOLD_MS = 12;
+/** Longest time that a plain token waits, but for the step that is under way: one picture of a display. */
+const HOLD_MS = 16;
 
 /** See the module's head. Times are milliseconds of one clock. */
 export class Outbox {

@@ -11,7 +11,7 @@ import type { Sampler } from "./sampler.ts";
 import type { Sequence } from "./sequence.ts";
 import { Ops } from "../backends/ops.ts";
 import { KvCache, type KvType } from "../attention/kv_cache.ts";
-import { Forward } from "./forward.ts";
+import { Forward, type ForwardPart } from "./forward.ts";
 
 /** Log-probabilities of one step, over the raw softmax. */
 export interface StepLogprobs {
@@ -84,10 +84,11 @@ export class Runner {
    */
   step(batch: Batch, isInterrupted?: () => boolean): StepResult | undefined {
     try {
-      const parts = batch.rows.map((row) => this.#part(row));
+      const slots = batch.rows.map((row) => this.#slot(row.sequence));
+      const parts = batch.rows.map((row, i) => partOf(row, slots[i] as Slot));
       const logits = this.#forward.run(parts, batch.numChunkTokens > 0 ? isInterrupted : undefined);
       if (logits === undefined) return undefined;
-      return batch.numSamples === 0 ? NOTHING : this.#sample(batch, logits);
+      return batch.numSamples === 0 ? NOTHING : this.#sample(batch, slots, logits);
     } finally {
       this.#backend.endStep();
     }
@@ -99,20 +100,17 @@ export class Runner {
     return slot;
   }
 
-  #part({ sequence, start, numTokens, samples }: BatchRow) {
-    return { cache: this.#slot(sequence).cache, tokens: sequence.tokens, start, numTokens, numLogits: samples ? 1 : 0 };
-  }
-
   /** logits [rows, vocab] → tokens; the step's only read, but for log-probabilities. */
-  #sample({ rows, numSamples }: Batch, logits: Tensor): StepResult {
+  #sample({ rows, numSamples }: Batch, slots: readonly Slot[], logits: Tensor): StepResult {
     const { kernels } = this.#backend;
     const samplers: Sampler[] = [];
     const params: SampleParams[] = [];
     let k = -1;
     let adjusts = false;
-    for (const { sequence, samples } of rows) {
+    for (let i = 0; i < rows.length; i++) {
+      const { sequence, samples } = rows[i] as BatchRow;
       if (!samples) continue;
-      const { sampler } = this.#slot(sequence);
+      const { sampler } = slots[i] as Slot;
       samplers.push(sampler);
       params.push(sampler.params(sequence.numTokens));
       k = Math.max(k, sampler.logprobs ?? -1);
@@ -147,4 +145,8 @@ export class Runner {
     this.#backend.write(all, Int32Array.from({ length: rows }, (_, i) => i));
     return this.#ops.embed(logits, all);
   }
+}
+
+function partOf({ sequence, start, numTokens, samples }: BatchRow, { cache }: Slot): ForwardPart {
+  return { cache, tokens: sequence.tokens, start, numTokens, numLogits: samples ? 1 : 0 };
 }
