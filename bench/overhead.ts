@@ -2,8 +2,9 @@
  * Share of a decode step that is spent outside native calls: `deno run -A bench/overhead.ts MODEL [depth] [steps] [backend]`.
  *
  * The whole turn of the engine's loop counts: scheduling, the model's forward pass, sampling, text, posting the event
- * (cloned as to another thread) and the yield. Every symbol of the library is wrapped in a clock as it is loaded; what
- * the clocks themselves take is measured with empty calls and given beside the share, which still contains it.
+ * (cloned as to another thread) and the yield. Every symbol of the library is wrapped in a clock as it is loaded. Half of
+ * each pair of readings falls outside, which is one reading a call: half of the steps read once more a call, and the
+ * difference is taken off. `clockedShare` still contains it.
  *
  * @module
  */
@@ -12,8 +13,8 @@ import { workerBreath } from "../engine/breath.ts";
 import { Host } from "../engine/host.ts";
 import { load } from "../engine/load.ts";
 
-/** Milliseconds inside native calls so far, their number, and what happens after each read. */
-const native = { ms: 0, calls: 0, onRead: () => {} };
+/** Milliseconds inside native calls so far, their number, whether to read the clock once more, what follows each read. */
+const native = { ms: 0, calls: 0, isExtra: false, onRead: () => {} };
 
 /**
  * Milliseconds of a steady clock. The runtime's own costs some 0.4 µs a reading, twice 400 times a step: more than what is
@@ -39,6 +40,7 @@ function clocked(f: CallableFunction, arity: number): unknown {
     "native",
     "now",
     `return (${names}) => {
+      if (native.isExtra) now();
       const start = now();
       const result = f(${names});
       native.ms += now() - start;
@@ -74,22 +76,12 @@ function clockLibraries(): void {
   (Deno as { dlopen: unknown }).dlopen = patched;
 }
 
-/** What one clocked call adds to the time outside, in milliseconds. */
-function clockCost(): number {
-  const empty = clocked(() => 0, 3) as (a: number, b: number, c: number) => number;
-  const before = { ...native };
-  const start = now();
-  const count = 200_000;
-  for (let i = 0; i < count; i++) empty(i, 1, 2);
-  const cost = (now() - start - (native.ms - before.ms)) / count;
-  Object.assign(native, before);
-  return cost;
-}
-
 interface StepTimes {
   readonly ms: number;
   readonly outsideMs: number;
   readonly calls: number;
+  /** Whether the clock was read once more a call. */
+  readonly isExtra: boolean;
 }
 
 /** Times of `steps` decode steps at `depth`. */
@@ -102,8 +94,15 @@ async function measure(model: string, depth: number, steps: number, backend: str
     const at = now();
     if (last !== undefined) {
       const ms = at - last.at;
-      times.push({ ms, outsideMs: ms - (native.ms - last.nativeMs), calls: native.calls - last.calls });
+      times.push({
+        ms,
+        outsideMs: ms - (native.ms - last.nativeMs),
+        calls: native.calls - last.calls,
+        isExtra: native.isExtra,
+      });
     }
+    // Two by two: events may be posted every second step.
+    native.isExtra = (times.length & 2) !== 0;
     last = { at, nativeMs: native.ms, calls: native.calls };
   };
   const heard = (reply: Reply): void => {
@@ -131,18 +130,21 @@ if (import.meta.main) {
   const [model, depth = "2048", steps = "200", backend = "cpu"] = Deno.args;
   if (model === undefined) throw new RangeError("Cannot measure: give a model file");
   clockLibraries();
-  const times = await measure(model, Number(depth), Number(steps), backend);
-  const clockMs = clockCost() * median(times.map((t) => t.calls));
+  const times = await measure(model, Number(depth), 2 * Number(steps), backend);
+  const plain = times.filter((t) => !t.isExtra);
+  const outsideMs = median(plain.map((t) => t.outsideMs));
+  const clockMs = median(times.filter((t) => t.isExtra).map((t) => t.outsideMs)) - outsideMs;
   console.log(JSON.stringify({
     bench: "overhead",
     model: model.slice(model.lastIndexOf("/") + 1),
     backend,
     depth: Number(depth),
-    steps: times.length,
-    stepMs: median(times.map((t) => t.ms)),
-    outsideMs: median(times.map((t) => t.outsideMs)),
-    share: median(times.map((t) => t.outsideMs / t.ms)),
-    nativeCalls: median(times.map((t) => t.calls)),
+    steps: plain.length,
+    stepMs: median(plain.map((t) => t.ms)),
+    outsideMs: outsideMs - clockMs,
+    share: median(plain.map((t) => (t.outsideMs - clockMs) / (t.ms - 2 * clockMs))),
+    clockedShare: median(plain.map((t) => t.outsideMs / t.ms)),
     clockMs,
+    nativeCalls: median(plain.map((t) => t.calls)),
   }));
 }
