@@ -18,7 +18,7 @@ function fake(script: string): Promise<Engine> {
 /** The tiny model in a worker, with steps of 10 ms at least, as a real model's. */
 async function tiny(): Promise<Engine> {
   const [serve, model] = ["./serve.ts", "./tiny_model.ts"].map((path) => import.meta.resolve(path));
-  const script = await Deno.makeTempFile({ suffix: ".ts" });
+  const script = await Deno.makeTempFile({ suffix: ".js" });
   await Deno.writeTextFile(
     script,
     `import { serve } from "${serve}";
