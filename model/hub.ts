@@ -70,10 +70,7 @@ export async function resolveModel(name: string = DEFAULT_MODEL, options: HubOpt
   if (manifest !== undefined) return modelPath(dir, manifest);
   // A path that does not exist goes on to the opener, whose error lists names that come near.
   if (name.includes("/") || name.endsWith(".gguf")) return name;
-  throw new HubError(
-    `Cannot find model: "${name}" is no file, folder or known name; known are ${Object.keys(CATALOG).join(", ")}, ` +
-      `hf:user/repo:quant works too`,
-  );
+  throw unknownModel(name);
 }
 
 /** Downloads a model unless it is here, and returns its path. Safe to call from several processes at once. */
@@ -81,6 +78,7 @@ export async function pullModel(name: string, options: HubOptions = {}): Promise
   const dir = options.dir ?? modelsDir();
   const present = readManifest(dir, name);
   if (present !== undefined) return modelPath(dir, present);
+  if (!isModelName(name)) throw unknownModel(name);
   if (options.offline === true) throw new HubError(`Cannot pull model: "${name}" is not here, and offline is set`);
   const folder = folderOf(dir, name);
   try {
@@ -92,6 +90,13 @@ export async function pullModel(name: string, options: HubOptions = {}): Promise
   } catch (error) {
     throw storageError(error, folder, Object.hasOwn(CATALOG, name) ? CATALOG[name]?.bytes ?? 0 : 0);
   }
+}
+
+function unknownModel(name: string): HubError {
+  return new HubError(
+    `Cannot find model: "${name}" is no file, folder or known name; known are ${Object.keys(CATALOG).join(", ")}, ` +
+      `hf:user/repo:quant works too`,
+  );
 }
 
 async function pull(name: string, dir: string, folder: string, options: HubOptions): Promise<Manifest> {

@@ -176,5 +176,6 @@ function bytesUnder(folder: string): number {
 
 function lastLine(text: string): string {
   const lines = text.split("\n").map((line) => line.trim()).filter((line) => line !== "");
-  return (lines.findLast((line) => line.startsWith("ERROR")) ?? lines.at(-1) ?? "no message").slice(0, 200);
+  return (lines.findLast((line) => /^OSError|No space left/.test(line)) ??
+    lines.findLast((line) => line.startsWith("ERROR")) ?? lines.at(-1) ?? "no message").slice(0, 200);
 }

@@ -108,6 +108,7 @@ describe("mistakes get one line and their exit code", () => {
     ["a missing prompt file", ["generate", "-f", "no-such-file"], 2, "no such file"],
     ["a missing model", ["generate", "-m", "no/such.gguf", "Hi"], 4, "no such file"],
     ["an unknown model", ["generate", "--offline", "-m", "hf:no/such", "Hi"], 4, "offline"],
+    ["a name nobody knows", ["models", "pull", "nope"], 4, "known are smollm2-135m-instruct"],
     ["a file that is no model", ["generate", "-m", "README.md", "Hi"], 4, "Cannot open model"],
     ["a folder that is no model", ["generate", "-m", "docs", "Hi"], 4, "Cannot open model"],
     ["an unknown backend", ["generate", "--backend", "abacus", "Hi"], 2, "cpu, reference"],
