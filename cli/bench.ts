@@ -51,7 +51,7 @@ export function benchCommand(done: (code: number) => void): Command {
           if (flags.output === "jsonl") console.log(JSON.stringify(rows.at(-1)));
         };
         for (const p of flags.nPrompt.filter((p) => p > 0)) {
-          await add(`pp${p}`, p + 1, () => prefillRate(engine, p, signal));
+          await add(`pp${p}`, p + 1, () => prefillRate(engine, p, info.config.vocab, signal));
         }
         for (const d of flags.nDepth) {
           for (const n of flags.nGen.filter((n) => n > 0)) {
@@ -70,8 +70,8 @@ export function benchCommand(done: (code: number) => void): Command {
 }
 
 /** Prompt tokens per second; the tokens are pseudo-random ids that every vocabulary has. */
-async function prefillRate(engine: Engine, length: number, signal: AbortSignal): Promise<number> {
-  const timings = await run(engine, length, 1, 259, signal);
+async function prefillRate(engine: Engine, length: number, vocab: number, signal: AbortSignal): Promise<number> {
+  const timings = await run(engine, length, 1, vocab, signal);
   return 1000 * timings.promptTokens / timings.promptMs;
 }
 
@@ -93,8 +93,8 @@ async function run(
   vocab: number,
   signal: AbortSignal,
 ): Promise<{ promptTokens: number; promptMs: number; predictedTokens: number; predictedMs: number }> {
-  const prompt = Int32Array.from({ length: promptTokens }, (_, i) => Math.imul(i + 1, 2654435761) >>> 8 & 0xff);
-  for (let i = 0; i < prompt.length; i++) prompt[i] = (prompt[i] as number) % Math.min(256, vocab);
+  const ids = Math.min(256, vocab);
+  const prompt = Int32Array.from({ length: promptTokens }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 8) % ids);
   const options = { maxTokens, temperature: 0, ignoreEos: true, signal };
   for await (const event of engine.generate(prompt, options)) if (event.type === "done") return event.timings;
   throw new Error("Cannot measure: the generation ended without timings");

@@ -3,10 +3,9 @@
 //
 //   {"model": "m.gguf", "kind": "prefill", "tokens": 512, "runs": 3, "threads": 2, "batch": 512, "flash": true}
 //   {"model": "m.gguf", "kind": "decode", "depth": 8192, "tokens": 64, ...}        -> {"rates": [tokens per second]}
-//   {"model": "m.gguf", "kind": "logits", "tokens": [ids], "from": 4096, "file": "out.kvlg", "oneByOne": true}
+//   {"model": "m.gguf", "kind": "first"}                                          -> {"ms": since the process started}
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
-import { closeSync, openSync, writeSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const require = createRequire(`${process.argv[2]}/x.js`);
@@ -63,49 +62,6 @@ async function rates(job) {
   return { rates: result };
 }
 
-// Teacher-forced next-token probabilities of the whole vocabulary as a KVLG file (docs/logits_file.md): log-probabilities
-// stand for logits, which differ from them by a constant a row.
-async function logits(job) {
-  const model = await modelOf(job.model);
-  const context = await model.createContext({
-    contextSize: job.tokens.length + 8,
-    batchSize: job.batch ?? 512,
-    threads: job.threads ?? 2,
-    flashAttention: job.flash ?? true,
-  });
-  const file = openSync(job.file, "w");
-  try {
-    const sequence = context.getSequence();
-    await sequence.evaluateWithoutGeneratingNewTokens(job.tokens.slice(0, job.from - 1));
-    let vocab = 0;
-    for (let at = job.from; at < job.tokens.length; at++) {
-      const output = await sequence.controlledEvaluate([[job.tokens[at - 1], {
-        generateNext: { probabilities: true },
-      }]]);
-      const probabilities = output.at(-1).next.probabilities;
-      if (vocab === 0) {
-        vocab = 0;
-        for (const token of probabilities.keys()) vocab = Math.max(vocab, token + 1);
-        const header = Buffer.alloc(16);
-        header.write("KVLG");
-        header.writeUInt32LE(1, 4);
-        header.writeUInt32LE(vocab, 8);
-        writeSync(file, header);
-      }
-      const row = Buffer.alloc(4 + 4 * vocab);
-      row.writeInt32LE(job.tokens[at], 0);
-      const values = new Float32Array(vocab).fill(Math.log(1e-30));
-      for (const [token, p] of probabilities) values[token] = Math.log(Math.max(p, 1e-30));
-      Buffer.from(values.buffer).copy(row, 4);
-      writeSync(file, row);
-    }
-  } finally {
-    closeSync(file);
-    await context.dispose();
-  }
-  return { rows: job.tokens.length - job.from };
-}
-
 // Loads a model and evaluates one token: what a process pays until its first token.
 async function first(job) {
   const model = await modelOf(job.model);
@@ -119,7 +75,7 @@ async function first(job) {
 for await (const line of createInterface({ input: process.stdin })) {
   if (line.trim() === "") continue;
   const job = JSON.parse(line);
-  const run = { prefill: rates, decode: rates, logits, first }[job.kind];
+  const run = { prefill: rates, decode: rates, first }[job.kind];
   process.stdout.write(`${JSON.stringify(await run(job))}\n`);
 }
 process.exit(0);
