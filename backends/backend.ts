@@ -45,6 +45,21 @@ export interface Backend extends Disposable {
   release(mark: number): void;
   /** Recycles all step memory. */
   endStep(): void;
+  /** Doors for libraries that work on this backend's memory; absent where it is not host memory of native code. */
+  readonly host?: HostMemory;
+}
+
+/** A pointer that only native code looks behind. */
+export type NativePointer = Exclude<Deno.PointerValue, null>;
+
+/** What a backend lends to other native libraries over the same memory (`kvasir_abi.h`). */
+export interface HostMemory {
+  /** Where a plain tensor's elements lie, until it ends. */
+  address(tensor: Tensor): NativePointer;
+  /** A plain tensor's memory (no view's), which the library may hold beyond the tensor's end: `kvasir_memory`. */
+  memory(tensor: Tensor): NativePointer;
+  /** The backend's threads, as long as the backend: `kvasir_executor`. */
+  readonly executor: NativePointer;
 }
 
 /** A partial attention result: `lse` is the log of the sum of exponentials behind `o`. An empty part has `lse` −∞, `o` 0. */
@@ -92,6 +107,11 @@ export interface Kernels {
   embed(out: Tensor, table: Tensor, tokens: Tensor, scale: number): void;
   /** Root-mean-square norm over the last dimension (Zhang & Sennrich 2019): out = x / rms(x) · weight; may run in place. */
   rmsNorm(out: Tensor, x: Tensor, weight: Tensor, epsilon: number): void;
+  /**
+   * x += y, then out = rmsNorm(x): a residual stream and its norm, as bits the same as {@link Kernels.add} and
+   * {@link Kernels.rmsNorm} one after the other. y has x's shape; out may be y, not x.
+   */
+  addRmsNorm(out: Tensor, x: Tensor, y: Tensor, weight: Tensor, epsilon: number): void;
   /** outs[i] [n, m_i] = x [n, k] · ws[i] [m_i, k]ᵀ: matrices that share an input run in one call. */
   matmul(outs: readonly Tensor[], x: Tensor, ws: readonly Tensor[]): void;
   /** out = x + y; y has x's shape, or is f32 [last dimension] added to every row; out may be x. */
@@ -100,8 +120,8 @@ export interface Kernels {
   glu(out: Tensor, gate: Tensor, up: Tensor, activation: Activation): void;
   /** out [n, dims/2, 2] = magnitude · (cos, sin) of positions × frequencies; angles in double precision. */
   ropeTable(out: Tensor, positions: Tensor, rope: Rope): void;
-  /** Rotates x [n, heads, headDim] in place by table [n, dims/2, 2]. */
-  rope(x: Tensor, table: Tensor, pairing: Rope["pairing"]): void;
+  /** Rotates each x [n, heads, headDim] in place by table [n, dims/2, 2]; numbers of heads may differ. */
+  rope(xs: readonly Tensor[], table: Tensor, pairing: Rope["pairing"]): void;
   /** Stores k, v [n, kvHeads, headDim] into the segment's rows `row … row + n`, converting to its type. */
   append(segment: KvSegment, row: number, k: Tensor, v: Tensor): void;
   /**

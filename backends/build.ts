@@ -1,5 +1,5 @@
 /**
- * Builds the native library with cmake when its sources changed. As a program it prints the library's path:
+ * Builds the native libraries with cmake when their sources changed. As a program it prints the path of libkvasir_cpu:
  *
  * ```text
  * deno run <permissions> backends/build.ts                       build if needed, print the path
@@ -13,7 +13,17 @@
  * @module
  */
 import { Unsupported } from "../core/errors.ts";
-import { buildFolders, exists, libraryFile, libraryPath, projectRoot, sourceHash, variable } from "./library.ts";
+import {
+  buildFolders,
+  exists,
+  LIBRARIES,
+  libraryFile,
+  type LibraryName,
+  libraryPath,
+  projectRoot,
+  sourceHash,
+  variable,
+} from "./library.ts";
 
 /** Called with steps done and in all (0 while unknown), and what is being built. */
 export type BuildProgress = (done: number, total: number, detail: string) => void;
@@ -22,19 +32,19 @@ export type BuildProgress = (done: number, total: number, detail: string) => voi
 const MOST_JOBS = 16;
 
 /**
- * Path of the library, built first if its sources changed. Throws `Unsupported`, with the reason and the remedy, where it
- * cannot be built.
+ * Path of a library; all are built first if their sources changed. Throws `Unsupported`, with the reason and the remedy,
+ * where they cannot be built.
  */
-export async function buildLibrary(onProgress: BuildProgress = () => {}): Promise<string> {
-  const found = libraryPath();
+export async function buildLibrary(onProgress: BuildProgress = () => {}, name: LibraryName = "cpu"): Promise<string> {
+  const found = libraryPath(name);
   if (found !== undefined) return found;
   const root = sources();
   if (variable("KVASIR_NO_BUILD") !== undefined) {
-    throw new Unsupported('Cannot build libkvasir_cpu: KVASIR_NO_BUILD is set, unset it or use backend "reference"');
+    throw new Unsupported('Cannot build native libraries: KVASIR_NO_BUILD is set, unset it or use backend "reference"');
   }
   if (!mayRun("cmake")) {
     throw new Unsupported(
-      "Cannot build libkvasir_cpu: this process may not run cmake, start it by ./kvasir or add --allow-run --allow-write",
+      "Cannot build native libraries: this process may not run cmake, start it by ./kvasir or add --allow-run --allow-write",
     );
   }
   const folder = await writableFolder(root);
@@ -43,18 +53,20 @@ export async function buildLibrary(onProgress: BuildProgress = () => {}): Promis
   // Sources may be edited meanwhile: the name must be that of what was compiled.
   for (let attempt = 0; attempt < 3; attempt++) {
     const hash = sourceHash(root);
-    const path = `${folder}/${hash}/${libraryFile()}`;
+    const path = `${folder}/${hash}/${libraryFile(name)}`;
     if (exists(path)) return path;
-    const objects = await cmake(root, folder, "release", ["-DKVASIR_TESTS=OFF"], "kvasir_cpu", onProgress);
+    const objects = await cmake(root, folder, "release", ["-DKVASIR_TESTS=OFF"], "kvasir_libraries", onProgress);
     if (sourceHash(root) !== hash) continue;
     const fresh = `${folder}/.${hash}.${Deno.pid}`;
     await Deno.mkdir(fresh, { recursive: true });
-    await Deno.copyFile(`${objects}/${libraryFile()}`, `${fresh}/${libraryFile()}`);
+    for (const library of LIBRARIES) {
+      await Deno.copyFile(`${objects}/${libraryFile(library)}`, `${fresh}/${libraryFile(library)}`);
+    }
     await Deno.rename(fresh, `${folder}/${hash}`);
     await removeOldest(folder, hash);
     return path;
   }
-  throw new Unsupported("Cannot build libkvasir_cpu: its sources change while it is built, try again");
+  throw new Unsupported("Cannot build native libraries: its sources change while it is built, try again");
 }
 
 /** Builds the native tests, plain or under a sanitizer, and returns the program's path. */
@@ -74,7 +86,7 @@ export async function buildTests(
 function sources(): string {
   const root = projectRoot();
   if (root === undefined || !exists(`${root}/native/CMakeLists.txt`)) {
-    throw new Unsupported("Cannot build libkvasir_cpu: its sources are not on this machine, use a checkout");
+    throw new Unsupported("Cannot build native libraries: its sources are not on this machine, use a checkout");
   }
   libraryFile();
   return root;
@@ -92,7 +104,7 @@ async function writableFolder(root: string): Promise<string> {
       // The next one may do.
     }
   }
-  throw new Unsupported(`Cannot build libkvasir_cpu: none of ${folders.join(", ")} can be written to`);
+  throw new Unsupported(`Cannot build native libraries: none of ${folders.join(", ")} can be written to`);
 }
 
 /** Configures and builds one target in its own folder; returns that folder. The log is kept in it. */
@@ -155,7 +167,7 @@ class Log {
       : /virtual memory exhausted|Killed/i.test(this.#text)
       ? "free some memory and try again"
       : "see the log";
-    return new Unsupported(`Cannot build libkvasir_cpu: ${what}, ${remedy}; log: ${this.path}`);
+    return new Unsupported(`Cannot build native libraries: ${what}, ${remedy}; log: ${this.path}`);
   }
 }
 
@@ -189,7 +201,7 @@ async function run(log: Log, args: readonly string[], onLine: (line: string) => 
 }
 
 function noCmake(): Unsupported {
-  return new Unsupported("Cannot build libkvasir_cpu: cmake is not installed, install it (Debian: cmake g++ make)");
+  return new Unsupported("Cannot build native libraries: cmake is not installed, install it (Debian: cmake g++ make)");
 }
 
 function mayRun(command: string): boolean {

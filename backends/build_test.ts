@@ -78,7 +78,7 @@ describe("build.ts", () => {
     assertEquals([broken.code, broken.out], [1, ""]);
     assertStringIncludes(
       broken.err,
-      "Cannot build libkvasir_cpu: cmake could not configure it, install a C++ compiler",
+      "Cannot build native libraries: cmake could not configure it, install a C++ compiler",
     );
     const log = broken.err.slice(broken.err.indexOf("log: ") + 5);
     assertStringIncludes(await Deno.readTextFile(log), "No CMAKE_CXX_COMPILER");

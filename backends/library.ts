@@ -1,5 +1,5 @@
 /**
- * Where the native library of these sources is, once built: `build/<hash of sources>/`, so that a changed source is a
+ * Where the native libraries of these sources are, once built: `build/<hash of sources>/`, so that a changed source is a
  * new path and an old process keeps its own.
  *
  * @module
@@ -15,16 +15,22 @@ export function projectRoot(): string | undefined {
   return url.protocol === "file:" ? decodeURIComponent(url.pathname).replace(/\/$/, "") : undefined;
 }
 
+/** Libraries that are built together: kernels, and indexes over host memory. */
+export const LIBRARIES = ["cpu", "index"] as const;
+
+/** One of them. */
+export type LibraryName = typeof LIBRARIES[number];
+
 /** File name of a shared library on this system; throws `Unsupported` where none can be built. */
-export function libraryFile(): string {
-  if (Deno.build.os === "windows") throw new Unsupported('Cannot use backend "cpu": it is not built on Windows');
-  return Deno.build.os === "darwin" ? "libkvasir_cpu.dylib" : "libkvasir_cpu.so";
+export function libraryFile(name: LibraryName = "cpu"): string {
+  if (Deno.build.os === "windows") throw new Unsupported(`Cannot use libkvasir_${name}: it is not built on Windows`);
+  return `libkvasir_${name}.${Deno.build.os === "darwin" ? "dylib" : "so"}`;
 }
 
-/** Hash of every source and header of the library, and of the platform: 16 hex digits, in a few milliseconds. */
+/** Hash of every source and header of the libraries, and of the platform: 16 hex digits, in a few milliseconds. */
 export function sourceHash(root: string): string {
   const files = [`${root}/native/CMakeLists.txt`];
-  for (const folder of ["include", "cpu"]) {
+  for (const folder of ["include", "base", ...LIBRARIES]) {
     for (const entry of Deno.readDirSync(`${root}/native/${folder}`)) {
       if (entry.isFile) files.push(`${root}/native/${folder}/${entry.name}`);
     }
@@ -74,18 +80,18 @@ export function variable(name: string): string | undefined {
   return Deno.env.get(name) || undefined;
 }
 
-/**
- * Path of the library built from the sources as they are, undefined when there is none yet. `KVASIR_LIBRARY` names
- * another file and saves looking.
- */
-export function libraryPath(): string | undefined {
-  const given = variable("KVASIR_LIBRARY");
+/** Environment variables that name a file in place of the one built here, and save looking. */
+const GIVEN: Readonly<Record<LibraryName, string>> = { cpu: "KVASIR_LIBRARY", index: "KVASIR_INDEX_LIBRARY" };
+
+/** Path of a library built from the sources as they are, undefined when there is none yet. */
+export function libraryPath(name: LibraryName = "cpu"): string | undefined {
+  const given = variable(GIVEN[name]);
   if (given !== undefined) return given;
   const root = projectRoot();
   if (root === undefined) return undefined;
   const hash = sourceHash(root);
   for (const folder of buildFolders(root)) {
-    const path = `${folder}/${hash}/${libraryFile()}`;
+    const path = `${folder}/${hash}/${libraryFile(name)}`;
     if (exists(path)) return path;
   }
   return undefined;

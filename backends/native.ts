@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Backend, Kernels, Lifetime } from "./backend.ts";
+import type { Backend, HostMemory, Kernels, Lifetime } from "./backend.ts";
 import type { DType, Shape, Tensor } from "../core/tensor.ts";
 import { elementCount, isBlockType } from "../core/dtype.ts";
 import { type Context, cString, errorOf, fromCString, lastError, type Library, loadLibrary } from "./ffi.ts";
@@ -72,6 +72,8 @@ export class NativeBackend implements Backend {
   readonly #id = new Uint32Array(1);
   readonly #dims = new Int32Array(MAX_RANK);
   readonly #live = new Float64Array(3);
+  /** Tensors here are plain host memory. */
+  readonly host: HostMemory;
   readonly #onUnload = () => this[Symbol.dispose]();
 
   /** Loads the library and opens a context; throws `Unsupported`, or `RangeError` for options it refuses. */
@@ -92,6 +94,7 @@ export class NativeBackend implements Backend {
     }
     this.#step = new StepMemory((t) => this.#destroy(t));
     this.kernels = nativeKernels(this.#library, () => this.#open(), (t, what) => this.#own(t, what));
+    this.host = this.#hostMemory();
     // The library's threads must be joined before the process ends; a worker that is terminated skips this.
     globalThis.addEventListener("unload", this.#onUnload);
   }
@@ -217,6 +220,26 @@ export class NativeBackend implements Backend {
     this.#context = undefined;
     this.#library.symbols.kvasir_context_destroy(context);
     this.#library.close();
+  }
+
+  #hostMemory(): HostMemory {
+    const { symbols } = this.#library;
+    const executor = symbols.kvasir_context_executor(this.#open());
+    if (executor === null) throw new Unsupported(lastError(this.#library));
+    return {
+      executor,
+      address: (tensor) => {
+        // Asked for each time: the library knows whether the tensor, or what a view shows, is still there.
+        const address = symbols.kvasir_tensor_address(this.#open(), this.#own(tensor, "tensor to lend"));
+        if (address === null) throw new RangeError(lastError(this.#library));
+        return address;
+      },
+      memory: (tensor) => {
+        const memory = symbols.kvasir_tensor_memory(this.#open(), this.#own(tensor, "tensor to share"));
+        if (memory === null) throw new RangeError(lastError(this.#library));
+        return memory;
+      },
+    };
   }
 
   #open(): Context {

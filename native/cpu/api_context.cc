@@ -12,10 +12,6 @@ using namespace kvasir;
 
 namespace {
 
-void copy_text(char* buf, int32_t cap, const char* text) {
-  if (buf != nullptr && cap > 0) std::snprintf(buf, static_cast<size_t>(cap), "%s", text);
-}
-
 // Sums 64-bit words so that the reads cannot be left out; memory is slower than SSE2 everywhere.
 uint64_t read_words(const uint64_t* words, size_t count) {
   uint64_t a = 0, b = 0, c = 0, d = 0;
@@ -48,6 +44,7 @@ kvasir_context* kvasir_context_create(const char* text) {
     context->precision = options.precision;
     const int threads = options.threads == 0 ? default_threads() : options.threads;
     context->pool = std::make_unique<Pool>(threads);
+    context->executor = context->pool->lend();
     context->workers = std::vector<Scratch>(static_cast<size_t>(threads));
     made = context.release();
   });
@@ -69,6 +66,8 @@ int32_t kvasir_context_describe(kvasir_context* ctx, char* buf, int32_t cap) {
     copy_text(buf, cap, text);
   });
 }
+
+const kvasir_executor* kvasir_context_executor(kvasir_context* ctx) { return &ctx->executor; }
 
 int32_t kvasir_context_bytes(kvasir_context* ctx, double* out) {
   return guard([&] {

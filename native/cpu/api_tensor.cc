@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "half.h"
 #include "table.h"
 #include "weights.h"
 
@@ -97,6 +98,22 @@ int32_t kvasir_tensor_read(kvasir_context* ctx, void* dst, kvasir_tensor src, do
         fail(KVASIR_INTERNAL, "Cannot read tensor: type %s in plain memory", dtype_name(t.dtype));
     }
   });
+}
+
+void* kvasir_tensor_address(kvasir_context* ctx, kvasir_tensor tensor) {
+  void* address = nullptr;
+  guard([&] {
+    const Tensor& t = ctx->tensor(tensor, "tensor to lend");
+    if (t.packed != nullptr) fail(KVASIR_UNSUPPORTED, "Cannot lend tensor: weights are repacked");
+    address = t.data;
+  });
+  return address;
+}
+
+kvasir_memory* kvasir_tensor_memory(kvasir_context* ctx, kvasir_tensor tensor) {
+  kvasir_memory* memory = nullptr;
+  guard([&] { memory = ctx->table->memory(tensor); });
+  return memory;
 }
 
 }  // extern "C"

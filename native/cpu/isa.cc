@@ -3,7 +3,8 @@
 #include <cstring>
 #include <string>
 
-#include "context.h"
+#include "cpu_features.h"
+#include "error.h"
 
 namespace kvasir {
 namespace {
@@ -13,21 +14,6 @@ const Isa kPortable = {"portable", &kVectorPortable, &kMatmulPortable, &kAttenti
 #ifdef KVASIR_X86
 const Isa kAvx2 = {"avx2", &kVectorAvx2, &kMatmulAvx2, &kAttentionAvx2};
 const Isa kAvx512 = {"avx512", &kVectorAvx512, &kMatmulAvx512, &kAttentionAvx512};
-
-// The flags a file is compiled with allow the compiler more than the intrinsics in it, so all of them are asked for.
-bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-         __builtin_cpu_supports("bmi2");  // F16C, LZCNT and MOVBE come with every CPU that has these
-}
-
-bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512ifma") &&
-         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
-         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bitalg") &&
-         __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("gfni");
-}
 #endif
 
 }  // namespace

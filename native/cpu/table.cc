@@ -51,13 +51,19 @@ void set_shape(Tensor& t, int32_t dtype, int32_t rank, const int32_t* shape, int
   for (int32_t i = 0; i < 4; i++) t.shape[i] = i < rank ? shape[i] : 1;
 }
 
+// Memory that another library still holds outlives its tensor.
+void free_data(Slot& s) {
+  if (s.memory != nullptr) s.memory->release(s.memory);
+  else std::free(s.tensor.data);
+}
+
 }  // namespace
 
 kvasir_context::Table::Table() : slots(1) {}
 
 kvasir_context::Table::~Table() {
   for (Slot& s : slots) {
-    if (s.used && s.owner) std::free(s.tensor.data);
+    if (s.used && s.owner) free_data(s);
   }
 }
 
@@ -185,7 +191,15 @@ void kvasir_context::Table::destroy(kvasir_tensor id) {
   }
   if (s.owner) {
     live[s.tensor.lifetime] -= static_cast<double>(s.tensor.bytes);
-    std::free(s.tensor.data);
+    free_data(s);
   }
   give_slot(index);
+}
+
+kvasir_memory* kvasir_context::Table::memory(kvasir_tensor id) {
+  Slot& s = find(id, "tensor to share");
+  if (s.tensor.packed != nullptr) fail(KVASIR_UNSUPPORTED, "Cannot share tensor: weights are repacked");
+  if (!s.owner) fail(KVASIR_ARGUMENT, "Cannot share tensor: it is a view, share the tensor it shows");
+  if (s.memory == nullptr) s.memory = kvasir::share_memory(s.tensor.data, s.tensor.bytes);
+  return s.memory;
 }

@@ -9,14 +9,12 @@
 
 namespace kvasir {
 
-void* aligned_allocate(size_t bytes);  // 64-byte aligned, for std::free; null when memory is out
-const char* last_error_text();
-
 struct Slot {
   Tensor tensor;
   uint32_t generation = 1;
   bool used = false;
   bool owner = false;
+  kvasir_memory* memory = nullptr;  // an owner's, once another library asked for it; frees the data then
   bool stale = false;  // a view whose parent has ended; it can only be destroyed
   // Views of this tensor, and the list this view is in; slot indices, 0 is none.
   uint32_t parent = 0, first_view = 0, next_view = 0, previous_view = 0;
@@ -39,6 +37,7 @@ struct kvasir_context::Table {
   kvasir_tensor create(kvasir_context& context, int32_t dtype, int32_t rank, const int32_t* shape, int32_t lifetime);
   kvasir_tensor view(kvasir_tensor parent, int32_t rank, const int32_t* shape, double offset);
   void destroy(kvasir_tensor id);
+  kvasir_memory* memory(kvasir_tensor id);  // made at the first call
 
  private:
   uint32_t take_slot();

@@ -15,42 +15,12 @@
  */
 #ifndef KVASIR_BACKEND_H
 #define KVASIR_BACKEND_H
-#include <stdint.h>
+#include "kvasir_abi.h"
 #ifdef __cplusplus
 extern "C" {
 #endif
-#if defined(_WIN32)
-#define KVASIR_API __declspec(dllexport)
-#else
-#define KVASIR_API __attribute__((visibility("default")))
-#endif
 
 #define KVASIR_ABI_VERSION 1
-
-/* Status */
-#define KVASIR_OK 0
-#define KVASIR_ARGUMENT 1    /* a shape, id, type or value the contract forbids */
-#define KVASIR_MEMORY 2      /* out of memory */
-#define KVASIR_DEVICE 3      /* device missing or failed */
-#define KVASIR_UNSUPPORTED 4 /* valid, but not done here */
-#define KVASIR_INTERNAL 5    /* a bug of the library */
-
-/* Element types */
-#define KVASIR_F32 0
-#define KVASIR_F16 1
-#define KVASIR_BF16 2
-#define KVASIR_I32 3
-#define KVASIR_I8 4
-#define KVASIR_Q4_0 5
-#define KVASIR_Q4_1 6
-#define KVASIR_Q5_0 7
-#define KVASIR_Q5_1 8
-#define KVASIR_Q8_0 9
-#define KVASIR_Q3_K 10
-#define KVASIR_Q4_K 11
-#define KVASIR_Q5_K 12
-#define KVASIR_Q6_K 13
-#define KVASIR_IQ4_NL 14
 
 /* Lifetimes */
 #define KVASIR_MODEL 0    /* weights: may be repacked by kvasir_tensor_write, read only by matmul and embed when block-quantized */
@@ -97,9 +67,23 @@ KVASIR_API int32_t kvasir_tensor_write(kvasir_context* ctx, kvasir_tensor dst, c
 /* Copies a plain tensor, widened to float or int32, to dst [out] of `count` elements. Waits for the device. */
 KVASIR_API int32_t kvasir_tensor_read(kvasir_context* ctx, void* dst, kvasir_tensor src, double count);
 
+/*
+ * Doors for other libraries over host memory (kvasir_index.h); KVASIR_UNSUPPORTED where memory is a device's.
+ *
+ * Where a plain tensor's elements lie, valid until the tensor ends. NULL on failure: see kvasir_last_error. */
+KVASIR_API void* kvasir_tensor_address(kvasir_context* ctx, kvasir_tensor tensor);
+/* The memory of a plain tensor that is no view, for callees that keep it; valid as kvasir_tensor_address says unless retained.
+ * NULL on failure: see kvasir_last_error. */
+KVASIR_API kvasir_memory* kvasir_tensor_memory(kvasir_context* ctx, kvasir_tensor tensor);
+/* The context's own threads, valid as long as the context. NULL where it has none to lend. */
+KVASIR_API const kvasir_executor* kvasir_context_executor(kvasir_context* ctx);
+
 /* Kernels: meanings in backends/backend.ts. */
 KVASIR_API int32_t kvasir_embed(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor table, kvasir_tensor tokens, float scale);
 KVASIR_API int32_t kvasir_rms_norm(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, kvasir_tensor weight, float epsilon);
+/* x += y, then out = rms_norm(x); out is not x. */
+KVASIR_API int32_t kvasir_add_rms_norm(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, kvasir_tensor y,
+                                       kvasir_tensor weight, float epsilon);
 /* outs, ws [in]: `count` tensor ids each. */
 KVASIR_API int32_t kvasir_matmul(kvasir_context* ctx, const kvasir_tensor* outs, kvasir_tensor x, const kvasir_tensor* ws,
                                  int32_t count);
@@ -108,7 +92,9 @@ KVASIR_API int32_t kvasir_glu(kvasir_context* ctx, kvasir_tensor out, kvasir_ten
 /* frequencies [in]: double[dims / 2]. */
 KVASIR_API int32_t kvasir_rope_table(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor positions, const double* frequencies,
                                      int32_t dims, float magnitude);
-KVASIR_API int32_t kvasir_rope(kvasir_context* ctx, kvasir_tensor x, kvasir_tensor table, int32_t pairing);
+/* xs [in]: `count` tensor ids, rotated in place. */
+KVASIR_API int32_t kvasir_rope(kvasir_context* ctx, const kvasir_tensor* xs, int32_t count, kvasir_tensor table,
+                               int32_t pairing);
 
 /*
  * A layer's cache travels as a table of int32: segments of KVASIR_SEGMENT_FIELDS each,

@@ -6,17 +6,23 @@
 #include <memory>
 #include <type_traits>
 
+#include "kvasir_abi.h"
+
 namespace kvasir {
 
 class Pool {
  public:
   // threads >= 1, the caller included. Workers pin themselves to the CPUs of the process's affinity mask.
   explicit Pool(int threads);
+  // The threads of another library.
+  explicit Pool(const kvasir_executor& borrowed);
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
   int threads() const { return threads_; }
+  // This pool for another library; valid as long as the pool.
+  kvasir_executor lend();
 
   // Calls body(task, worker) for every task in [0, tasks), each exactly once, taken dynamically from a shared counter;
   // returns when all are done. worker is in [0, threads()). body must not throw, nor run a job of its own.
@@ -30,11 +36,12 @@ class Pool {
   }
 
  private:
-  using Entry = void (*)(void* body, int task, int worker);
+  using Entry = void (*)(void* body, int32_t task, int32_t worker);
   void run_erased(int tasks, void* body, Entry entry);
   void shut_down();
   struct State;
-  std::unique_ptr<State> state_;
+  std::unique_ptr<State> state_;  // null when the threads are borrowed
+  kvasir_executor borrowed_{};
   int threads_;
 };
 

@@ -158,9 +158,18 @@ Pool::Pool(int threads) : state_(new State), threads_(threads < 1 ? 1 : threads)
   }
 }
 
+Pool::Pool(const kvasir_executor& borrowed) : borrowed_(borrowed), threads_(borrowed.threads) {}
+
 Pool::~Pool() { shut_down(); }
 
+kvasir_executor Pool::lend() {
+  return {this, threads_, [](void* self, int32_t tasks, void* body, Entry entry) {
+            static_cast<Pool*>(self)->run_erased(tasks, body, entry);
+          }};
+}
+
 void Pool::shut_down() {
+  if (state_ == nullptr) return;
   {
     std::lock_guard<std::mutex> lock(state_->mutex);
     state_->stop.store(true, std::memory_order_relaxed);
@@ -173,6 +182,10 @@ void Pool::shut_down() {
 void Pool::run_erased(int tasks, void* body, Entry entry) {
   if (tasks <= 1 || threads_ == 1) {
     for (int task = 0; task < tasks; task++) entry(body, task, 0);
+    return;
+  }
+  if (state_ == nullptr) {
+    borrowed_.run(borrowed_.self, tasks, body, entry);
     return;
   }
   State& s = *state_;

@@ -1,0 +1,70 @@
+#include "memory.h"
+
+#include <cstdint>
+#include <cstdlib>
+
+#include "error.h"
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace kvasir {
+namespace {
+
+struct SharedMemory : kvasir_memory {
+  std::atomic<int64_t> holds{1};
+};
+
+void retain_shared(kvasir_memory* self) {
+  static_cast<SharedMemory*>(self)->holds.fetch_add(1, std::memory_order_relaxed);
+}
+
+void release_shared(kvasir_memory* self) {
+  SharedMemory* shared = static_cast<SharedMemory*>(self);
+  if (shared->holds.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  std::free(shared->data);
+  delete shared;
+}
+
+}  // namespace
+
+void* aligned_allocate(size_t bytes) {
+  constexpr size_t kHuge = size_t{2} << 20;
+  // Huge pages pay where tables are large (random rows); on small ones they would only round memory up.
+  const bool huge = bytes >= size_t{64} << 20;
+  const size_t alignment = huge ? kHuge : 64;
+  if (bytes > SIZE_MAX - alignment) return nullptr;
+  const size_t size = bytes == 0 ? 64 : (bytes + 63) / 64 * 64;
+  void* data = nullptr;
+  if (posix_memalign(&data, alignment, size) != 0) return nullptr;
+#ifdef MADV_HUGEPAGE
+  if (huge) madvise(data, size / kHuge * kHuge, MADV_HUGEPAGE);
+#endif
+  return data;
+}
+
+Scratch::~Scratch() { std::free(data_); }
+
+void* Scratch::get(size_t bytes) {
+  if (bytes <= bytes_ && data_ != nullptr) return data_;
+  // Grown by half at least, so that slowly rising sizes do not reallocate at each call.
+  const size_t size = bytes > bytes_ + bytes_ / 2 ? bytes : bytes_ + bytes_ / 2;
+  std::free(data_);
+  bytes_ = 0;
+  data_ = aligned_allocate(size);
+  if (data_ == nullptr) fail(KVASIR_MEMORY, "Cannot allocate scratch: out of memory for %zu bytes", size);
+  bytes_ = size;
+  return data_;
+}
+
+kvasir_memory* share_memory(void* data, size_t bytes) {
+  SharedMemory* shared = new SharedMemory;
+  shared->data = data;
+  shared->bytes = bytes;
+  shared->retain = retain_shared;
+  shared->release = release_shared;
+  return shared;
+}
+
+}  // namespace kvasir

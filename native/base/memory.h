@@ -1,0 +1,30 @@
+// Memory: aligned, scratch that grows, and blocks that several libraries hold.
+#pragma once
+#include <atomic>
+#include <cstddef>
+
+#include "kvasir_abi.h"
+
+namespace kvasir {
+
+void* aligned_allocate(size_t bytes);  // 64-byte aligned, for std::free; null when memory is out
+
+// Scratch that grows and is kept: one per worker plus one shared. 64-byte aligned.
+class Scratch {
+ public:
+  Scratch() = default;
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  void* get(size_t bytes);  // contents undefined; valid until the next get; throws Error{KVASIR_MEMORY}
+  size_t bytes() const { return bytes_; }
+
+ private:
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+// Takes over `data` (of aligned_allocate) and frees it at the last release. Starts with one hold, the maker's.
+kvasir_memory* share_memory(void* data, size_t bytes);
+
+}  // namespace kvasir

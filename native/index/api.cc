@@ -1,0 +1,171 @@
+// Version, errors, contexts, segments, and an index's life. Searching is in api_search.cc, files in api_file.cc.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+
+#include "context.h"
+#include "error.h"
+
+using namespace kvasir;
+
+namespace {
+
+constexpr int32_t kMaxHeads = 4096, kMaxDim = 4096;
+
+int32_t whole(double value, int32_t low, int32_t high, const char* what) {
+  if (!(value >= low && value <= high) || value != std::floor(value)) {
+    fail(KVASIR_ARGUMENT, "Cannot create index: %s is %g, expected a whole number from %d to %d", what, value, low, high);
+  }
+  return static_cast<int32_t>(value);
+}
+
+void copy_whole(char* buf, int32_t cap, const std::string& text, const char* what) {
+  if (buf == nullptr || cap <= static_cast<int32_t>(text.size())) {
+    fail(KVASIR_CAPACITY, "Cannot write %s: buffer of %d bytes, needs %zu", what, cap, text.size() + 1);
+  }
+  copy_text(buf, cap, text.c_str());
+}
+
+}  // namespace
+
+namespace kvasir {
+
+LayerShape parse_shape(const double* shape, const double* frequencies) {
+  if (shape == nullptr) fail(KVASIR_ARGUMENT, "Cannot create index: shape is missing");
+  LayerShape s;
+  s.heads = whole(shape[0], 1, kMaxHeads, "heads");
+  s.kv_heads = whole(shape[1], 1, kMaxHeads, "kvHeads");
+  s.head_dim = whole(shape[2], 1, kMaxDim, "headDim");
+  if (s.heads % s.kv_heads != 0) {
+    fail(KVASIR_ARGUMENT, "Cannot create index: %d heads are no multiple of %d kvHeads", s.heads, s.kv_heads);
+  }
+  if (!std::isfinite(shape[3]) || shape[3] <= 0) fail(KVASIR_ARGUMENT, "Cannot create index: scale is %g", shape[3]);
+  if (!std::isfinite(shape[4]) || shape[4] < 0) fail(KVASIR_ARGUMENT, "Cannot create index: softcap is %g", shape[4]);
+  s.scale = static_cast<float>(shape[3]);
+  s.softcap = static_cast<float>(shape[4]);
+  const int32_t dims = whole(shape[5], 0, s.head_dim, "rotated dims");
+  if (dims % 2 != 0) fail(KVASIR_ARGUMENT, "Cannot create index: rotated dims are %d, expected even", dims);
+  s.neighbours = whole(shape[6], 0, 1, "pairing") == KVASIR_INDEX_NEIGHBOURS;
+  if (!(shape[7] >= 0 && shape[7] <= 4294967295.0)) fail(KVASIR_ARGUMENT, "Cannot create index: seed is %g", shape[7]);
+  s.seed = static_cast<uint32_t>(shape[7]);
+  if (dims > 0 && frequencies == nullptr) fail(KVASIR_ARGUMENT, "Cannot create index: frequencies are missing");
+  for (int32_t i = 0; i < dims / 2; i++) {
+    if (!std::isfinite(frequencies[i])) fail(KVASIR_ARGUMENT, "Cannot create index: frequency %d is not finite", i);
+    s.frequencies.push_back(frequencies[i]);
+  }
+  return s;
+}
+
+void append_segment(const LayerShape& shape, Rows& rows, std::shared_ptr<const Segment> segment) {
+  if (segment->kv_heads() != shape.kv_heads || segment->head_dim() != shape.head_dim) {
+    fail(KVASIR_ARGUMENT, "Cannot append segment: %d heads of %d, expected %d of %d", segment->kv_heads(),
+         segment->head_dim(), shape.kv_heads, shape.head_dim);
+  }
+  rows.append(std::move(segment));
+}
+
+Rows collect_rows(kvasir_index_context* ctx, const LayerShape& shape, const kvasir_segment* segments, int32_t count) {
+  Rows rows;
+  for (int32_t i = 0; i < count; i++) append_segment(shape, rows, ctx->segments.find(segments[i], "segment"));
+  return rows;
+}
+
+}  // namespace kvasir
+
+extern "C" {
+
+int32_t kvasir_index_abi_version(void) { return KVASIR_INDEX_ABI_VERSION; }
+
+int32_t kvasir_index_last_error(char* buf, int32_t cap) {
+  copy_text(buf, cap, last_error_text());
+  return KVASIR_OK;
+}
+
+int32_t kvasir_index_types(char* buf, int32_t cap) {
+  return guard([&] {
+    std::string text;
+    for (const IndexType* t : index_types()) text += std::string(t->name) + "\t" + t->defaults + "\t" + t->summary + "\n";
+    copy_whole(buf, cap, text, "index types");
+  });
+}
+
+kvasir_index_context* kvasir_index_context_create(const char* options, const kvasir_executor* executor) {
+  kvasir_index_context* made = nullptr;
+  guard([&] { made = std::make_unique<kvasir_index_context>(options, executor).release(); });
+  return made;
+}
+
+int32_t kvasir_index_context_destroy(kvasir_index_context* ctx) {
+  return guard([&] { delete ctx; });
+}
+
+int32_t kvasir_index_context_describe(kvasir_index_context* ctx, char* buf, int32_t cap) {
+  return guard([&] {
+    const std::string text = "isa=" + std::string(ctx->environment.isa->name) + ",threads=" +
+                             std::to_string(ctx->pool->threads()) + ",builders=" + std::to_string(ctx->builder_threads);
+    copy_whole(buf, cap, text, "options");
+  });
+}
+
+int32_t kvasir_segment_create(kvasir_index_context* ctx, kvasir_segment* out, const int32_t* desc, kvasir_memory* keys,
+                              kvasir_memory* values, kvasir_memory* key_scales, kvasir_memory* value_scales) {
+  return guard([&] {
+    if (desc == nullptr) fail(KVASIR_ARGUMENT, "Cannot register segment: description is missing");
+    *out = ctx->segments.add(std::make_shared<const Segment>(desc, keys, values, key_scales, value_scales));
+  });
+}
+
+int32_t kvasir_segment_destroy(kvasir_index_context* ctx, kvasir_segment segment) {
+  return guard([&] { ctx->segments.remove(segment, "segment"); });
+}
+
+int32_t kvasir_index_create(kvasir_index_context* ctx, kvasir_index* out, const char* spec, const double* shape,
+                            const double* frequencies) {
+  return guard([&] {
+    std::string name, given;
+    split_spec(spec == nullptr ? "" : spec, &name, &given);
+    const IndexType& type = find_index_type(name);
+    const Params params(name, type.defaults, given);
+    *out = ctx->indexes.add(type.create(ctx->environment, parse_shape(shape, frequencies), params, Rows()));
+  });
+}
+
+int32_t kvasir_index_destroy(kvasir_index_context* ctx, kvasir_index index) {
+  return guard([&] { ctx->indexes.remove(index, "index"); });
+}
+
+int32_t kvasir_index_append_segment(kvasir_index_context* ctx, kvasir_index index, kvasir_segment segment) {
+  return guard([&] {
+    Index& i = ctx->index(index);
+    append_segment(i.shape(), i.rows(), ctx->segments.find(segment, "segment"));
+  });
+}
+
+int32_t kvasir_index_commit(kvasir_index_context* ctx, kvasir_index index) {
+  return guard([&] { ctx->index(index).commit(); });
+}
+
+int32_t kvasir_index_settle(kvasir_index_context* ctx, kvasir_index index) {
+  return guard([&] { ctx->index(index).settle(); });
+}
+
+int32_t kvasir_index_fork(kvasir_index_context* ctx, kvasir_index* out, kvasir_index index,
+                          const kvasir_segment* segments, int32_t count) {
+  return guard([&] {
+    Index& from = ctx->index(index);
+    *out = ctx->indexes.add(from.fork(collect_rows(ctx, from.shape(), segments, count)));
+  });
+}
+
+int32_t kvasir_index_stats(kvasir_index_context* ctx, kvasir_index index, double* numbers, char* decisions, int32_t cap) {
+  return guard([&] {
+    const IndexStats stats = ctx->index(index).stats();
+    const double all[KVASIR_STATS] = {stats.tokens, stats.bytes, stats.pending, stats.build_seconds, stats.inserted};
+    std::memcpy(numbers, all, sizeof all);
+    std::string text;
+    for (const std::string& decision : stats.decisions) text += decision + "\n";
+    copy_whole(decisions, cap, text, "decisions");
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,124 @@
+// Adding tokens and searching: what comes from outside is checked here, so that index types need not.
+#include <cmath>
+#include <cstring>
+
+#include "context.h"
+#include "error.h"
+
+using namespace kvasir;
+
+namespace {
+
+// Exponent bits of infinities and NaN are all set.
+bool all_finite(const float* values, size_t count) {
+  uint32_t bad = 0;
+  for (size_t i = 0; i < count; i++) {
+    uint32_t bits;
+    std::memcpy(&bits, values + i, 4);
+    bad |= (bits & 0x7f800000u) == 0x7f800000u;
+  }
+  return bad == 0;
+}
+
+void check_keys(const Index& index, const Rows& rows, int32_t start, int32_t count) {
+  constexpr int32_t kSome = 64;
+  const int32_t dim = index.shape().head_dim;
+  std::vector<float> keys(static_cast<size_t>(kSome) * static_cast<size_t>(dim));
+  for (int32_t head = 0; head < index.shape().kv_heads; head++) {
+    for (int32_t at = 0; at < count; at += kSome) {
+      const int32_t n = count - at < kSome ? count - at : kSome;
+      rows.read_keys(keys.data(), head, start + at, n);
+      if (!all_finite(keys.data(), static_cast<size_t>(n) * static_cast<size_t>(dim))) {
+        fail(KVASIR_ARGUMENT, "Cannot add tokens: a key of head %d in positions %d to %d is not finite", head, start + at,
+             start + at + n - 1);
+      }
+    }
+  }
+}
+
+Goal parse_goal(const double* goal) {
+  if (goal == nullptr) fail(KVASIR_ARGUMENT, "Cannot search: goal is missing");
+  Goal g;
+  if (goal[0] != KVASIR_GOAL_ERROR && goal[0] != KVASIR_GOAL_TOPK) {
+    fail(KVASIR_ARGUMENT, "Cannot search: unknown goal %g", goal[0]);
+  }
+  g.kind = goal[0] == KVASIR_GOAL_ERROR ? Goal::kError : Goal::kTopk;
+  g.value = goal[1];
+  if (g.kind == Goal::kError && !(g.value >= 0 && g.value <= 1)) {
+    fail(KVASIR_ARGUMENT, "Cannot search: error is %g, expected 0 to 1", g.value);
+  }
+  if (g.kind == Goal::kTopk && !(g.value >= 1 && g.value <= 4096 && g.value == std::floor(g.value))) {
+    fail(KVASIR_ARGUMENT, "Cannot search: topk is %g, expected a whole number from 1 to 4096", g.value);
+  }
+  if (goal[2] != KVASIR_TAIL_NONE && goal[2] != KVASIR_TAIL_SAMPLE) {
+    fail(KVASIR_ARGUMENT, "Cannot search: unknown tail %g", goal[2]);
+  }
+  g.sample_tail = goal[2] == KVASIR_TAIL_SAMPLE;
+  if (!(goal[3] >= 0 && goal[3] <= 4294967295.0) || goal[3] != std::floor(goal[3])) {
+    fail(KVASIR_ARGUMENT, "Cannot search: draw is %g, expected 32 bits", goal[3]);
+  }
+  g.draw = static_cast<uint32_t>(goal[3]);
+  return g;
+}
+
+}  // namespace
+
+extern "C" {
+
+int32_t kvasir_index_add(kvasir_index_context* ctx, kvasir_index index, int32_t start, int32_t count,
+                         const float* queries) {
+  return guard([&] {
+    Index& i = ctx->index(index);
+    const Rows& rows = i.rows();
+    if (count == 0) return;
+    if (start < 0 || count < 0 || start < rows.begin() || count > rows.end() - start) {
+      fail(KVASIR_ARGUMENT, "Cannot add tokens: %d from position %d, segments hold %d to %d", count, start, rows.begin(),
+           rows.end());
+    }
+    if (i.begin() != i.end() && start != i.end()) {
+      fail(KVASIR_ARGUMENT, "Cannot add tokens: they start at %d, expected %d", start, i.end());
+    }
+    check_keys(i, rows, start, count);
+    const size_t width = static_cast<size_t>(i.shape().heads) * static_cast<size_t>(i.shape().head_dim);
+    if (queries != nullptr && !all_finite(queries, static_cast<size_t>(count) * width)) {
+      fail(KVASIR_ARGUMENT, "Cannot add tokens: a query of positions %d to %d is not finite", start, start + count - 1);
+    }
+    i.add(start, count, queries);
+    i.added(start, count);
+  });
+}
+
+int32_t kvasir_index_search(kvasir_index_context* ctx, kvasir_index index, int32_t* tokens, float* bias, int32_t* counts,
+                            float* errors, double* report, int32_t capacity, const double* goal, const float* q,
+                            const float* exact) {
+  bool fits = true;
+  const int32_t status = guard([&] {
+    Index& i = ctx->index(index);
+    if (capacity < 0 || counts == nullptr || errors == nullptr || report == nullptr || q == nullptr || exact == nullptr ||
+        (capacity > 0 && (tokens == nullptr || bias == nullptr))) {
+      fail(KVASIR_ARGUMENT, "Cannot search: an argument is missing");
+    }
+    const LayerShape& shape = i.shape();
+    const Query query = {q, exact, parse_goal(goal)};
+    if (!all_finite(q, static_cast<size_t>(shape.heads) * static_cast<size_t>(shape.head_dim))) {
+      fail(KVASIR_ARGUMENT, "Cannot search: the query is not finite");
+    }
+    for (int32_t h = 0; h < shape.heads; h++) {
+      if (std::isnan(exact[h]) || exact[h] == INFINITY) {
+        fail(KVASIR_ARGUMENT, "Cannot search: log-sum-exp of head %d is %g", h, static_cast<double>(exact[h]));
+      }
+    }
+    const int32_t out_rows = query.goal.kind == Goal::kError ? shape.kv_heads : shape.heads;
+    const Hits hits = {capacity, tokens, bias, counts, errors};
+    Report done;
+    i.search(query, hits, done);
+    for (int32_t r = 0; r < out_rows; r++) fits = fits && counts[r] <= capacity;
+    const double all[KVASIR_REPORT] = {static_cast<double>(done.certificate), done.keys_scored, done.keys_kept,
+                                       done.bytes_read, done.expected_recall};
+    for (int32_t r = 0; r < KVASIR_REPORT; r++) report[r] = all[r];
+  });
+  if (status != KVASIR_OK || fits) return status;
+  return kvasir::report(KVASIR_CAPACITY, "Cannot search: the output has too little room, see counts");
+}
+
+}  // extern "C"

@@ -1,0 +1,20 @@
+#include "context.h"
+
+#include "cpus.h"
+
+kvasir_index_context::kvasir_index_context(const char* options, const kvasir_executor* executor) {
+  const kvasir::Params params("index", "isa=auto,threads=0,builders=1", options == nullptr ? "" : options);
+  isa_name = params.text("isa");
+  threads = params.integer("threads", 0, 1024);
+  builder_threads = params.integer("builders", 0, 64);
+  environment.isa = &kvasir::find_index_isa(isa_name.c_str());
+  if (executor != nullptr) {
+    if (executor->threads < 1 || executor->run == nullptr) kvasir::fail(KVASIR_ARGUMENT, "Cannot open index: no threads");
+    pool = std::make_unique<kvasir::Pool>(*executor);
+  } else {
+    pool = std::make_unique<kvasir::Pool>(threads == 0 ? kvasir::default_threads() : threads);
+  }
+  scratch = std::vector<kvasir::Scratch>(static_cast<size_t>(pool->threads()));
+  environment.pool = pool.get();
+  environment.scratch = &scratch;
+}

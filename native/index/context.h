@@ -1,0 +1,24 @@
+// What a context of the index library owns: threads, segments and indexes by id.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "index.h"
+#include "kvasir_index.h"
+#include "slots.h"
+
+struct kvasir_index_context {
+  kvasir_index_context(const char* options, const kvasir_executor* executor);
+
+  kvasir::Index& index(kvasir_index id) { return *indexes.find(id, "index"); }
+
+  std::string isa_name = "auto";
+  int threads = 0;
+  int builder_threads = 1;
+  std::unique_ptr<kvasir::Pool> pool;
+  std::vector<kvasir::Scratch> scratch;
+  kvasir::Environment environment;
+  // Indexes end before what they use.
+  kvasir::Slots<std::shared_ptr<const kvasir::Segment>> segments;
+  kvasir::Slots<std::unique_ptr<kvasir::Index>> indexes;
+};

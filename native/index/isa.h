@@ -1,0 +1,19 @@
+// Kernel tables of one instruction set, chosen once when a context opens. Each family has its own header and, per
+// instruction set, one file compiled with that set's flags; nothing else in the library is.
+#pragma once
+
+namespace kvasir {
+
+struct RowKernels;  // row_kernels.h: dot products with rows of the cache
+
+struct IndexIsa {
+  const char* name;  // "avx512", "avx2", "portable"
+  const RowKernels* rows;
+};
+
+extern const RowKernels kRowsPortable, kRowsAvx2, kRowsAvx512;
+
+// As the backends: name "auto" picks the best this CPU runs; one that it lacks throws Error{KVASIR_UNSUPPORTED}.
+const IndexIsa& find_index_isa(const char* name);
+
+}  // namespace kvasir

@@ -1,0 +1,73 @@
+// Bodies of RowKernels; see row_kernels.h. Included once per instruction set, after its half conversion.
+#pragma once
+#include <cstring>
+
+#include "half.h"
+#include "row_kernels.h"
+
+namespace kvasir {
+namespace {
+
+#if defined(__F16C__)
+inline float widen_half(uint16_t h) { return static_cast<float>(_cvtsh_ss(h)); }
+#else
+inline float widen_half(uint16_t h) { return half_to_float(h); }
+#endif
+
+constexpr int32_t kDotLanes = 16;
+typedef float DotLanes __attribute__((vector_size(4 * kDotLanes)));
+
+template <class T>
+inline void widen_lanes(float* out, const T* row) {
+  for (int32_t i = 0; i < kDotLanes; i++) {
+    if constexpr (sizeof(T) == 2) out[i] = widen_half(row[i]);
+    else out[i] = static_cast<float>(row[i]);
+  }
+}
+#if defined(__AVX512F__)
+template <>
+inline void widen_lanes<uint16_t>(float* out, const uint16_t* row) {
+  _mm512_storeu_ps(out, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row))));
+}
+#elif defined(__F16C__)
+template <>
+inline void widen_lanes<uint16_t>(float* out, const uint16_t* row) {
+  for (int32_t i = 0; i < kDotLanes; i += 8) {
+    _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row + i))));
+  }
+}
+#endif
+
+template <class T>
+void dot_rows(float* out, const float* q, const T* row, int32_t group, int32_t dim) {
+  for (int32_t g0 = 0; g0 < group; g0 += 8) {
+    const int32_t some = group - g0 < 8 ? group - g0 : 8;
+    DotLanes sums[8] = {};
+    int32_t i = 0;
+    for (; i + kDotLanes <= dim; i += kDotLanes) {
+      float wide[kDotLanes];
+      widen_lanes(wide, row + i);
+      DotLanes k;
+      std::memcpy(&k, wide, sizeof k);
+      for (int32_t g = 0; g < some; g++) {
+        DotLanes x;
+        std::memcpy(&x, q + static_cast<size_t>(g0 + g) * dim + i, sizeof x);
+        sums[g] += x * k;
+      }
+    }
+    for (int32_t g = 0; g < some; g++) {
+      float sum = 0;
+      for (int32_t lane = 0; lane < kDotLanes; lane++) sum += sums[g][lane];
+      for (int32_t j = i; j < dim; j++) {
+        float k;
+        if constexpr (sizeof(T) == 2) k = widen_half(row[j]);
+        else k = static_cast<float>(row[j]);
+        sum += q[static_cast<size_t>(g0 + g) * dim + j] * k;
+      }
+      out[g0 + g] = sum;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvasir

@@ -1,0 +1,8 @@
+#include "isa.h"
+#include "row_kernels_body.h"
+
+namespace kvasir {
+
+const RowKernels kRowsPortable = {dot_rows<float>, dot_rows<uint16_t>, dot_rows<int8_t>};
+
+}  // namespace kvasir
