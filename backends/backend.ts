@@ -112,7 +112,10 @@ export interface Kernels {
    * {@link Kernels.rmsNorm} one after the other. y has x's shape; out may be y, not x.
    */
   addRmsNorm(out: Tensor, x: Tensor, y: Tensor, weight: Tensor, epsilon: number): void;
-  /** outs[i] [n, m_i] = x [n, k] · ws[i] [m_i, k]ᵀ: matrices that share an input run in one call. */
+  /**
+   * outs[i] [n, m_i] = x [n, k] · ws[i] [m_i, k]ᵀ: matrices that share an input run in one call. Outputs and x may have
+   * m_i and k split in two, as [n, heads, headDim].
+   */
   matmul(outs: readonly Tensor[], x: Tensor, ws: readonly Tensor[]): void;
   /** out = x + y; y has x's shape, or is f32 [last dimension] added to every row; out may be x. */
   add(out: Tensor, x: Tensor, y: Tensor): void;

@@ -29,7 +29,7 @@ export function nativeKernels(
     if (status !== 0) throw errorOf(library, status);
   };
   // Argument buffers, borrowed by the library during a call only; they grow and are kept.
-  let outs = new Uint32Array(8);
+  let targets = new Uint32Array(8);
   let weights = new Uint32Array(8);
   let table = new Int32Array(8 * SEGMENT_FIELDS);
   let sampling = new Float64Array(8 * SAMPLE_FIELDS);
@@ -70,19 +70,28 @@ export function nativeKernels(
           epsilon,
         ),
       ),
+    addRmsNorm: (out, x, y, weight, epsilon) =>
+      check(
+        native.kvasir_add_rms_norm(
+          open(),
+          id(out, "addRmsNorm out"),
+          id(x, "addRmsNorm x"),
+          id(y, "addRmsNorm y"),
+          id(weight, "addRmsNorm weight"),
+          epsilon,
+        ),
+      ),
     matmul(to, x, ws) {
       if (to.length !== ws.length) {
         throw new RangeError(`Cannot run matmul: ${to.length} outputs, ${ws.length} weights`);
       }
-      if (ws.length > weights.length) {
-        outs = new Uint32Array(2 * ws.length);
-        weights = new Uint32Array(2 * ws.length);
-      }
+      if (ws.length > targets.length) targets = new Uint32Array(2 * ws.length);
+      if (ws.length > weights.length) weights = new Uint32Array(2 * ws.length);
       for (let i = 0; i < ws.length; i++) {
-        outs[i] = id(to[i] as Tensor, "matmul out");
+        targets[i] = id(to[i] as Tensor, "matmul out");
         weights[i] = id(ws[i] as Tensor, "matmul weight");
       }
-      check(native.kvasir_matmul(open(), outs, id(x, "matmul x"), weights, ws.length));
+      check(native.kvasir_matmul(open(), targets, id(x, "matmul x"), weights, ws.length));
     },
     add: (out, x, y) => check(native.kvasir_add(open(), id(out, "add out"), id(x, "add x"), id(y, "add y"))),
     glu: (out, gate, up, activation) =>
@@ -113,8 +122,11 @@ export function nativeKernels(
         ),
       );
     },
-    rope: (x, angles, pairing) =>
-      check(native.kvasir_rope(open(), id(x, "rope x"), id(angles, "rope table"), pairing === "halves" ? 0 : 1)),
+    rope(xs, angles, pairing) {
+      if (xs.length > targets.length) targets = new Uint32Array(2 * xs.length);
+      for (let i = 0; i < xs.length; i++) targets[i] = id(xs[i] as Tensor, "rope x");
+      check(native.kvasir_rope(open(), targets, xs.length, id(angles, "rope table"), pairing === "halves" ? 0 : 1));
+    },
     append(segment, row, k, v) {
       if (segment.sealed) throw new RangeError("Cannot append to cache: the segment is sealed");
       checkRow(row);

@@ -33,7 +33,7 @@ export class Ops {
 
   /** [..., m] with weight [m] → same shape */
   rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
-    expectShape("rmsNorm weight", weight, [last(x)]);
+    expectVector("rmsNorm weight", weight, last(x));
     const out = this.#step(x.shape);
     this.backend.kernels.rmsNorm(out, x, weight, epsilon);
     return out;
@@ -41,17 +41,41 @@ export class Ops {
 
   /** Like {@link rmsNorm}, in place. */
   rmsNormInPlace(x: Tensor, weight: Tensor, epsilon: number): void {
-    expectShape("rmsNorm weight", weight, [last(x)]);
+    expectVector("rmsNorm weight", weight, last(x));
     this.backend.kernels.rmsNorm(x, x, weight, epsilon);
   }
 
-  /** x [n, k] times several weights [m_i, k] that share it → [n, m_i] each */
+  /** x += y, in place, and its norm into `out`; all three have one shape. The norm may take y's memory, not x's. */
+  addRmsNorm(out: Tensor, x: Tensor, y: Tensor, weight: Tensor, epsilon: number): void {
+    if (out === x) throw new RangeError("Cannot run addRmsNorm: out is x");
+    expectShape("addRmsNorm", y, x.shape);
+    expectShape("addRmsNorm out", out, x.shape);
+    expectVector("addRmsNorm weight", weight, last(x));
+    this.backend.kernels.addRmsNorm(out, x, y, weight, epsilon);
+  }
+
+  /** x [n, k] or [n, heads, k / heads] times several weights [m_i, k] that share it → [n, m_i] each */
   matmul<const W extends readonly Tensor[]>(x: Tensor, ...weights: W): { [I in keyof W]: Tensor } {
-    expectRank("matmul", x, 2);
     const outs: Tensor[] = [];
     for (const w of weights) {
-      if (w.shape.length !== 2 || w.shape[1] !== x.shape[1]) throw mismatch("matmul weight", w.shape, ["m", last(x)]);
+      expectWeight(w, x);
       outs.push(this.#step([dim(x, 0), dim(w, 0)]));
+    }
+    this.backend.kernels.matmul(outs, x, weights);
+    return outs as { [I in keyof W]: Tensor };
+  }
+
+  /** Like {@link matmul}, with outputs [n, m_i / headDim, headDim]. */
+  matmulHeads<const W extends readonly Tensor[]>(
+    x: Tensor,
+    headDim: number,
+    ...weights: W
+  ): { [I in keyof W]: Tensor } {
+    const outs: Tensor[] = [];
+    for (const w of weights) {
+      expectWeight(w, x);
+      if (dim(w, 0) % headDim !== 0) throw mismatch("matmul weight", w.shape, [`heads · ${headDim}`, dim(w, 1)]);
+      outs.push(this.#step([dim(x, 0), dim(w, 0) / headDim, headDim]));
     }
     this.backend.kernels.matmul(outs, x, weights);
     return outs as { [I in keyof W]: Tensor };
@@ -59,7 +83,7 @@ export class Ops {
 
   /** x += y, in place; y has x's shape or is [last dimension of x]. */
   add(x: Tensor, y: Tensor): void {
-    if (y.shape.length === 1) expectShape("add", y, [last(x)]);
+    if (y.shape.length === 1) expectVector("add", y, last(x));
     else expectShape("add", y, x.shape);
     this.backend.kernels.add(x, x, y);
   }
@@ -79,13 +103,15 @@ export class Ops {
     return out;
   }
 
-  /** Rotates x [n, heads, headDim] in place. */
-  rope(x: Tensor, table: Tensor, pairing: Rope["pairing"]): void {
-    expectRank("rope", x, 3);
-    if (dim(table, 0) !== dim(x, 0) || dim(table, 1) * 2 > dim(x, 2)) {
-      throw mismatch("rope table", table.shape, [dim(x, 0), `at most ${dim(x, 2) / 2}`, 2]);
+  /** Rotates each x [n, heads, headDim] in place; numbers of heads may differ. */
+  rope(xs: readonly Tensor[], table: Tensor, pairing: Rope["pairing"]): void {
+    for (const x of xs) {
+      expectRank("rope", x, 3);
+      if (dim(table, 0) !== dim(x, 0) || dim(table, 1) * 2 > dim(x, 2)) {
+        throw mismatch("rope table", table.shape, [dim(x, 0), `at most ${dim(x, 2) / 2}`, 2]);
+      }
     }
-    this.backend.kernels.rope(x, table, pairing);
+    this.backend.kernels.rope(xs, table, pairing);
   }
 
   /** The same elements as [n, heads, headDim], or back as [n, heads · headDim]. */
@@ -127,6 +153,17 @@ function expectRank(what: string, x: Tensor, rank: number): void {
   if (x.shape.length !== rank) {
     throw new RangeError(`Cannot run ${what}: shape [${x.shape.join(", ")}] needs rank ${rank}`);
   }
+}
+
+function expectWeight(w: Tensor, x: Tensor): void {
+  const isSplit = x.shape.length === 3;
+  if (!isSplit) expectRank("matmul", x, 2);
+  const k = isSplit ? dim(x, 1) * dim(x, 2) : dim(x, 1);
+  if (w.shape.length !== 2 || w.shape[1] !== k) throw mismatch("matmul weight", w.shape, ["m", k]);
+}
+
+function expectVector(what: string, x: Tensor, length: number): void {
+  if (x.shape.length !== 1 || x.shape[0] !== length) throw mismatch(what, x.shape, [length]);
 }
 
 function expectShape(what: string, x: Tensor, shape: Shape): void {

@@ -48,11 +48,15 @@ export class ReferenceBackend implements Backend {
     this.kernels = {
       embed: (out, table, tokens, scale) => embed(live, out, table, tokens, scale),
       rmsNorm: (out, x, weight, epsilon) => rmsNorm(live, out, x, weight, epsilon),
+      addRmsNorm(out, x, y, weight, epsilon) {
+        add(live, x, x, y);
+        rmsNorm(live, out, x, weight, epsilon);
+      },
       matmul: (outs, x, ws) => matmul(live, outs, x, ws),
       add: (out, x, y) => add(live, out, x, y),
       glu: (out, gate, up, activation) => glu(live, out, gate, up, activation),
       ropeTable: (out, positions, r) => ropeTable(live, out, positions, r),
-      rope: (x, table, pairing) => rope(live, x, table, pairing),
+      rope: (xs, table, pairing) => xs.forEach((x) => rope(live, x, table, pairing)),
       append: (segment, row, k, v) => append(live, segment, row, k, v),
       attendCausal: (out, q, kv, sink) => attendCausal(live, out, q, kv, sink),
       addLogits: (logits, row, ids, values) => addLogits(live, logits, row, ids, values),

@@ -73,7 +73,8 @@ export function rmsNorm(live: Resolve, out: Tensor, x: Tensor, weight: Tensor, e
 /** See `Kernels.matmul`. Each weight row is widened once and meets all rows of x. */
 export function matmul(live: Resolve, outs: readonly Tensor[], x: Tensor, ws: readonly Tensor[]): void {
   const from = floats(live, x, "matmul x");
-  const [n, k] = x.shape as readonly [number, number];
+  const n = x.shape[0] as number;
+  const k = rowElements(x.shape);
   if (outs.length !== ws.length) {
     throw new RangeError(`Cannot run matmul: ${outs.length} outputs, ${ws.length} weights`);
   }
@@ -83,9 +84,17 @@ export function matmul(live: Resolve, outs: readonly Tensor[], x: Tensor, ws: re
     const to = floats(live, outs[i] as Tensor, "matmul out");
     const m = w.shape[0] as number;
     expect(ws[i] as Tensor, [m, k], "matmul weight");
-    expect(outs[i] as Tensor, [n, m], "matmul out");
+    const { shape } = outs[i] as Tensor;
+    if (shape.length !== 3 || shape[0] !== n || rowElements(shape) !== m) {
+      expect(outs[i] as Tensor, [n, m], "matmul out");
+    }
     multiply(to, m, rowReader(w.tensor, w.data));
   }
+}
+
+/** Elements behind one index of the first dimension. */
+function rowElements(shape: Shape): number {
+  return shape.slice(1).reduce((product, d) => product * d, 1);
 }
 
 type Multiply = (to: Float32Array, m: number, read: (out: Float32Array, row: number) => void) => void;

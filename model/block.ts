@@ -34,17 +34,19 @@ export function splitHeads(ops: Ops, x: Tensor, headDim: number): Tensor {
   return ops.reshape(x, [n, width / headDim, headDim]);
 }
 
-/** Rotates q [n, heads · headDim] and k [n, kvHeads · headDim] in place and attends with them and v: → q's shape. */
-export function attend(step: Step, layer: number, shape: LayerShape, angles: Angles, qkv: readonly Tensor[]): Tensor {
-  const { ops } = step;
-  const [q, k, v] = qkv.map((x) => splitHeads(ops, x, shape.headDim)) as [Tensor, Tensor, Tensor];
+/** Rotates q [n, heads, headDim] and k [n, kvHeads, headDim] in place and attends with them and v: → q's shape. */
+export function attend(
+  step: Step,
+  layer: number,
+  { rope }: LayerShape,
+  angles: Angles,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+): Tensor {
   const table = angles[layer];
-  if (table !== undefined && shape.rope !== undefined) {
-    ops.rope(q, table, shape.rope.pairing);
-    ops.rope(k, table, shape.rope.pairing);
-  }
-  const out = step.attend(layer, q, k, v);
-  return ops.reshape(out, [out.shape[0] as number, shape.heads * shape.headDim]);
+  if (table !== undefined && rope !== undefined) step.ops.rope([q, k], table, rope.pairing);
+  return step.attend(layer, q, k, v);
 }
 
 /** The output matrix [vocab, width]; the embedding table where the file ties them (it then has no `output.weight`). */

@@ -5,7 +5,7 @@
  */
 import type { Architecture, Model, ModelConfig, Step, Weights } from "./model.ts";
 import type { Tensor } from "../core/tensor.ts";
-import { attend, outputMatrix, rotary, splitHeads } from "./block.ts";
+import { attend, outputMatrix, rotary } from "./block.ts";
 
 /** The architecture `qwen3`. */
 export const qwen3: Architecture = {
@@ -32,7 +32,8 @@ export const qwen3: Architecture = {
         down: get("ffn_down", width, mlpWidth),
       };
     });
-    const outputNorm = weights.get("output_norm.weight", [width]);
+    // The norm before each layer, and the one after the last.
+    const norms = [...layers.map((layer) => layer.attentionNorm), weights.get("output_norm.weight", [width])];
     const output = outputMatrix(weights, table);
     const anglesOf = rotary(config.layers);
 
@@ -40,26 +41,26 @@ export const qwen3: Architecture = {
       const { ops } = step;
       const angles = anglesOf(step);
       let x = ops.embed(table, step.tokens); // [n, width]
+      let h = ops.rmsNorm(x, norms[0] as Tensor, normEpsilon); // always x's norm
       layers.forEach((layer, i) => {
         // After the last attention only rows whose logits are wanted go on.
-        const kept = i === layers.length - 1 ? step.lastRows(x) : x;
+        const isLast = i === layers.length - 1;
+        const [kept, norm] = isLast ? [step.lastRows(x), step.lastRows(h)] : [x, h];
         ops.scope(() => {
-          const h = ops.rmsNorm(x, layer.attentionNorm, normEpsilon);
-          const qkv = ops.matmul(h, layer.q, layer.k, layer.v);
-          ops.rmsNormInPlace(splitHeads(ops, qkv[0], layer.shape.headDim), layer.qNorm, normEpsilon);
-          ops.rmsNormInPlace(splitHeads(ops, qkv[1], layer.shape.headDim), layer.kNorm, normEpsilon);
-          const attended = attend(step, i, layer.shape, angles, qkv);
-          const [a] = ops.matmul(kept === x ? attended : step.lastRows(attended), layer.out);
-          ops.add(kept, a);
+          const [q, k, v] = ops.matmulHeads(h, layer.shape.headDim, layer.q, layer.k, layer.v);
+          ops.rmsNormInPlace(q, layer.qNorm, normEpsilon);
+          ops.rmsNormInPlace(k, layer.kNorm, normEpsilon);
+          const attended = attend(step, i, layer.shape, angles, q, k, v);
+          const [a] = ops.matmul(isLast ? step.lastRows(attended) : attended, layer.out);
+          ops.addRmsNorm(norm, kept, a, layer.mlpNorm, normEpsilon);
 
-          const m = ops.rmsNorm(kept, layer.mlpNorm, normEpsilon);
-          const [gate, up] = ops.matmul(m, layer.gate, layer.up);
+          const [gate, up] = ops.matmul(norm, layer.gate, layer.up);
           const [down] = ops.matmul(ops.glu(gate, up, "silu"), layer.down);
-          ops.add(kept, down);
+          ops.addRmsNorm(norm, kept, down, norms[i + 1] as Tensor, normEpsilon);
         });
-        x = kept;
+        [x, h] = [kept, norm];
       });
-      const [logits] = ops.matmul(ops.rmsNorm(x, outputNorm, normEpsilon), output);
+      const [logits] = ops.matmul(h, output);
       return logits;
     }
 

@@ -5,7 +5,7 @@
  */
 import type { DType } from "../core/tensor.ts";
 import { DTYPES } from "../core/dtype.ts";
-import { type Bench, type Case, once } from "./backend_conformance.ts";
+import { type Bench, type Case, once, same } from "./backend_conformance.ts";
 import * as twin from "./backend_conformance_twin.ts";
 
 const { exact, Random, single } = twin;
@@ -90,6 +90,11 @@ function binary(
   };
 }
 
+/** The first head of each of n rows of x [n, heads, headDim]. */
+function firstHeads<T extends Float32Array | Float64Array>(x: T, n: number, headDim: number): T {
+  return x.filter((_, i) => i % (x.length / n) < headDim) as T;
+}
+
 export const layerCases: readonly Case[] = [
   ...WEIGHT_TYPES.map(embed),
   {
@@ -110,6 +115,32 @@ export const layerCases: readonly Case[] = [
       at.backend.kernels.rmsNorm(x, x, weight, 1e-6);
       const want = Float64Array.from({ length: 66 }, (_, i) => i < 33 ? 0 : 1);
       at.near(x, want, want, "rows");
+    },
+  },
+  {
+    name: "addRmsNorm: the bits of add and rmsNorm, at odd sizes, misaligned, into y",
+    run(at) {
+      const { kernels } = at.backend;
+      for (const shape of [[0, 5], [1, 1], [3, 97], [129, 33], [2, 3, 65], [7], [1, 576]]) {
+        const count = shape.reduce((a, b) => a * b, 1);
+        const random = new Random(count);
+        const [x, y, w] = [random.floats(count, 4), random.floats(count, 4), random.floats(shape.at(-1) as number)];
+        const weight = at.tensor([w.length], "f32", w, "model");
+        for (const offset of [0, 1, 3]) {
+          const make = (v: Float32Array<ArrayBuffer>) =>
+            offset === 0 ? at.floats(shape, v) : at.misaligned(shape, v, offset);
+          const what = `[${shape}] at ${offset}`;
+          const [sum, want, more, fresh] = [make(x), make(y), make(y), make(new Float32Array(count))];
+          kernels.add(sum, sum, more);
+          kernels.rmsNorm(want, sum, weight, 1e-5);
+          for (const out of [fresh, more]) {
+            const stream = make(x);
+            kernels.addRmsNorm(out, stream, more, weight, 1e-5);
+            same(at.read(stream), at.read(sum), `${what}: x`);
+            same(at.read(out), at.read(want), `${what}: out`);
+          }
+        }
+      }
     },
   },
   binary("add: same shape", (at, out, x, y) => at.backend.kernels.add(out, x, y), twin.add),
@@ -190,8 +221,11 @@ export const layerCases: readonly Case[] = [
           const angles = at.floats([n, pairs, 2], table);
           for (const offset of [0, 1]) {
             const y = offset === 0 ? at.floats([n, heads, headDim], x) : at.misaligned([n, heads, headDim], x, offset);
-            at.backend.kernels.rope(y, angles, pairing);
-            at.near(y, truth, naive, `[${n}, ${heads}, ${headDim}], ${pairs} pairs at ${offset}`);
+            const one = at.floats([n, 1, headDim], firstHeads(x, n, headDim));
+            at.backend.kernels.rope([y, one], angles, pairing);
+            const what = `[${n}, ${heads}, ${headDim}], ${pairs} pairs at ${offset}`;
+            at.near(y, truth, naive, what);
+            at.near(one, firstHeads(truth, n, headDim), firstHeads(naive, n, headDim), `${what}, first heads`);
           }
         }
       }

@@ -160,6 +160,22 @@ export const matmulCases: readonly Case[] = [
     },
   },
   {
+    name: "matmul: x and outputs split into heads are the same numbers",
+    run(at) {
+      const { kernels } = at.backend;
+      for (const dtype of ["q4_1", "f32"] as const) {
+        const w = at.weight([33, 96], dtype, weightOf(dtype, 33, 96).bytes);
+        for (const n of [0, 1, 7, 37]) {
+          const x = new Random(n).floats(n * 96);
+          const [want, heads] = [at.floats([n, 33]), at.floats([n, 3, 11])];
+          kernels.matmul([want], at.floats([n, 96], x), [w]);
+          kernels.matmul([heads], at.floats([n, 4, 24], x), [w]);
+          same(at.read(heads), at.read(want), `${dtype}, ${n} rows`);
+        }
+      }
+    },
+  },
+  {
     name: "matmul: shapes that do not fit are refused",
     run(at) {
       const w = at.weight([3, 32], "f32", new Uint8Array(3 * 32 * 4));
@@ -167,6 +183,8 @@ export const matmulCases: readonly Case[] = [
       at.throws(() => kernels.matmul([at.floats([2, 4])], at.floats([2, 32]), [w]), "");
       at.throws(() => kernels.matmul([at.floats([2, 3])], at.floats([2, 31]), [w]), "");
       at.throws(() => kernels.matmul([at.floats([1, 3])], at.floats([2, 32]), [w]), "");
+      at.throws(() => kernels.matmul([at.floats([2, 2, 2])], at.floats([2, 32]), [w]), "");
+      at.throws(() => kernels.matmul([at.floats([1, 2, 3])], at.floats([2, 32]), [w]), "");
       at.throws(() => kernels.matmul([], at.floats([2, 32]), [w]), "");
       kernels.matmul([], at.floats([2, 32]), []);
     },

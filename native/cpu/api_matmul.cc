@@ -110,6 +110,9 @@ void panel_products(kvasir_context& ctx, const std::vector<Product>& products, c
   });
 }
 
+// Elements behind one index of the first dimension of a tensor of rank 2 or 3.
+int64_t row_elements(const Tensor& t) { return static_cast<int64_t>(t.shape[1]) * (t.rank == 3 ? t.shape[2] : 1); }
+
 void multiply(kvasir_context& ctx, const std::vector<Product>& products, const float* x, int n, int k) {
   if (n == 0) return;
   if (k == 0) {
@@ -137,8 +140,11 @@ int32_t kvasir_matmul(kvasir_context* ctx, const kvasir_tensor* outs, kvasir_ten
     if (count < 0 || (count > 0 && (!outs || !ws))) fail(KVASIR_ARGUMENT, "Cannot run matmul: %d weights", count);
     const Tensor& input = ctx->tensor(x, "matmul x");
     expect_dtype(input, KVASIR_F32, "matmul x");
-    if (input.rank != 2) fail(KVASIR_ARGUMENT, "Cannot run matmul: x has rank %d, expected 2", input.rank);
-    const int32_t n = input.shape[0], k = input.shape[1];
+    if (input.rank != 2 && input.rank != 3) {
+      fail(KVASIR_ARGUMENT, "Cannot run matmul: x has rank %d, expected 2 or 3", input.rank);
+    }
+    const int32_t n = input.shape[0];
+    const int64_t k = row_elements(input);
     std::vector<Product> products;
     for (int32_t i = 0; i < count; ++i) {
       const Tensor& weight = ctx->tensor(ws[i], "matmul weight");
@@ -148,15 +154,19 @@ int32_t kvasir_matmul(kvasir_context* ctx, const kvasir_tensor* outs, kvasir_ten
              i);
       }
       const PackedWeight& w = *weight.packed;
-      if (w.cols != k) fail(KVASIR_ARGUMENT, "Cannot run matmul: weight %d has %d columns, x has %d", i, w.cols, k);
+      if (w.cols != k) {
+        fail(KVASIR_ARGUMENT, "Cannot run matmul: weight %d has %d columns, x has %lld", i, w.cols,
+             static_cast<long long>(k));
+      }
       expect_dtype(out, KVASIR_F32, "matmul out");
-      expect_shape(out, {n, w.rows}, "matmul out");
+      const bool split = out.rank == 3 && out.shape[0] == n && row_elements(out) == w.rows;
+      if (!split) expect_shape(out, {n, w.rows}, "matmul out");
       if (out.data && input.data && out.data < input.data + input.bytes && input.data < out.data + out.bytes) {
         fail(KVASIR_ARGUMENT, "Cannot run matmul: out %d overlaps x", i);
       }
       products.push_back({&w, out.as<float>()});
     }
-    multiply(*ctx, products, input.as<float>(), n, k);
+    if (count > 0) multiply(*ctx, products, input.as<float>(), n, static_cast<int>(k));
   });
 }
 

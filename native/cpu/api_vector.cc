@@ -32,6 +32,11 @@ void expect_same_shape(const Tensor& t, const Tensor& like, const char* what) {
        shape_text(like.shape, like.rank).c_str());
 }
 
+void expect_epsilon(float epsilon, const char* what) {
+  if (epsilon >= 0 && std::isfinite(epsilon)) return;
+  fail(KVASIR_ARGUMENT, "Cannot run %s: epsilon is %g, expected 0 or more", what, static_cast<double>(epsilon));
+}
+
 }  // namespace
 
 extern "C" {
@@ -43,9 +48,7 @@ int32_t kvasir_rms_norm(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x,
     const Tensor& to = floats(ctx, out, "rms_norm out");
     expect_same_shape(to, from, "rms_norm out");
     expect_shape(w, {from.last()}, "rms_norm weight");
-    if (!(epsilon >= 0) || !std::isfinite(epsilon)) {
-      fail(KVASIR_ARGUMENT, "Cannot run rms_norm: epsilon is %g, expected 0 or more", static_cast<double>(epsilon));
-    }
+    expect_epsilon(epsilon, "rms_norm");
     const size_t width = static_cast<size_t>(from.last());
     if (width == 0) return;
     const float *source = from.as<float>(), *factors = w.as<float>();
@@ -53,6 +56,32 @@ int32_t kvasir_rms_norm(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x,
     parallel_for(*ctx->pool, from.elements() / width, kPlainGrain / width + 1, [&](size_t row, size_t end) {
       for (; row < end; row++) {
         ctx->isa->vector->rms_norm(target + row * width, source + row * width, factors, width, epsilon);
+      }
+    });
+  });
+}
+
+int32_t kvasir_add_rms_norm(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, kvasir_tensor y,
+                            kvasir_tensor weight, float epsilon) {
+  return guard([&] {
+    const Tensor& sum = floats(ctx, x, "add_rms_norm x");
+    const Tensor& more = floats(ctx, y, "add_rms_norm y");
+    const Tensor& w = floats(ctx, weight, "add_rms_norm weight");
+    const Tensor& to = floats(ctx, out, "add_rms_norm out");
+    expect_same_shape(more, sum, "add_rms_norm y");
+    expect_same_shape(to, sum, "add_rms_norm out");
+    expect_shape(w, {sum.last()}, "add_rms_norm weight");
+    expect_epsilon(epsilon, "add_rms_norm");
+    const size_t width = static_cast<size_t>(sum.last());
+    if (width == 0) return;
+    if (sum.elements() > 0 && to.data == sum.data) fail(KVASIR_ARGUMENT, "Cannot run add_rms_norm: out is x");
+    float *total = sum.as<float>(), *target = to.as<float>();
+    const float *summand = more.as<float>(), *factors = w.as<float>();
+    parallel_for(*ctx->pool, sum.elements() / width, kPlainGrain / width + 1, [&](size_t row, size_t end) {
+      for (; row < end; row++) {
+        float* residual = total + row * width;
+        ctx->isa->vector->add(residual, residual, summand + row * width, width);
+        ctx->isa->vector->rms_norm(target + row * width, residual, factors, width, epsilon);
       }
     });
   });
@@ -135,30 +164,35 @@ int32_t kvasir_rope_table(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor 
   });
 }
 
-int32_t kvasir_rope(kvasir_context* ctx, kvasir_tensor x, kvasir_tensor table, int32_t pairing) {
+int32_t kvasir_rope(kvasir_context* ctx, const kvasir_tensor* xs, int32_t count, kvasir_tensor table,
+                    int32_t pairing) {
   return guard([&] {
-    const Tensor& t = floats(ctx, x, "rope x");
+    if (count < 0 || (count > 0 && !xs)) fail(KVASIR_ARGUMENT, "Cannot run rope: %d tensors", count);
     const Tensor& angles = floats(ctx, table, "rope table");
-    if (t.rank != 3) fail(KVASIR_ARGUMENT, "Cannot use rope x: rank %d, expected 3", t.rank);
     if (angles.rank != 3) fail(KVASIR_ARGUMENT, "Cannot use rope table: rank %d, expected 3", angles.rank);
-    expect_shape(angles, {t.shape[0], angles.shape[1], 2}, "rope table");
-    if (angles.shape[1] > t.shape[2] / 2) {
-      fail(KVASIR_ARGUMENT, "Cannot run rope: %d pairs in a head of %d dimensions", angles.shape[1], t.shape[2]);
-    }
     if (pairing != KVASIR_HALVES && pairing != KVASIR_NEIGHBOURS) {
       fail(KVASIR_ARGUMENT, "Cannot run rope: unknown pairing %d", pairing);
     }
-    const size_t heads = static_cast<size_t>(t.shape[1]), head_dim = static_cast<size_t>(t.shape[2]);
-    const size_t pairs = static_cast<size_t>(angles.shape[1]), width = heads * head_dim;
-    if (width == 0 || pairs == 0) return;
-    float* target = t.as<float>();
     const float* factors = angles.as<float>();
-    parallel_for(*ctx->pool, static_cast<size_t>(t.shape[0]), kPlainGrain / width + 1, [&](size_t row, size_t end) {
-      for (; row < end; row++) {
-        ctx->isa->vector->rope(target + row * width, factors + row * pairs * 2, heads, head_dim, pairs,
-                               pairing == KVASIR_NEIGHBOURS);
+    const size_t pairs = static_cast<size_t>(angles.shape[1]);
+    for (int32_t i = 0; i < count; i++) {
+      const Tensor& t = floats(ctx, xs[i], "rope x");
+      if (t.rank != 3) fail(KVASIR_ARGUMENT, "Cannot use rope x: rank %d, expected 3", t.rank);
+      expect_shape(angles, {t.shape[0], angles.shape[1], 2}, "rope table");
+      if (angles.shape[1] > t.shape[2] / 2) {
+        fail(KVASIR_ARGUMENT, "Cannot run rope: %d pairs in a head of %d dimensions", angles.shape[1], t.shape[2]);
       }
-    });
+      const size_t heads = static_cast<size_t>(t.shape[1]), head_dim = static_cast<size_t>(t.shape[2]);
+      const size_t width = heads * head_dim;
+      if (width == 0 || pairs == 0) continue;
+      float* target = t.as<float>();
+      parallel_for(*ctx->pool, static_cast<size_t>(t.shape[0]), kPlainGrain / width + 1, [&](size_t row, size_t end) {
+        for (; row < end; row++) {
+          ctx->isa->vector->rope(target + row * width, factors + row * pairs * 2, heads, head_dim, pairs,
+                                 pairing == KVASIR_NEIGHBOURS);
+        }
+      });
+    }
   });
 }
 

@@ -84,7 +84,7 @@ KVASIR_API int32_t kvasir_rms_norm(kvasir_context* ctx, kvasir_tensor out, kvasi
 /* x += y, then out = rms_norm(x); out is not x. */
 KVASIR_API int32_t kvasir_add_rms_norm(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, kvasir_tensor y,
                                        kvasir_tensor weight, float epsilon);
-/* outs, ws [in]: `count` tensor ids each. */
+/* outs, ws [in]: `count` tensor ids each. x and outs may have rank 3: their last two dimensions count as one. */
 KVASIR_API int32_t kvasir_matmul(kvasir_context* ctx, const kvasir_tensor* outs, kvasir_tensor x, const kvasir_tensor* ws,
                                  int32_t count);
 KVASIR_API int32_t kvasir_add(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, kvasir_tensor y);

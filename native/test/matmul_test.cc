@@ -226,6 +226,13 @@ TEST("kvasir_matmul() refuses what does not fit") {
   EXPECT_OK(kvasir_matmul(context, nullptr, x, nullptr, 0));
   EXPECT_FAILS(kvasir_matmul(context, &out, narrow, &weight, 1), KVASIR_ARGUMENT, "64 columns");
   EXPECT_FAILS(kvasir_matmul(context, &wide, x, &weight, 1), KVASIR_ARGUMENT, "matmul out");
+  const kvasir_tensor heads = context.make(KVASIR_F32, {2, 2, 2}), split = context.make(KVASIR_F32, {2, 4, 16});
+  EXPECT_OK(kvasir_matmul(context, &heads, split, &weight, 1));
+  const kvasir_tensor odd = context.make(KVASIR_F32, {2, 2, 3}), row = context.make(KVASIR_F32, {64});
+  EXPECT_FAILS(kvasir_matmul(context, &odd, x, &weight, 1), KVASIR_ARGUMENT,
+               "matmul out: shape [2, 2, 3], expected [2, 4]");
+  EXPECT_FAILS(kvasir_matmul(context, &out, odd, &weight, 1), KVASIR_ARGUMENT, "64 columns, x has 6");
+  EXPECT_FAILS(kvasir_matmul(context, &out, row, &weight, 1), KVASIR_ARGUMENT, "rank 1, expected 2 or 3");
   EXPECT_FAILS(kvasir_matmul(context, &out, x, &plain, 1), KVASIR_ARGUMENT, "lifetime");
   EXPECT_FAILS(kvasir_matmul(context, &out, x, &weight, -1), KVASIR_ARGUMENT, "-1");
   EXPECT_FAILS(kvasir_matmul(context, nullptr, x, &weight, 1), KVASIR_ARGUMENT, "matmul");

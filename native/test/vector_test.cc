@@ -66,6 +66,30 @@ TEST("rms_norm() equals its double twin, in place too") {
   });
 }
 
+TEST("add_rms_norm() is add() and rms_norm() to the bit, into fresh memory and y's") {
+  everywhere([](Context& c) {
+    Random random(5);
+    for (int32_t n : {0, 1, 3, 40, 300}) {
+      for (int32_t width : kWidths) {
+        const size_t count = static_cast<size_t>(n) * static_cast<size_t>(width);
+        const std::vector<float> x = random.normals(count, 3), y = random.normals(count);
+        const std::vector<float> w = random.normals(static_cast<size_t>(width));
+        for (bool misaligned : {false, true}) {
+          const kvasir_tensor weight = c.floats({width}, w, misaligned), more = c.floats({n, width}, y, misaligned);
+          const kvasir_tensor sum = c.floats({n, width}, x, misaligned), want = c.make(KVASIR_F32, {n, width});
+          EXPECT_OK(kvasir_add(c, sum, sum, more));
+          EXPECT_OK(kvasir_rms_norm(c, want, sum, weight, 1e-5f));
+          const kvasir_tensor in = c.floats({n, width}, x, misaligned);
+          const kvasir_tensor out = misaligned ? c.make_misaligned(KVASIR_F32, {n, width}) : more;
+          EXPECT_OK(kvasir_add_rms_norm(c, out, in, more, weight, 1e-5f));
+          EXPECT(c.read(in, count) == c.read(sum, count));
+          EXPECT(c.read(out, count) == c.read(want, count));
+        }
+      }
+    }
+  });
+}
+
 TEST("add() adds rows and single rows, in place too") {
   everywhere([](Context& c) {
     Random random(2);
@@ -198,8 +222,9 @@ TEST("rope() rotates both pairings, whole and part of a head") {
           }
           for (bool misaligned : {false, true}) {
             const kvasir_tensor in = c.floats({n, heads, dim}, x, misaligned);
-            EXPECT_OK(kvasir_rope(c, in, c.floats({n, pairs, 2}, table, misaligned), pairing));
-            expect_close(c.read(in, count), want, 1e-6, 1e-6);
+            const kvasir_tensor twice[] = {in, c.floats({n, heads, dim}, x)};
+            EXPECT_OK(kvasir_rope(c, twice, 2, c.floats({n, pairs, 2}, table, misaligned), pairing));
+            for (kvasir_tensor t : twice) expect_close(c.read(t, count), want, 1e-6, 1e-6);
           }
         }
       }
@@ -223,10 +248,27 @@ TEST("layer kernels say which argument is wrong") {
   EXPECT_FAILS(kvasir_add(c, three, x, x), KVASIR_ARGUMENT, "add out");
   EXPECT_FAILS(kvasir_glu(c, x, x, w, 0), KVASIR_ARGUMENT, "glu up");
   EXPECT_FAILS(kvasir_glu(c, x, x, x, 2), KVASIR_ARGUMENT, "unknown activation 2");
-  EXPECT_FAILS(kvasir_rope(c, x, cube, 0), KVASIR_ARGUMENT, "rope x: rank 2, expected 3");
-  EXPECT_FAILS(kvasir_rope(c, cube, x, 0), KVASIR_ARGUMENT, "rope table: rank 2, expected 3");
+  const kvasir_tensor y = c.floats({2, 4}, std::vector<float>(8, 1.0f));
+  EXPECT_FAILS(kvasir_add_rms_norm(c, x, x, y, w, 1e-5f), KVASIR_ARGUMENT, "Cannot run add_rms_norm: out is x");
+  EXPECT_FAILS(kvasir_add_rms_norm(c, w, x, y, w, 1e-5f), KVASIR_ARGUMENT,
+               "add_rms_norm out: shape [4], expected [2, 4]");
+  EXPECT_FAILS(kvasir_add_rms_norm(c, y, x, w, w, 1e-5f), KVASIR_ARGUMENT,
+               "add_rms_norm y: shape [4], expected [2, 4]");
+  EXPECT_FAILS(kvasir_add_rms_norm(c, y, x, y, three, 1e-5f), KVASIR_ARGUMENT,
+               "add_rms_norm weight: shape [3], expected [4]");
+  EXPECT_FAILS(kvasir_add_rms_norm(c, y, ints, y, w, 1e-5f), KVASIR_ARGUMENT,
+               "add_rms_norm x: type i32, expected f32");
+  EXPECT_FAILS(kvasir_add_rms_norm(c, y, x, y, 77, 1e-5f), KVASIR_ARGUMENT,
+               "add_rms_norm weight: tensor id 77 is stale");
+  EXPECT_FAILS(kvasir_add_rms_norm(c, y, x, y, w, -1), KVASIR_ARGUMENT, "add_rms_norm: epsilon is -1");
+  const kvasir_tensor heads[] = {cube, x};
+  const kvasir_tensor angles = c.floats({1, 2, 2}, std::vector<float>(4, 1.0f));
+  EXPECT_OK(kvasir_rope(c, nullptr, 0, angles, 0));
+  EXPECT_FAILS(kvasir_rope(c, nullptr, 1, angles, 0), KVASIR_ARGUMENT, "Cannot run rope: 1 tensors");
+  EXPECT_FAILS(kvasir_rope(c, heads, -1, angles, 0), KVASIR_ARGUMENT, "Cannot run rope: -1 tensors");
+  EXPECT_FAILS(kvasir_rope(c, heads, 2, angles, 0), KVASIR_ARGUMENT, "rope x: rank 2, expected 3");
+  EXPECT_FAILS(kvasir_rope(c, heads, 1, x, 0), KVASIR_ARGUMENT, "rope table: rank 2, expected 3");
   const kvasir_tensor wide = c.floats({1, 3, 2}, std::vector<float>(6, 1.0f));
-  EXPECT_FAILS(kvasir_rope(c, cube, wide, 0), KVASIR_ARGUMENT, "3 pairs in a head of 4");
-  const kvasir_tensor fits = c.floats({1, 2, 2}, std::vector<float>(4, 1.0f));
-  EXPECT_FAILS(kvasir_rope(c, cube, fits, 2), KVASIR_ARGUMENT, "unknown pairing 2");
+  EXPECT_FAILS(kvasir_rope(c, heads, 1, wide, 0), KVASIR_ARGUMENT, "3 pairs in a head of 4");
+  EXPECT_FAILS(kvasir_rope(c, heads, 1, angles, 2), KVASIR_ARGUMENT, "unknown pairing 2");
 }
