@@ -31,7 +31,7 @@ export type {
 export { DoesNotFit, ModelFileError, NATIVE_STATUS, NativeError, Unsupported } from "./core/errors.ts";
 export { type Backends, builtinBackends } from "./backends/mod.ts";
 export type { Activation, AttentionPart, Backend, BackendType, Kernels, Lifetime } from "./backends/backend.ts";
-export type { Penalties, SampleParams } from "./backends/backend.ts";
+export type { HostMemory, NativePointer, Penalties, SampleParams } from "./backends/backend.ts";
 export type { BlockType, DType, PlainType, Shape, Tensor } from "./core/tensor.ts";
 export type { KvChunk, KvLayer, KvSegment, LayerShape, Rope } from "./core/kv.ts";
 export { architectures } from "./model/mod.ts";

@@ -1,10 +1,10 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
-import { libraryFile, sourceHash } from "./library.ts";
+import { LIBRARIES, libraryFile, sourceHash } from "./library.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 
-/** Stands in for cmake: counts builds, takes a moment, makes the file that cmake would. */
+/** Stands in for cmake: counts builds, takes a moment, makes the files that cmake would. */
 const CMAKE = `#!/bin/sh
 case $1 in
 -S) echo "-- Configuring"; [ -n "$BROKEN" ] && echo "CMake Error: No CMAKE_CXX_COMPILER could be found." && exit 1; exit 0 ;;
@@ -14,7 +14,7 @@ case $1 in
   sleep 0.4
   [ -n "$TOUCH" ] && [ ! -e "$TOUCH" ] && echo "// edited" > "$TOUCH"
   echo "[2/2] Linking"
-  echo built > "$2/${libraryFile()}"
+  for file in ${LIBRARIES.map((name) => libraryFile(name)).join(" ")}; do echo built > "$2/$file"; done
   ;;
 esac
 `;
@@ -24,7 +24,8 @@ describe("build.ts", () => {
 
   beforeEach(async () => {
     home = await Deno.makeTempDir();
-    for (const folder of ["bin", "root/native/cpu", "root/native/include", "root/backends", "root/core", "cache"]) {
+    const native = ["include", "base", ...LIBRARIES].map((folder) => `root/native/${folder}`);
+    for (const folder of ["bin", ...native, "root/backends", "root/core", "cache"]) {
       await Deno.mkdir(`${home}/${folder}`, { recursive: true });
     }
     for (const file of ["backends/build.ts", "backends/library.ts", "core/errors.ts"]) {
