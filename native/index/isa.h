@@ -4,14 +4,17 @@
 
 namespace kvasir {
 
-struct RowKernels;  // row_kernels.h: dot products with rows of the cache
+struct RowKernels;    // row_kernels.h: dot products with rows of the cache
+struct PanelKernels;  // panel_kernels.h: products of many rows with many rows
 
 struct IndexIsa {
   const char* name;  // "avx512", "avx2", "portable"
   const RowKernels* rows;
+  const PanelKernels* panels;
 };
 
 extern const RowKernels kRowsPortable, kRowsAvx2, kRowsAvx512;
+extern const PanelKernels kPanelsPortable, kPanelsAvx2, kPanelsAvx512;
 
 // As the backends: name "auto" picks the best this CPU runs; one that it lacks throws Error{KVASIR_UNSUPPORTED}.
 const IndexIsa& find_index_isa(const char* name);

@@ -1,0 +1,25 @@
+#include "panel_kernels.h"
+
+#include <algorithm>
+
+namespace kvasir {
+
+void Panels::pack(const float* rows, int32_t count, int32_t dim) {
+  count_ = count;
+  dim_ = dim;
+  data_.assign(static_cast<size_t>(panels()) * static_cast<size_t>(dim) * kPanelRows, 0.0f);
+  for (int32_t i = 0; i < count; i++) {
+    float* to = data_.data() + static_cast<size_t>(i / kPanelRows) * static_cast<size_t>(dim) * kPanelRows + i % kPanelRows;
+    const float* from = rows + static_cast<size_t>(i) * static_cast<size_t>(dim);
+    for (int32_t d = 0; d < dim; d++) to[static_cast<size_t>(d) * kPanelRows] = from[d];
+  }
+}
+
+void Panels::dot(const PanelKernels& kernels, float* out, const float* rows, int32_t count) const {
+  const size_t stride = static_cast<size_t>(panels()) * kPanelRows;
+  for (int32_t p = 0; p < panels(); p++) {
+    kernels.dot(out + static_cast<size_t>(p) * kPanelRows, stride, rows, count, panel(p), dim_);
+  }
+}
+
+}  // namespace kvasir
