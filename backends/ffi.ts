@@ -39,6 +39,15 @@ const SYMBOLS = {
     parameters: ["pointer", "u32", "u32", "buffer", "i32", "f32", "f32", "i32"],
     result: "i32",
   },
+  kvasir_attend_window: {
+    parameters: ["pointer", "u32", "u32", "u32", "buffer", "i32", "f32", "f32", "buffer", "i32"],
+    result: "i32",
+  },
+  kvasir_attend_topk: {
+    parameters: ["pointer", "u32", "u32", "u32", "buffer", "i32", "f32", "f32", "u32", "u32", "u32"],
+    result: "i32",
+  },
+  kvasir_merge: { parameters: ["pointer", "u32", "buffer", "i32"], result: "i32" },
   kvasir_add_logits: { parameters: ["pointer", "u32", "i32", "buffer", "buffer", "i32"], result: "i32" },
   kvasir_penalize: {
     parameters: ["pointer", "u32", "i32", "buffer", "buffer", "i32", "f32", "f32", "f32"],

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Kernels } from "./backend.ts";
+import type { AttentionPart, Kernels } from "./backend.ts";
 import type { KvLayer, KvSegment } from "../core/kv.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { Unsupported } from "../core/errors.ts";
@@ -151,6 +151,56 @@ export function nativeKernels(
           slidingWindow ?? 0,
         ),
       );
+    },
+    attendWindow(out, q, kv, spans) {
+      if (spans.length % 2 !== 0) {
+        throw new RangeError(`Cannot attend: spans of ${spans.length} numbers, expected pairs`);
+      }
+      const count = fillTable(kv);
+      check(
+        native.kvasir_attend_window(
+          open(),
+          id(out.o, "attendWindow o"),
+          id(out.lse, "attendWindow lse"),
+          id(q, "attendWindow q"),
+          table,
+          count,
+          kv.shape.scale,
+          kv.shape.softcap ?? 0,
+          spans,
+          spans.length / 2,
+        ),
+      );
+    },
+    attendTopk(out, q, kv, hits) {
+      if (hits.surrogates !== undefined) {
+        throw new Unsupported("Cannot attend to surrogates: the native interface has no call for them");
+      }
+      const count = fillTable(kv);
+      check(
+        native.kvasir_attend_topk(
+          open(),
+          id(out.o, "attendTopk o"),
+          id(out.lse, "attendTopk lse"),
+          id(q, "attendTopk q"),
+          table,
+          count,
+          kv.shape.scale,
+          kv.shape.softcap ?? 0,
+          id(hits.tokens, "attendTopk tokens"),
+          id(hits.counts, "attendTopk counts"),
+          hits.bias === undefined ? 0 : id(hits.bias, "attendTopk bias"),
+        ),
+      );
+    },
+    merge(out, parts) {
+      if (2 * parts.length > targets.length) targets = new Uint32Array(4 * parts.length);
+      for (let i = 0; i < parts.length; i++) {
+        const part = parts[i] as AttentionPart;
+        targets[2 * i] = id(part.o, "merge o");
+        targets[2 * i + 1] = id(part.lse, "merge lse");
+      }
+      check(native.kvasir_merge(open(), id(out, "merge out"), targets, parts.length));
     },
     addLogits(logits, row, ids, values) {
       checkRow(row);

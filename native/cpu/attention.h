@@ -46,9 +46,25 @@ struct AttentionCore {
   int32_t row_unit;  // rows are worked on in multiples of this
 };
 
+// Single rows of one KV head, wherever they lie. segments: everything the cache holds of the head, in order, without gaps.
+struct KvGather {
+  const KvRun* segments;
+  int32_t segment_count;
+  const int32_t* tokens;  // [count] positions inside the segments
+  const float* bias;      // [count], added to the logits; null: none
+  int32_t count;
+};
+
+// The range core over gathered rows; positions and window of `rows` do not matter.
+struct AttentionGather {
+  void (*attend)(const AttentionShape& shape, const AttentionRows& rows, const KvGather& gather, void* scratch);
+  size_t (*scratch_bytes)(const AttentionShape& shape, int32_t rows);
+};
+
 struct AttentionKernels {
   AttentionCore range;    // float arithmetic: decode, and prefill of f32 caches
   AttentionCore prefill;  // 16-bit integer products, for many rows of f16 and i8 caches; all null where there is none
+  AttentionGather gather;  // float arithmetic, retrieved keys
   // Converts rows of head_dim floats, src_stride apart, to dense dst [rows, head_dim] of dtype; scales [rows] for I8.
   void (*store_rows)(int32_t dtype, void* dst, float* scales, const float* src, size_t src_stride, int32_t rows,
                      int32_t head_dim);

@@ -1,5 +1,6 @@
 #include "attention_vec256.h"
 // The vector first: the cores are written in its terms.
+#include "attention_gather.h"
 #include "attention_prefill.h"
 #include "attention_range.h"
 #include "attention_store.h"
@@ -9,6 +10,7 @@ namespace kvasir {
 extern const AttentionKernels kAttentionAvx2 = {
     {RangeCore<Vec256>::attend, RangeCore<Vec256>::scratch_bytes, 1},
     {PrefillCore<Vec256>::attend, PrefillCore<Vec256>::scratch_bytes, PrefillCore<Vec256>::kRowUnit},
+    {GatherCore<Vec256>::attend, GatherCore<Vec256>::scratch_bytes},
     RowStore<Vec256>::store,
 };
 

@@ -1,5 +1,6 @@
 #include "attention_vec512.h"
 // The vector first: the cores are written in its terms.
+#include "attention_gather.h"
 #include "attention_prefill.h"
 #include "attention_range.h"
 #include "attention_store.h"
@@ -9,6 +10,7 @@ namespace kvasir {
 extern const AttentionKernels kAttentionAvx512 = {
     {RangeCore<Vec512>::attend, RangeCore<Vec512>::scratch_bytes, 1},
     {PrefillCore<Vec512>::attend, PrefillCore<Vec512>::scratch_bytes, PrefillCore<Vec512>::kRowUnit},
+    {GatherCore<Vec512>::attend, GatherCore<Vec512>::scratch_bytes},
     RowStore<Vec512>::store,
 };
 

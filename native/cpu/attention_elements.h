@@ -41,14 +41,24 @@ void widen_row(float* to, const typename E::T* from, size_t d, size_t width) {
   for (; c < width; c += W) V::store(to + c, V::zero());
 }
 
-// Brings [next, end) to the cache in instalments. kLocality: 3 to L1, 2 to L2.
+// Brings [next, end), then rows of row_bytes, to the cache in instalments. kLocality: 3 to L1, 2 to L2.
 template <int kLocality>
 struct Prefetch {
   const char* next;
   const char* end;
+  const void* const* rows = nullptr;
+  const void* const* rows_end = nullptr;
+  size_t row_bytes = 0;
   size_t budget = 0;
   void advance(size_t bytes) {
-    for (budget += bytes; budget >= 64 && next < end; budget -= 64, next += 64) __builtin_prefetch(next, 0, kLocality);
+    for (budget += bytes; budget >= 64; budget -= 64, next += 64) {
+      if (next >= end) {
+        if (rows == rows_end) return;
+        const char* row = static_cast<const char*>(*rows++);
+        next = row - reinterpret_cast<uintptr_t>(row) % 64, end = row + row_bytes;
+      }
+      __builtin_prefetch(next, 0, kLocality);
+    }
   }
 };
 

@@ -1,3 +1,4 @@
+#include "attention_gather.h"
 #include "attention_range.h"
 #include "attention_store.h"
 #include "attention_vec_portable.h"
@@ -7,6 +8,7 @@ namespace kvasir {
 extern const AttentionKernels kAttentionPortable = {
     {RangeCore<VecPortable>::attend, RangeCore<VecPortable>::scratch_bytes, 1},
     {nullptr, nullptr, 0},
+    {GatherCore<VecPortable>::attend, GatherCore<VecPortable>::scratch_bytes},
     RowStore<VecPortable>::store,
 };
 

@@ -49,7 +49,7 @@ class RangeCore {
     }
   }
 
- private:
+ protected:
   struct State {
     size_t width;           // head_dim padded to whole vectors
     float* q;               // [rows, width], scaled so that scores are logarithms to base 2
@@ -96,7 +96,7 @@ class RangeCore {
           keys_ahead.end = keys_ahead.next + next * d * sizeof(typename E::T);
         }
         score_tile<E>(s, rows.rows(), keys, d, count, values_ahead);
-        weigh(s, shape, rows, run, at, count);
+        weigh(s, shape, rows, run, at, count, nullptr);
         sum_tile<E>(s, rows.rows(), values, d, count, keys_ahead);
       }
     }
@@ -239,8 +239,9 @@ class RangeCore {
   }
 
   // Scores become weights 2^(score - max); the maximum, the sum and the factor for what was summed before move along.
+  // bias [count] is added to the logits; may be null.
   static void weigh(const State& s, const AttentionShape& shape, const AttentionRows& rows, const KvRun& run,
-                    int32_t at, int32_t count) {
+                    int32_t at, int32_t count, const float* bias) {
     const int32_t whole = (count + W - 1) / W * W;
     const bool scaled = run.key_scales != nullptr;
     if (scaled) {
@@ -261,6 +262,7 @@ class RangeCore {
         for (int32_t k = 0; k < whole; k += W)
           V::store(score + k, soft_cap<V>(V::load(score + k), shape.softcap * kLog2e));
       }
+      for (int32_t k = 0; bias != nullptr && k < count; k++) score[k] += bias[k] * kLog2e;
       const int64_t position = static_cast<int64_t>(rows.position) + r / rows.group;
       const int64_t above = position + 1 - start;  // first hidden key of the tile
       const int64_t below = rows.window > 0 ? position - rows.window + 1 - start : 0;

@@ -109,6 +109,22 @@ KVASIR_API int32_t kvasir_append(kvasir_context* ctx, const int32_t* segment, in
 KVASIR_API int32_t kvasir_attend_causal(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor q, const int32_t* segments,
                                         int32_t segment_count, float scale, float softcap, int32_t window);
 
+/*
+ * Decode attention in parts. o F32 [n, heads, headDim] and lse F32 [n, heads]: lse is the natural log of the sum of
+ * exponentials behind o; without keys o is 0 and lse -inf. Positions are checked against the cache.
+ *
+ * spans [in]: int32[2 * span_count], ascending disjoint ranges start, end (not included) of positions, seen by all n queries. */
+KVASIR_API int32_t kvasir_attend_window(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor lse, kvasir_tensor q,
+                                        const int32_t* segments, int32_t segment_count, float scale, float softcap,
+                                        const int32_t* spans, int32_t span_count);
+/* n = 1. tokens I32 [heads or kvHeads, capacity], counts I32 of as many rows; a list per KV head serves its whole group.
+ * bias F32 of the shape of tokens, finite, added to the logits after the softcap; 0: none. */
+KVASIR_API int32_t kvasir_attend_topk(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor lse, kvasir_tensor q,
+                                      const int32_t* segments, int32_t segment_count, float scale, float softcap,
+                                      kvasir_tensor tokens, kvasir_tensor counts, kvasir_tensor bias);
+/* out F32 [n, heads, headDim], may be one of the parts; parts [in]: uint32[2 * count], o and lse of disjoint parts. */
+KVASIR_API int32_t kvasir_merge(kvasir_context* ctx, kvasir_tensor out, const kvasir_tensor* parts, int32_t count);
+
 /* Full-vocabulary work; logits F32 [rows, vocab]. */
 KVASIR_API int32_t kvasir_add_logits(kvasir_context* ctx, kvasir_tensor logits, int32_t row, const int32_t* ids,
                                      const float* values, int32_t count);
