@@ -102,7 +102,7 @@ int32_t kvasir_index_context_destroy(kvasir_index_context* ctx) {
 int32_t kvasir_index_context_describe(kvasir_index_context* ctx, char* buf, int32_t cap) {
   return guard([&] {
     const std::string text = "isa=" + std::string(ctx->environment.isa->name) + ",threads=" +
-                             std::to_string(ctx->pool->threads()) + ",builders=" + std::to_string(ctx->builder_threads);
+                             std::to_string(ctx->pool->threads()) + ",builders=" + std::to_string(ctx->builders.threads());
     copy_whole(buf, cap, text, "options");
   });
 }

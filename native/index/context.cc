@@ -2,11 +2,19 @@
 
 #include "cpus.h"
 
-kvasir_index_context::kvasir_index_context(const char* options, const kvasir_executor* executor) {
-  const kvasir::Params params("index", "isa=auto,threads=0,builders=1", options == nullptr ? "" : options);
+namespace {
+
+kvasir::Params parse_options(const char* options) {
+  return kvasir::Params("index", "isa=auto,threads=0,builders=1", options == nullptr ? "" : options);
+}
+
+}  // namespace
+
+kvasir_index_context::kvasir_index_context(const char* options, const kvasir_executor* executor)
+    : builders(parse_options(options).integer("builders", 0, 64)) {
+  const kvasir::Params params = parse_options(options);
   isa_name = params.text("isa");
   threads = params.integer("threads", 0, 1024);
-  builder_threads = params.integer("builders", 0, 64);
   environment.isa = &kvasir::find_index_isa(isa_name.c_str());
   if (executor != nullptr) {
     if (executor->threads < 1 || executor->run == nullptr) kvasir::fail(KVASIR_ARGUMENT, "Cannot open index: no threads");
@@ -17,4 +25,5 @@ kvasir_index_context::kvasir_index_context(const char* options, const kvasir_exe
   scratch = std::vector<kvasir::Scratch>(static_cast<size_t>(pool->threads()));
   environment.pool = pool.get();
   environment.scratch = &scratch;
+  environment.builders = &builders;
 }

@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "builders.h"
 #include "index.h"
 #include "kvasir_index.h"
 #include "slots.h"
@@ -14,11 +15,11 @@ struct kvasir_index_context {
 
   std::string isa_name = "auto";
   int threads = 0;
-  int builder_threads = 1;
   std::unique_ptr<kvasir::Pool> pool;
   std::vector<kvasir::Scratch> scratch;
   kvasir::Environment environment;
-  // Indexes end before what they use.
+  // Indexes end before what they use, and cancel what is being built for them; then the threads are joined.
+  kvasir::Builders builders;
   kvasir::Slots<std::shared_ptr<const kvasir::Segment>> segments;
   kvasir::Slots<std::unique_ptr<kvasir::Index>> indexes;
 };
