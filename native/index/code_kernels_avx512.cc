@@ -1,0 +1,183 @@
+// Scans and gathers of int8 codes by vpdpbusd.
+#include <immintrin.h>
+
+#include "code_kernels_body.h"
+#include "isa.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int32_t kShift = 7;
+constexpr int32_t kTile = 4;          // query heads at a time
+constexpr size_t kAhead = 6 * 1024;   // bytes that a scan prefetches ahead
+constexpr int32_t kKeysAhead = 16;    // keys that a gather prefetches ahead
+
+// The intrinsic gets two register copies a use from gcc 12.
+inline void multiply_add(__m512i& sum, __m512i bytes, const int8_t* q) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(bytes), "m"(*reinterpret_cast<const __m512i*>(q)));
+}
+
+// Sums of the 4 partial sums of 16 keys, in order: key 4 * lane + j is lane `lane` of s[j].
+inline __m512i sum_quads(__m512i s0, __m512i s1, __m512i s2, __m512i s3) {
+  const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(s0, s1), _mm512_unpackhi_epi32(s0, s1));
+  const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(s2, s3), _mm512_unpackhi_epi32(s2, s3));
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+inline __m512 widen_bfloats(const uint16_t* from) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+template <int32_t G, int32_t P>
+void scan_tile(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, int32_t g0, const float* base,
+               const uint8_t* block, const uint16_t* errors) {
+  const size_t line = static_cast<size_t>(shape.units) * kLine;  // of one query, and of four keys
+  const int8_t* const q = query.lines + static_cast<size_t>(g0) * line;
+  const size_t plane = static_cast<size_t>(query.group) * line;
+  for (int32_t half = 0; half < 2; half++) {
+    const uint8_t* keys = block + static_cast<size_t>(half) * shape.half_bytes();
+    __m512 logits[G];
+#pragma GCC unroll 4
+    for (int32_t g = 0; g < G; g++) logits[g] = _mm512_setzero_ps();
+    for (int32_t band = 0; band < shape.bands; band++) {
+      __m512i sums[G][4];
+#pragma GCC unroll 4
+      for (int32_t g = 0; g < G; g++)
+#pragma GCC unroll 4
+        for (int32_t j = 0; j < 4; j++) sums[g][j] = _mm512_setzero_si512();
+      const bool two = band * 2 + 1 < shape.units;
+      const size_t at = static_cast<size_t>(band) * 2 * kLine;
+      __m512i first[4], second[4];
+#pragma GCC unroll 4
+      for (size_t j = 0; j < 4; j++) {
+        first[j] = _mm512_loadu_si512(keys + j * line + at);
+        second[j] = two ? _mm512_loadu_si512(keys + j * line + at + kLine) : _mm512_setzero_si512();
+        _mm_prefetch(reinterpret_cast<const char*>(keys + j * line + at + kAhead), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(keys + j * line + at + kLine + kAhead), _MM_HINT_T0);
+      }
+#pragma GCC unroll 2
+      for (int32_t p = 0; p < P; p++) {
+#pragma GCC unroll 4
+        for (int32_t g = 0; g < G; g++) {
+          const int8_t* row = q + static_cast<size_t>(p) * plane + static_cast<size_t>(g) * line + at;
+#pragma GCC unroll 4
+          for (int32_t j = 0; j < 4; j++) {
+            if (p > 0) sums[g][j] = _mm512_slli_epi32(sums[g][j], kShift);
+            multiply_add(sums[g][j], first[j], row);
+          }
+          if (two) {
+#pragma GCC unroll 4
+            for (int32_t j = 0; j < 4; j++) multiply_add(sums[g][j], second[j], row + kLine);
+          }
+        }
+      }
+      const __m512i pair = _mm512_loadu_si512(block + shape.scale_at(half * 16, band & ~1));
+      const __m512 scales = _mm512_castsi512_ps(band % 2 == 0 ? _mm512_slli_epi32(pair, 16)
+                                                              : _mm512_and_si512(pair, _mm512_set1_epi32(-65536)));
+#pragma GCC unroll 4
+      for (int32_t g = 0; g < G; g++) {
+        const __m512i sum = _mm512_add_epi32(sum_quads(sums[g][0], sums[g][1], sums[g][2], sums[g][3]),
+                                             _mm512_set1_epi32(query.offsets[(g0 + g) * shape.bands + band]));
+        logits[g] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scales, logits[g]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int32_t g = 0; g < G; g++) {
+      __m512 x = _mm512_fmadd_ps(logits[g], _mm512_set1_ps(query.factors[g0 + g]), _mm512_set1_ps(base[g0 + g]));
+      if (errors != nullptr) {
+        x = _mm512_fmadd_ps(widen_bfloats(errors + half * 16), _mm512_set1_ps(query.bounds[g0 + g]), x);
+      }
+      _mm512_storeu_ps(out + static_cast<size_t>(g0 + g) * stride + half * 16, x);
+    }
+  }
+}
+
+template <int32_t P>
+void scan_planes(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,
+                 const uint8_t* codes, const uint16_t* errors, int32_t blocks) {
+  for (int32_t b = 0; b < blocks; b++) {
+    const uint8_t* block = codes + static_cast<size_t>(b) * shape.block_bytes;
+    float* to = out + static_cast<size_t>(b) * kBlockKeys;
+    const uint16_t* e = errors == nullptr ? nullptr : errors + static_cast<size_t>(b) * kBlockKeys;
+    int32_t g = 0;
+    for (; g + kTile <= query.group; g += kTile) scan_tile<4, P>(to, stride, shape, query, g, base, block, e);
+    if (query.group - g == 3) scan_tile<3, P>(to, stride, shape, query, g, base, block, e);
+    else if (query.group - g == 2) scan_tile<2, P>(to, stride, shape, query, g, base, block, e);
+    else if (query.group - g == 1) scan_tile<1, P>(to, stride, shape, query, g, base, block, e);
+  }
+}
+
+void scan_codes(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,
+                const uint8_t* codes, const uint16_t* errors, int32_t blocks) {
+  if (query.planes == 2) scan_planes<2>(out, stride, shape, query, base, codes, errors, blocks);
+  else scan_planes<1>(out, stride, shape, query, base, codes, errors, blocks);
+}
+
+// Four units, two bands, of one key: adjacent lines. Units from `count` on are zeros.
+inline __m512i load_units(const uint8_t* p, int32_t count) {
+  const auto unit = [&](int32_t u) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + u * kLine)); };
+  __m512i x = _mm512_castsi128_si512(unit(0));
+  x = _mm512_zextsi128_si512(_mm512_castsi512_si128(x));
+  if (count > 1) x = _mm512_inserti32x4(x, unit(1), 1);
+  if (count > 2) x = _mm512_inserti32x4(x, unit(2), 2);
+  if (count > 3) x = _mm512_inserti32x4(x, unit(3), 3);
+  return x;
+}
+
+void gather_codes(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,
+                  const uint8_t* const* codes, const uint16_t* const* errors, int32_t chunk_bits, const int32_t* ids,
+                  int32_t count) {
+  const int32_t mask = (1 << chunk_bits) - 1;
+  const auto block_of = [&](int32_t id) {
+    return codes[id >> chunk_bits] + static_cast<size_t>((id & mask) / kBlockKeys) * shape.block_bytes;
+  };
+  for (int32_t i = 0; i < count; i++) {
+    if (i + kKeysAhead < count) {
+      const int32_t id = ids[i + kKeysAhead], lane = id % kBlockKeys;
+      const char* next = reinterpret_cast<const char*>(block_of(id));
+      for (int32_t u = 0; u < shape.units; u++) _mm_prefetch(next + shape.unit_at(lane, u), _MM_HINT_T0);
+      for (int32_t b = 0; b < shape.bands; b += 2) _mm_prefetch(next + shape.scale_at(lane, b), _MM_HINT_T0);
+    }
+    const int32_t id = ids[i], chunk = id >> chunk_bits, lane = id % kBlockKeys;
+    const uint8_t* block = block_of(id);
+    const uint8_t* units = block + shape.unit_at(lane, 0);
+    for (int32_t g0 = 0; g0 < query.group; g0 += kTile) {
+      const int32_t some = query.group - g0 < kTile ? query.group - g0 : kTile;
+      __m512 totals[kTile];
+      for (int32_t g = 0; g < some; g++) totals[g] = _mm512_setzero_ps();
+      for (int32_t pair = 0; pair < shape.pairs; pair++) {
+        const __m512i bytes = load_units(units + static_cast<size_t>(pair) * 4 * kLine, shape.units - pair * 4);
+        uint32_t both;
+        std::memcpy(&both, block + shape.scale_at(lane, pair * 2), 4);
+        const __m512 scales = _mm512_castsi512_ps(_mm512_inserti64x4(
+            _mm512_set1_epi32(static_cast<int32_t>(both << 16)),
+            _mm256_set1_epi32(static_cast<int32_t>(both & 0xffff0000u)), 1));
+        for (int32_t g = 0; g < some; g++) {
+          const int32_t* offset = query.offsets + (g0 + g) * shape.bands + pair * 2;
+          // One of the eight partial sums of each band carries its offset.
+          __m512i sum = _mm512_setzero_si512();
+          for (int32_t p = 0; p < query.planes; p++) {
+            if (p > 0) sum = _mm512_slli_epi32(sum, kShift);
+            multiply_add(sum, bytes, query.rows + static_cast<size_t>(p * query.group + g0 + g) * query.row_bytes + pair * 64);
+          }
+          const int32_t second = pair * 2 + 1 < shape.bands ? offset[1] : 0;
+          sum = _mm512_add_epi32(sum, _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_setr_epi32(offset[0], 0, 0, 0, 0, 0, 0, 0)),
+                                                         _mm256_setr_epi32(second, 0, 0, 0, 0, 0, 0, 0), 1));
+          totals[g] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scales, totals[g]);
+        }
+      }
+      for (int32_t g = 0; g < some; g++) {
+        float x = _mm512_reduce_add_ps(totals[g]) * query.factors[g0 + g] + base[chunk * query.group + g0 + g];
+        if (errors != nullptr) x += query.bounds[g0 + g] * widen_bfloat(errors[chunk][id & mask]);
+        out[static_cast<size_t>(g0 + g) * stride + static_cast<size_t>(i)] = x;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+const CodeKernels kCodesAvx512 = {kShift, add_code_rows, encode_codes, scan_codes, gather_codes};
+
+}  // namespace kvasir

@@ -1,0 +1,165 @@
+// Encoding of keys for every instruction set, and plain bodies of the other kernels; see code_kernels.h. Included once per set.
+#pragma once
+#include <cmath>
+#include <limits>
+
+#include "code_kernels.h"
+#include "kvasir_abi.h"
+#include "row_kernels_body.h"
+
+namespace kvasir {
+namespace {
+
+typedef int32_t CodeInts __attribute__((vector_size(64)));
+typedef uint8_t CodeBytes __attribute__((vector_size(16)));
+
+// Unit `unit` of row `row` as floats; zeros behind the row's end.
+inline void read_unit(DotLanes* out, const CodeRows& from, int32_t dim, int32_t row, int32_t unit) {
+  const size_t at = static_cast<size_t>(row) * static_cast<size_t>(dim) + static_cast<size_t>(unit) * kUnit;
+  const int32_t count = dim - unit * kUnit < kUnit ? dim - unit * kUnit : kUnit;
+  float wide[kUnit] = {};
+  if (from.dtype == KVASIR_F32) {
+    std::memcpy(wide, static_cast<const float*>(from.rows) + at, static_cast<size_t>(count) * 4);
+  } else if (from.dtype == KVASIR_F16) {
+    const uint16_t* p = static_cast<const uint16_t*>(from.rows) + at;
+    if (count == kUnit) widen_lanes(wide, p);
+    else for (int32_t i = 0; i < count; i++) wide[i] = widen_half(p[i]);
+  } else {
+    const int8_t* p = static_cast<const int8_t*>(from.rows) + at;
+    const float scale = from.scales[row];
+    for (int32_t i = 0; i < count; i++) wide[i] = scale * static_cast<float>(p[i]);
+  }
+  std::memcpy(out, wide, sizeof wide);
+}
+
+inline float sum_lanes(const DotLanes& v) {
+  float sum = 0;
+  for (int32_t i = 0; i < kUnit; i++) sum += v[i];
+  return sum;
+}
+inline float max_lanes(const DotLanes& v) {
+  float most = 0;
+  for (int32_t i = 0; i < kUnit; i++) most = v[i] > most ? v[i] : most;
+  return most;
+}
+
+void add_code_rows(float* sum, int32_t dim, const CodeRows& rows) {
+  for (int32_t unit = 0; unit * kUnit < dim; unit++) {
+    float padded[kUnit] = {};
+    const size_t bytes = sizeof(float) * static_cast<size_t>(dim - unit * kUnit < kUnit ? dim - unit * kUnit : kUnit);
+    std::memcpy(padded, sum + unit * kUnit, bytes);
+    DotLanes total;
+    std::memcpy(&total, padded, sizeof total);
+    for (int32_t r = 0; r < rows.count; r++) {
+      DotLanes x;
+      read_unit(&x, rows, dim, r, unit);
+      total += x;
+    }
+    std::memcpy(padded, &total, sizeof total);
+    std::memcpy(sum + unit * kUnit, padded, bytes);
+  }
+}
+
+float encode_codes(uint8_t* block, uint16_t* errors, const CodeShape& shape, const float* centre, float slack, int32_t lane,
+                   const CodeRows& rows) {
+  float largest = 0;
+  for (int32_t r = 0; r < rows.count; r++) {
+    DotLanes squares = {}, lost = {};
+    float biggest = 0;
+    for (int32_t band = 0; band < shape.bands; band++) {
+      const int32_t units = band * 2 + 1 < shape.units ? 2 : 1;
+      DotLanes x[2];
+      DotLanes most = {};
+      for (int32_t u = 0; u < units; u++) {
+        DotLanes c;
+        std::memcpy(&c, centre + (band * 2 + u) * kUnit, sizeof c);  // padded with zeros
+        read_unit(&x[u], rows, shape.dim, r, band * 2 + u);
+        x[u] -= c;
+        squares += x[u] * x[u];
+        const DotLanes magnitude = x[u] < 0.0f ? -x[u] : x[u];
+        most = most < magnitude ? magnitude : most;
+      }
+      const float peak = max_lanes(most);
+      biggest = peak > biggest ? peak : biggest;
+      // Below 1e-30 a code has no room for its reciprocal, above 1e37 none for the product: zero, and the error says so.
+      uint16_t scale = peak > 1e-30f && peak < 1e37f ? bfloat_above(peak * (1 / 127.0f)) : 0;
+      const float wide = widen_bfloat(scale), inverse = scale == 0 ? 0 : 1 / wide;
+      std::memcpy(block + shape.scale_at(lane + r, band), &scale, 2);
+      for (int32_t u = 0; u < units; u++) {
+        DotLanes scaled = x[u];
+        if (scale == 0) scaled = DotLanes{};
+        const DotLanes shifted = scaled * inverse + 0x1.8p23f;  // leaves the nearest integer in the low bits
+        const DotLanes rest = x[u] - (shifted - 0x1.8p23f) * wide;
+        lost += rest * rest;
+        CodeInts bits;
+        std::memcpy(&bits, &shifted, sizeof bits);
+        const CodeBytes bytes = __builtin_convertvector((bits + 128) & 255, CodeBytes);
+        std::memcpy(block + shape.unit_at(lane + r, band * 2 + u), &bytes, sizeof bytes);
+      }
+    }
+    const float norm = std::sqrt(sum_lanes(squares)), error = std::sqrt(sum_lanes(lost));
+    // Squares of what is tiny vanish, of what is huge overflow: then the largest element bounds instead.
+    const float spread = biggest * std::sqrt(static_cast<float>(shape.dim));
+    const float safe_norm = norm > 1e-15f && norm < 1e18f ? norm : spread;
+    const float safe_error = norm > 1e-15f && norm < 1e18f ? error : spread;
+    const float bound = safe_error * 1.001f + slack * safe_norm;
+    errors[lane + r] = bound < 1e37f ? bfloat_above(bound) : uint16_t{0x7f80};
+    const float reported = safe_norm < 1e37f ? safe_norm : std::numeric_limits<float>::infinity();
+    largest = reported > largest ? reported : largest;
+  }
+  return largest;
+}
+
+// Logit of one key without base; `lane` of `block`.
+inline float plain_logit(const CodeShape& shape, const CodeQuery& query, int32_t shift, const uint8_t* block, int32_t lane,
+                         int32_t g) {
+  float logit = 0;
+  for (int32_t band = 0; band < shape.bands; band++) {
+    int32_t sum = 0;
+    for (int32_t plane = 0; plane < query.planes; plane++) {
+      sum *= 1 << shift;
+      const int8_t* row = query.rows + static_cast<size_t>(plane * query.group + g) * query.row_bytes;
+      for (int32_t unit = band * 2; unit < band * 2 + 2 && unit < shape.units; unit++) {
+        const uint8_t* bytes = block + shape.unit_at(lane, unit);
+        for (int32_t i = 0; i < kUnit; i++) sum += static_cast<int32_t>(bytes[i]) * row[unit * kUnit + i];
+      }
+    }
+    uint16_t scale;
+    std::memcpy(&scale, block + shape.scale_at(lane, band), 2);
+    logit += static_cast<float>(sum + query.offsets[g * shape.bands + band]) * widen_bfloat(scale);
+  }
+  return logit * query.factors[g];
+}
+
+template <int32_t kShift>
+void scan_plain(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,
+                const uint8_t* codes, const uint16_t* errors, int32_t blocks) {
+  for (int32_t b = 0; b < blocks; b++) {
+    const uint8_t* block = codes + static_cast<size_t>(b) * shape.block_bytes;
+    for (int32_t g = 0; g < query.group; g++) {
+      for (int32_t lane = 0; lane < kBlockKeys; lane++) {
+        float x = plain_logit(shape, query, kShift, block, lane, g) + base[g];
+        if (errors != nullptr) x += query.bounds[g] * widen_bfloat(errors[b * kBlockKeys + lane]);
+        out[static_cast<size_t>(g) * stride + static_cast<size_t>(b * kBlockKeys + lane)] = x;
+      }
+    }
+  }
+}
+
+template <int32_t kShift>
+void gather_plain(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,
+                  const uint8_t* const* codes, const uint16_t* const* errors, int32_t chunk_bits, const int32_t* ids,
+                  int32_t count) {
+  for (int32_t i = 0; i < count; i++) {
+    const int32_t chunk = ids[i] >> chunk_bits, key = ids[i] & ((1 << chunk_bits) - 1);
+    const uint8_t* block = codes[chunk] + static_cast<size_t>(key / kBlockKeys) * shape.block_bytes;
+    for (int32_t g = 0; g < query.group; g++) {
+      float x = plain_logit(shape, query, kShift, block, key % kBlockKeys, g) + base[chunk * query.group + g];
+      if (errors != nullptr) x += query.bounds[g] * widen_bfloat(errors[chunk][key]);
+      out[static_cast<size_t>(g) * stride + static_cast<size_t>(i)] = x;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvasir

@@ -1,0 +1,8 @@
+#include "code_kernels_body.h"
+#include "isa.h"
+
+namespace kvasir {
+
+const CodeKernels kCodesPortable = {7, add_code_rows, encode_codes, scan_plain<7>, gather_plain<7>};
+
+}  // namespace kvasir

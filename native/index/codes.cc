@@ -1,0 +1,389 @@
+#include "codes.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+
+#include "error.h"
+#include "file.h"
+#include "row_kernels.h"
+
+namespace kvasir {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// Keys whose mean centres a chunk of `count` keys: the most 32 * 2^k there are, or none.
+int32_t centred_by(int32_t count) {
+  int32_t n = kBlockKeys;
+  if (count < n) return 0;
+  while (n * 2 <= count) n *= 2;
+  return n;
+}
+
+// Calls body(from_lane, rows) for stretches of rows [from, to) that lie in one segment; first is the position of key 0.
+template <class F>
+void each_stretch(const Rows& rows, int32_t head, int32_t first, int32_t from, int32_t to, F&& body) {
+  for (int32_t i = from; i < to;) {
+    const Segment& s = rows.find(first + i);
+    const int32_t row = first + i - s.start(), n = std::min(to - i, s.capacity() - row);
+    std::vector<float> scales;
+    if (s.dtype() == KVASIR_I8) {
+      for (int32_t r = 0; r < n; r++) scales.push_back(s.key_scale(head, row + r));
+    }
+    body(i, CodeRows{s.key(head, row), s.dtype(), scales.data(), n}, s.row_bytes());
+    i += n;
+  }
+}
+
+}  // namespace
+
+// Storage of a chunk, in memory as in files: Header, centre and sum [units * 16] floats, errors [2048], blocks [64].
+struct Codes::Header {
+  int32_t summed;   // keys in `sum`
+  int32_t centred;  // keys whose mean is the centre
+  float norm;       // largest norm of a centred key
+  int32_t reserved;
+};
+
+struct Codes::Chunk {
+  std::shared_ptr<const void> holder;  // a mapped file, or null
+  uint8_t* data = nullptr;
+  ~Chunk() {
+    if (holder == nullptr) std::free(data);
+  }
+  Header& header() const { return *reinterpret_cast<Header*>(data); }
+  float* centre() const { return reinterpret_cast<float*>(data + kLine); }
+  float* sum(const CodeShape& s) const { return centre() + s.units * kUnit; }
+  uint16_t* errors(const CodeShape& s) const { return reinterpret_cast<uint16_t*>(sum(s) + s.units * kUnit); }
+};
+
+Codes::Codes(const IndexIsa* isa, Kind kind, int32_t kv_heads, int32_t dim)
+    : isa_(isa), kind_(kind), kv_heads_(kv_heads), shape_(dim),
+      // Rounding of the scan and of the float32 scores that it must bound: terms in the longest chain of additions, doubled.
+      slack_(static_cast<float>(shape_.bands + dim / 32 + 40) * 0x1p-23f), chunks_(static_cast<size_t>(kv_heads)),
+      blocks_(static_cast<size_t>(kv_heads)), errors_(static_cast<size_t>(kv_heads)) {
+  if (kind == kInt4) fail(KVASIR_UNSUPPORTED, "Cannot create codes: int4 is not built in");
+}
+
+size_t Codes::codes_at() const {
+  return kLine + 2 * sizeof(float) * static_cast<size_t>(shape_.units * kUnit) + sizeof(uint16_t) * kChunkKeys;
+}
+
+size_t Codes::chunk_bytes() const { return codes_at() + shape_.block_bytes * (kChunkKeys / kBlockKeys); }
+
+size_t Codes::bytes() const {
+  return kind_ == kNone ? 0 : chunk_bytes() * static_cast<size_t>(chunks()) * static_cast<size_t>(kv_heads_);
+}
+
+double Codes::key_bytes() const {
+  return kind_ == kNone ? 0 : static_cast<double>(shape_.block_bytes) / kBlockKeys;
+}
+
+Codes::ChunkPtr Codes::new_chunk() const {
+  auto chunk = std::make_shared<Chunk>();
+  chunk->data = static_cast<uint8_t*>(aligned_allocate(chunk_bytes()));
+  if (chunk->data == nullptr) fail(KVASIR_MEMORY, "Cannot encode keys: %zu bytes are not to be had", chunk_bytes());
+  std::memset(chunk->data, 0, codes_at());
+  return chunk;
+}
+
+Codes Codes::fork() const {
+  own_open_ = false;
+  return *this;
+}
+
+void Codes::refresh() {
+  for (size_t h = 0; h < chunks_.size(); h++) {
+    blocks_[h].resize(chunks_[h].size());
+    errors_[h].resize(chunks_[h].size());
+    for (size_t c = 0; c < chunks_[h].size(); c++) {
+      blocks_[h][c] = chunks_[h][c]->data + codes_at();
+      errors_[h][c] = chunks_[h][c]->errors(shape_);
+    }
+  }
+}
+
+void Codes::append(const Rows& rows, int32_t from, int32_t count, Pool* pool) {
+  if (size_ == 0) begin_ = from;
+  if (from != end()) fail(KVASIR_INTERNAL, "Cannot encode keys: they start at %d, expected %d", from, end());
+  if (count <= 0) return;
+  if (kind_ == kNone) {
+    size_ += count;
+    return;
+  }
+  const int32_t first = size_ / kChunkKeys, last = (size_ + count - 1) / kChunkKeys;
+  for (auto& chunks : chunks_) {
+    if (size_ % kChunkKeys != 0 && !own_open_) {
+      const ChunkPtr copy = new_chunk();
+      const int32_t blocks = (size_ % kChunkKeys + kBlockKeys - 1) / kBlockKeys;
+      std::memcpy(copy->data, chunks.back()->data, codes_at() + static_cast<size_t>(blocks) * shape_.block_bytes);
+      chunks.back() = copy;
+    }
+    while (static_cast<int32_t>(chunks.size()) <= last) chunks.push_back(new_chunk());
+  }
+  own_open_ = true;
+  const int32_t to = size_ + count;
+  // Centres of a chunk's first 31 keys are the previous chunk's: so the centres come first, which only the last chunk can need.
+  const auto encode = [&](int32_t head, int32_t chunk) {
+    append_chunk(rows, head, chunk, std::max(size_, chunk * kChunkKeys), std::min(to, (chunk + 1) * kChunkKeys));
+  };
+  const int32_t before = last - first;
+  if (pool != nullptr && static_cast<int64_t>(count) * kv_heads_ >= 1024) {
+    pool->run(kv_heads_ * before, [&](int32_t task, int) { encode(task / before, first + task % before); });
+    pool->run(kv_heads_, [&](int32_t head, int) { encode(head, last); });
+  } else {
+    for (int32_t head = 0; head < kv_heads_; head++) {
+      for (int32_t chunk = first; chunk <= last; chunk++) encode(head, chunk);
+    }
+  }
+  size_ = to;
+  refresh();
+}
+
+void Codes::append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t from, int32_t to) {
+  const auto& chunks = chunks_[static_cast<size_t>(head)];
+  Chunk& c = *chunks[static_cast<size_t>(chunk)];
+  Header& header = c.header();
+  const int32_t first = chunk * kChunkKeys, position = begin_ + first;
+  from -= first;
+  to -= first;
+  const int32_t centred = centred_by(to);
+  const size_t centre_bytes = sizeof(float) * static_cast<size_t>(shape_.units * kUnit);
+  if (from == 0 && centred == 0 && chunk > 0) {
+    std::memcpy(c.centre(), chunks[static_cast<size_t>(chunk - 1)]->centre(), centre_bytes);
+  }
+  if (centred != header.centred) {
+    each_stretch(rows, head, position, header.summed, centred, [&](int32_t, const CodeRows& some, size_t) {
+      isa_->codes->add_rows(c.sum(shape_), shape_.dim, some);
+    });
+    header.summed = header.centred = centred;
+    header.norm = 0;
+    bool finite = true;
+    for (int32_t i = 0; i < shape_.dim; i++) {
+      c.centre()[i] = c.sum(shape_)[i] / static_cast<float>(centred);
+      finite = finite && std::fabs(c.centre()[i]) < 1e36f;
+    }
+    if (!finite) std::memset(c.centre(), 0, centre_bytes);
+    from = 0;
+  }
+  each_stretch(rows, head, position, from, to, [&](int32_t at, CodeRows some, size_t row_bytes) {
+    for (int32_t left = some.count; left > 0;) {
+      const int32_t block = at / kBlockKeys, lane = at % kBlockKeys;
+      uint8_t* codes = c.data + codes_at() + static_cast<size_t>(block) * shape_.block_bytes;
+      if (lane == 0) std::memset(codes, 0, shape_.block_bytes);
+      some.count = std::min(left, kBlockKeys - lane);
+      header.norm = std::max(header.norm, isa_->codes->encode(codes, c.errors(shape_) + block * kBlockKeys, shape_, c.centre(),
+                                                              slack_, lane, some));
+      some.rows = static_cast<const char*>(some.rows) + static_cast<size_t>(some.count) * row_bytes;
+      if (some.scales != nullptr) some.scales += some.count;
+      at += some.count;
+      left -= some.count;
+    }
+  });
+}
+
+void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t group, float scale, int planes,
+                    Scores scores) const {
+  const size_t dim = static_cast<size_t>(shape_.dim), g_count = static_cast<size_t>(group);
+  to.head_ = head;
+  to.scale_ = scale;
+  to.upper_ = scores == kUpper;
+  to.risky_ = false;
+  to.q_.assign(q, q + g_count * dim);
+  CodeQuery& query = to.query_;
+  query.group = group;
+  query.planes = planes;
+  if (kind_ == kNone) return;
+  const int32_t shift = isa_->codes->shift, limit = (1 << shift) - 1;
+  const int32_t most = planes == 2 ? limit << shift : limit;
+  const size_t units = static_cast<size_t>(shape_.units), bands = static_cast<size_t>(shape_.bands);
+  query.row_bytes = (units * kUnit + kLine - 1) / kLine * kLine;
+  to.lines_.assign(static_cast<size_t>(planes) * g_count * units * kLine, 0);
+  to.rows_.assign(static_cast<size_t>(planes) * g_count * query.row_bytes, 0);
+  to.offsets_.assign(g_count * bands, 0);
+  to.factors_.assign(g_count, 0);
+  to.bounds_.assign(g_count, 0);
+  const auto& chunks = chunks_[static_cast<size_t>(head)];
+  to.base_.resize(chunks.size() * g_count);
+  for (size_t g = 0; g < g_count; g++) {
+    const float* x = q + g * dim;
+    float peak = 0;
+    double squares = 0, lost = 0;
+    for (size_t i = 0; i < dim; i++) {
+      peak = std::max(peak, std::fabs(x[i]));
+      squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    }
+    const double step = static_cast<double>(peak) / most;
+    for (size_t i = 0; i < dim; i++) {
+      const int32_t all = step > 0 ? static_cast<int32_t>(std::lrint(static_cast<double>(x[i]) / step)) : 0;
+      const double rest = static_cast<double>(x[i]) - all * step;
+      lost += rest * rest;
+      to.offsets_[g * bands + i / kBand] -= 128 * all;
+      // all = hi * 2^shift + lo, lo as near to zero as it gets
+      const int32_t hi = planes == 2 ? (all + (1 << shift) / 2) >> shift : all;
+      const int32_t parts[2] = {hi, all - hi * (1 << shift)};
+      for (size_t p = 0; p < static_cast<size_t>(planes); p++) {
+        const int8_t part = static_cast<int8_t>(parts[p]);
+        to.rows_[(p * g_count + g) * query.row_bytes + i] = part;
+        for (size_t copy = 0; copy < 4; copy++) {
+          to.lines_[((p * g_count + g) * units + i / kUnit) * kLine + copy * kUnit + i % kUnit] = part;
+        }
+      }
+    }
+    const double s = static_cast<double>(scale), norm = std::sqrt(squares), rounding = std::sqrt(lost);
+    to.factors_[g] = static_cast<float>(step * s);
+    to.bounds_[g] = static_cast<float>((norm + rounding) * s * 1.001) + std::numeric_limits<float>::min();
+    for (size_t c = 0; c < chunks.size(); c++) {
+      const float* centre = chunks[c]->centre();
+      double dot = 0, centre_squares = 0;
+      for (size_t i = 0; i < dim; i++) {
+        dot += static_cast<double>(x[i]) * static_cast<double>(centre[i]);
+        centre_squares += static_cast<double>(centre[i]) * static_cast<double>(centre[i]);
+      }
+      const double spread = static_cast<double>(chunks[c]->header().norm), middle = std::sqrt(centre_squares);
+      // Outside this range float products overflow or vanish, and no bound of relative errors holds.
+      const double reach = norm * s * (spread + middle);
+      const bool risky = !(reach < 1e36) || (norm > 0 && to.factors_[g] < 1e-30f);
+      to.risky_ = to.risky_ || risky;
+      double base = dot * s;
+      if (scores == kUpper) {
+        base += s * (rounding * spread * 1.001 + static_cast<double>(slack_) * norm * middle * 1.001) +
+                std::fabs(base) * 0x1p-20 + static_cast<double>(std::numeric_limits<float>::min());
+      }
+      to.base_[c * g_count + g] = risky ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(base);
+    }
+  }
+  query.lines = to.lines_.data();
+  query.rows = to.rows_.data();
+  query.offsets = to.offsets_.data();
+  query.factors = to.factors_.data();
+  query.bounds = to.bounds_.data();
+}
+
+void Codes::score_rows(const PreparedQuery& query, const Rows& rows, int32_t key, float* out, size_t stride) const {
+  const Segment& s = rows.find(begin_ + key);
+  const int32_t row = begin_ + key - s.start(), group = query.group();
+  const RowKernels& kernels = *isa_->rows;
+  float dots[8];
+  for (int32_t g0 = 0; g0 < group; g0 += 8) {
+    const int32_t some = std::min(8, group - g0);
+    const float* q = query.q_.data() + static_cast<size_t>(g0) * static_cast<size_t>(shape_.dim);
+    const void* k = s.key(query.head(), row);
+    if (s.dtype() == KVASIR_F32) kernels.dot_f32(dots, q, static_cast<const float*>(k), some, shape_.dim);
+    else if (s.dtype() == KVASIR_F16) kernels.dot_f16(dots, q, static_cast<const uint16_t*>(k), some, shape_.dim);
+    else kernels.dot_i8(dots, q, static_cast<const int8_t*>(k), some, shape_.dim);
+    for (int32_t g = 0; g < some; g++) {
+      const float x = dots[g] * query.scale_ * s.key_scale(query.head(), row);
+      out[static_cast<size_t>(g0 + g) * stride] = x;
+    }
+  }
+}
+
+void Codes::score_all(const PreparedQuery& query, const Rows& rows, int32_t from, int32_t to, float* out,
+                      size_t stride) const {
+  const int32_t group = query.group();
+  const size_t head = static_cast<size_t>(query.head());
+  for (int32_t at = from; at < to;) {
+    const int32_t chunk = at / kChunkKeys, end = std::min(to, (chunk + 1) * kChunkKeys);
+    float* const here = out + (at - from);
+    const float* base = kind_ == kNone ? nullptr : query.base_.data() + static_cast<size_t>(chunk * group);
+    bool risky = kind_ == kNone;
+    for (int32_t g = 0; g < group && !risky; g++) risky = std::isnan(base[g]);
+    if (risky) {
+      for (int32_t i = at; i < end; i++) score_rows(query, rows, i, here + (i - at), stride);
+    } else {
+      const int32_t block = at % kChunkKeys / kBlockKeys;
+      isa_->codes->scan(here, stride, shape_, query.query_, base,
+                        blocks_[head][static_cast<size_t>(chunk)] + static_cast<size_t>(block) * shape_.block_bytes,
+                        query.upper_ ? errors_[head][static_cast<size_t>(chunk)] + block * kBlockKeys : nullptr,
+                        (end - at + kBlockKeys - 1) / kBlockKeys);
+    }
+    at = end;
+  }
+  for (int32_t i = to; i % kBlockKeys != 0; i++) {
+    for (int32_t g = 0; g < group; g++) out[static_cast<size_t>(g) * stride + static_cast<size_t>(i - from)] = -kInfinity;
+  }
+}
+
+void Codes::score(const PreparedQuery& query, const Rows& rows, const int32_t* ids, int32_t count, float* out,
+                  size_t stride) const {
+  if (kind_ != kNone && count > 0) {
+    const size_t head = static_cast<size_t>(query.head());
+    isa_->codes->gather(out, stride, shape_, query.query_, query.base_.data(), blocks_[head].data(),
+                        query.upper_ ? errors_[head].data() : nullptr, kChunkBits, ids, count);
+    if (!query.risky_) return;
+  }
+  for (int32_t i = 0; i < count; i++) {
+    bool risky = kind_ == kNone;
+    for (int32_t g = 0; g < query.group() && !risky; g++) {
+      risky = std::isnan(query.base_[static_cast<size_t>(ids[i] / kChunkKeys * query.group() + g)]);
+    }
+    if (risky) score_rows(query, rows, ids[i], out + i, stride);
+  }
+}
+
+void Codes::save(FileWriter& to) const {
+  const int32_t meta[4] = {begin_, size_, static_cast<int32_t>(kind_), shape_.dim};
+  to.add("codes", meta, sizeof meta);
+  if (kind_ == kNone) return;
+  for (size_t h = 0; h < chunks_.size(); h++) {
+    std::vector<uint8_t> all(chunks_[h].size() * chunk_bytes());
+    for (size_t c = 0; c < chunks_[h].size(); c++) {
+      const int32_t count = std::min(size_ - static_cast<int32_t>(c) * kChunkKeys, kChunkKeys);
+      const size_t blocks = static_cast<size_t>((count + kBlockKeys - 1) / kBlockKeys);
+      std::memcpy(all.data() + c * chunk_bytes(), chunks_[h][c]->data, codes_at() + blocks * shape_.block_bytes);
+    }
+    to.add("codes.head" + std::to_string(h), all.data(), all.size());
+  }
+}
+
+// A chunk from outside: whatever its numbers are, scoring by them stays finite and inside memory.
+void Codes::check(const Chunk& chunk, int32_t count, int32_t head) const {
+  const Header& header = chunk.header();
+  bool good = header.centred == centred_by(count) && header.summed == header.centred && header.norm >= 0;
+  for (int32_t i = 0; i < shape_.units * kUnit; i++) {
+    good = good && std::isfinite(chunk.centre()[i]) && !std::isnan(chunk.sum(shape_)[i]);
+  }
+  for (int32_t i = 0; i < count; i++) {
+    const uint8_t* block = chunk.data + codes_at() + static_cast<size_t>(i / kBlockKeys) * shape_.block_bytes;
+    good = good && chunk.errors(shape_)[i] <= 0x7f80;
+    for (int32_t band = 0; band < shape_.bands; band++) {
+      uint16_t scale;
+      std::memcpy(&scale, block + shape_.scale_at(i % kBlockKeys, band), 2);
+      good = good && scale < 0x7f80;
+    }
+  }
+  if (!good) fail(KVASIR_ARGUMENT, "Cannot open index: codes of head %d are damaged", head);
+}
+
+void Codes::restore(const FileReader& from) {
+  const int32_t* meta = from.array<int32_t>("codes", 4);
+  if (meta[0] < 0 || meta[1] < 0 || meta[0] > INT32_MAX - meta[1] || meta[2] != static_cast<int32_t>(kind_) ||
+      meta[3] != shape_.dim) {
+    fail(KVASIR_ARGUMENT, "Cannot open index: codes of kind %d, dimension %d, expected kind %d, dimension %d", meta[2], meta[3],
+         static_cast<int>(kind_), shape_.dim);
+  }
+  begin_ = meta[0];
+  size_ = meta[1];
+  if (kind_ == kNone) return;
+  const size_t count = static_cast<size_t>(chunks());
+  for (size_t h = 0; h < chunks_.size(); h++) {
+    const uint8_t* data = from.array<uint8_t>("codes.head" + std::to_string(h), count * chunk_bytes());
+    chunks_[h].clear();
+    for (size_t c = 0; c < count; c++) {
+      auto chunk = std::make_shared<Chunk>();
+      chunk->holder = from.holder();
+      if (chunk->holder == nullptr) fail(KVASIR_INTERNAL, "Cannot open index: nothing holds its file");
+      chunk->data = const_cast<uint8_t*>(data + c * chunk_bytes());
+      check(*chunk, std::min(size_ - static_cast<int32_t>(c) * kChunkKeys, kChunkKeys), static_cast<int32_t>(h));
+      chunks_[h].push_back(std::move(chunk));
+    }
+  }
+  own_open_ = false;  // the open chunk is the file's
+  refresh();
+}
+
+}  // namespace kvasir

@@ -1,0 +1,102 @@
+// Key codes of one layer, for all index types: what scores keys cheaply, with bounds that let exact search certify itself.
+//
+// Keys are held KV head by KV head in chunks of 2048. Each chunk is centred on a mean of its keys (softmax does not change when
+// one vector is subtracted from all keys; here each chunk's own share, query . centre, is added back, so scores are comparable
+// everywhere). The centre is the mean of the chunk's first 32 * 2^k keys, the most that there are (before 32: the previous
+// chunk's centre), so contents depend on the keys alone, not on how adds were cut.
+//
+// Scores are logits before softcap, scale * q . k: softcap is monotone, so order and bounds hold for what comes after it.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "code_kernels.h"
+#include "index.h"
+
+namespace kvasir {
+
+class FileReader;
+class FileWriter;
+
+// A group's queries as the codes want them. Reused from search to search; its memory only grows.
+class PreparedQuery {
+ public:
+  int32_t head() const { return head_; }
+  int32_t group() const { return query_.group; }
+
+ private:
+  friend class Codes;
+  int32_t head_ = 0;
+  float scale_ = 1;
+  bool upper_ = false, risky_ = false;
+  CodeQuery query_;
+  std::vector<float> q_;      // [group, dim]
+  std::vector<int8_t> lines_, rows_;
+  std::vector<int32_t> offsets_;
+  std::vector<float> factors_, bounds_, base_;  // base [chunks, group]; NaN where a chunk cannot be scored by codes
+  std::vector<char> padding_;
+};
+
+class Codes {
+ public:
+  enum Kind { kInt8, kInt4, kNone };  // kNone: rows of the cache are scored themselves
+  enum Scores { kPlain, kUpper };     // kUpper: no exact score is above
+
+  static constexpr int32_t kChunkBits = 11, kChunkKeys = 1 << kChunkBits;
+
+  Codes(const IndexIsa* isa, Kind kind, int32_t kv_heads, int32_t dim);
+
+  // Encodes keys [size(), size() + count), which are rows begin() + size() ... of `rows`; the first call sets begin() = from.
+  // Chunks that a fork shares are copied first. pool may be null.
+  void append(const Rows& rows, int32_t from, int32_t count, Pool* pool);
+  // Shares all chunks; whoever appends first copies the open ones. May be read while the original appends, and the reverse.
+  Codes fork() const;
+
+  Kind kind() const { return kind_; }
+  int32_t begin() const { return begin_; }  // position of key 0
+  int32_t size() const { return size_; }
+  int32_t end() const { return begin_ + size_; }
+  int32_t chunks() const { return (size_ + kChunkKeys - 1) / kChunkKeys; }
+  size_t bytes() const;        // all chunks, shared ones included
+  double key_bytes() const;    // what scoring one key reads
+
+  // q [group, dim] of KV head `head`. planes: 1, or 2 where the error of the query's own rounding must vanish beside the codes'
+  // (certified search). Valid until the next append.
+  void prepare(PreparedQuery& to, int32_t head, const float* q, int32_t group, float scale, int planes, Scores scores) const;
+  // out[g * stride + i - from] for keys [from, to); `from` is a multiple of 32, and there is room for (and -INFINITY is written
+  // to) `to` rounded up to 32.
+  void score_all(const PreparedQuery& query, const Rows& rows, int32_t from, int32_t to, float* out, size_t stride) const;
+  // out[g * stride + i] for keys ids[i] (positions less begin()), `count` of them, in any order.
+  void score(const PreparedQuery& query, const Rows& rows, const int32_t* ids, int32_t count, float* out, size_t stride) const;
+
+  void save(FileWriter& to) const;
+  // Reads what save wrote, in place (sealed chunks stay in the file); throws Error{KVASIR_ARGUMENT}.
+  void restore(const FileReader& from);
+
+ private:
+  struct Chunk;
+  struct Header;
+  using ChunkPtr = std::shared_ptr<Chunk>;
+  size_t codes_at() const;
+  size_t chunk_bytes() const;
+  ChunkPtr new_chunk() const;
+  void append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t from, int32_t to);
+  void score_rows(const PreparedQuery& query, const Rows& rows, int32_t key, float* out, size_t stride) const;
+  void check(const Chunk& chunk, int32_t count, int32_t head) const;
+  void refresh();
+
+  const IndexIsa* isa_;
+  Kind kind_;
+  int32_t kv_heads_;
+  CodeShape shape_;
+  float slack_;
+  int32_t begin_ = 0, size_ = 0;
+  mutable bool own_open_ = true;  // nobody shares the open chunks
+  std::vector<std::vector<ChunkPtr>> chunks_;                // [kv_heads][chunks]
+  std::vector<std::vector<const uint8_t*>> blocks_;          // their codes
+  std::vector<std::vector<const uint16_t*>> errors_;         // their bounds
+};
+
+}  // namespace kvasir
