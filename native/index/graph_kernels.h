@@ -1,0 +1,18 @@
+// Kernels of graph search and of exact nearest keys: rows gathered by pointer, widening, and picking what is above a threshold.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace kvasir {
+
+struct GraphKernels {
+  // out[i * group + g] = q[g] . row i for rows anywhere in memory (the caller prefetches): q [group, dim] floats, rows of one
+  // element type (KVASIR_F32, KVASIR_F16, KVASIR_I8; scales of the latter are the caller's business).
+  void (*score)(float* out, const float* q, const void* const* rows, int32_t count, int32_t dtype, int32_t group, int32_t dim);
+  // out[i] = row[i] for one row of the element type.
+  void (*widen)(float* out, const void* row, int32_t dtype, int32_t dim);
+  // Of scores [32] those >= threshold, in order: scores to kept, first + place to ids; returns how many. Both have room for 32.
+  int32_t (*above)(float* kept, int32_t* ids, const float* scores, float threshold, int32_t first);
+};
+
+}  // namespace kvasir

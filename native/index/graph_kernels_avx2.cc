@@ -1,0 +1,9 @@
+#define KVASIR_VEC_BYTES 32
+#include "graph_kernels_body.h"
+#include "isa.h"
+
+namespace kvasir {
+
+const GraphKernels kGraphAvx2 = {score_rows, widen_row, above_threshold};
+
+}  // namespace kvasir

@@ -1,0 +1,161 @@
+// Bodies of GraphKernels; see graph_kernels.h. Included once per instruction set, after vec.h.
+#pragma once
+#include "graph_kernels.h"
+#include "half.h"
+#include "kvasir_abi.h"
+#include "vec.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace kvasir {
+namespace {
+
+typedef uint16_t Halves __attribute__((vector_size(KVASIR_VEC_BYTES / 2)));
+typedef int8_t Bytes __attribute__((vector_size(KVASIR_VEC_BYTES / 4)));
+
+inline Floats load_wide(const float* row) { return load(row); }
+inline Floats load_wide(const uint16_t* row) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row)));
+#elif defined(__F16C__)
+  return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row)));
+#else
+  Floats v;
+  for (size_t i = 0; i < kLanes; i++) v[i] = half_to_float(row[i]);
+  return v;
+#endif
+}
+inline Floats load_wide(const int8_t* row) { return __builtin_convertvector(load_as<Bytes>(row), Floats); }
+
+inline float widen_one(float x) { return x; }
+inline float widen_one(uint16_t x) { return half_to_float(x); }
+inline float widen_one(int8_t x) { return static_cast<float>(x); }
+
+inline float sum_lanes(Floats v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)v);
+#elif defined(__AVX2__)
+  const __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+  const __m128 two = _mm_add_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#else
+  float total = 0;
+  for (size_t i = 0; i < kLanes; i++) total += v[i];
+  return total;
+#endif
+}
+
+// R rows against G queries: sums stay in registers.
+template <int32_t R, int32_t G, class T>
+inline void score_tile(float* out, int32_t group, const float* q, const void* const* rows, int32_t dim) {
+  Floats sums[R][G];
+#pragma GCC unroll 8
+  for (int32_t r = 0; r < R; r++) {
+#pragma GCC unroll 8
+    for (int32_t g = 0; g < G; g++) sums[r][g] = Floats{};
+  }
+  int32_t i = 0;
+  for (; i + static_cast<int32_t>(kLanes) <= dim; i += kLanes) {
+#pragma GCC unroll 8
+    for (int32_t r = 0; r < R; r++) {
+      const Floats k = load_wide(static_cast<const T*>(rows[r]) + i);
+#pragma GCC unroll 8
+      for (int32_t g = 0; g < G; g++) sums[r][g] += k * load(q + static_cast<size_t>(g) * static_cast<size_t>(dim) + i);
+    }
+  }
+#pragma GCC unroll 8
+  for (int32_t r = 0; r < R; r++) {
+#pragma GCC unroll 8
+    for (int32_t g = 0; g < G; g++) {
+      float sum = sum_lanes(sums[r][g]);
+      for (int32_t j = i; j < dim; j++) {
+        sum += widen_one(static_cast<const T*>(rows[r])[j]) * q[static_cast<size_t>(g) * static_cast<size_t>(dim) + j];
+      }
+      out[static_cast<size_t>(r) * static_cast<size_t>(group) + g] = sum;
+    }
+  }
+}
+
+template <int32_t G, class T>
+void score_group(float* out, int32_t group, const float* q, const void* const* rows, int32_t count, int32_t dim) {
+  int32_t r = 0;
+  for (; r + 2 <= count; r += 2) score_tile<2, G, T>(out + static_cast<size_t>(r) * group, group, q, rows + r, dim);
+  if (r < count) score_tile<1, G, T>(out + static_cast<size_t>(r) * group, group, q, rows + r, dim);
+}
+
+template <class T>
+void score_type(float* out, const float* q, const void* const* rows, int32_t count, int32_t group, int32_t dim) {
+  for (int32_t g = 0; g < group;) {
+    const float* from = q + static_cast<size_t>(g) * static_cast<size_t>(dim);
+    switch (group - g) {
+      case 1: score_group<1, T>(out + g, group, from, rows, count, dim), g += 1; break;
+      case 2: score_group<2, T>(out + g, group, from, rows, count, dim), g += 2; break;
+      case 3: score_group<3, T>(out + g, group, from, rows, count, dim), g += 3; break;
+      default: score_group<4, T>(out + g, group, from, rows, count, dim), g += 4;
+    }
+  }
+}
+
+void score_rows(float* out, const float* q, const void* const* rows, int32_t count, int32_t dtype, int32_t group, int32_t dim) {
+  if (dtype == KVASIR_F32) score_type<float>(out, q, rows, count, group, dim);
+  else if (dtype == KVASIR_F16) score_type<uint16_t>(out, q, rows, count, group, dim);
+  else score_type<int8_t>(out, q, rows, count, group, dim);
+}
+
+template <class T>
+void widen_type(float* out, const T* row, int32_t dim) {
+  int32_t i = 0;
+  for (; i + static_cast<int32_t>(kLanes) <= dim; i += kLanes) store(out + i, load_wide(row + i));
+  for (; i < dim; i++) out[i] = widen_one(row[i]);
+}
+
+void widen_row(float* out, const void* row, int32_t dtype, int32_t dim) {
+  if (dtype == KVASIR_F32) widen_type(out, static_cast<const float*>(row), dim);
+  else if (dtype == KVASIR_F16) widen_type(out, static_cast<const uint16_t*>(row), dim);
+  else widen_type(out, static_cast<const int8_t*>(row), dim);
+}
+
+int32_t above_threshold(float* kept, int32_t* ids, const float* scores, float threshold, int32_t first) {
+  int32_t count = 0;
+#if defined(__AVX512F__)
+  const __m512i step = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512 bar = _mm512_set1_ps(threshold);
+  for (int32_t i = 0; i < 32; i += 16) {
+    const __m512 s = _mm512_loadu_ps(scores + i);
+    const __mmask16 mask = _mm512_cmp_ps_mask(s, bar, _CMP_GE_OQ);
+    if (mask == 0) continue;
+    // Compressed in registers and stored whole: a compressing store is slow on some processors. Only what is counted matters, and
+    // the buffers have room for all 32.
+    const int32_t some = __builtin_popcount(mask);
+    float s16[16];
+    int32_t i16[16];
+    _mm512_storeu_ps(s16, _mm512_maskz_compress_ps(mask, s));
+    _mm512_storeu_si512(i16, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(step, _mm512_set1_epi32(first + i))));
+    std::memcpy(kept + count, s16, static_cast<size_t>(some) * sizeof(float));
+    std::memcpy(ids + count, i16, static_cast<size_t>(some) * sizeof(int32_t));
+    count += some;
+  }
+#elif defined(__AVX2__)
+  for (int32_t i = 0; i < 32; i += 8) {
+    const __m256 s = _mm256_loadu_ps(scores + i);
+    uint32_t mask = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(s, _mm256_set1_ps(threshold), _CMP_GE_OQ)));
+    for (; mask != 0; mask &= mask - 1) {
+      const int32_t lane = __builtin_ctz(mask);
+      kept[count] = scores[i + lane];
+      ids[count++] = first + i + lane;
+    }
+  }
+#else
+  for (int32_t i = 0; i < 32; i++) {
+    if (!(scores[i] >= threshold)) continue;
+    kept[count] = scores[i];
+    ids[count++] = first + i;
+  }
+#endif
+  return count;
+}
+
+}  // namespace
+}  // namespace kvasir

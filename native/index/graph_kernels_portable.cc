@@ -1,0 +1,9 @@
+#define KVASIR_VEC_BYTES 16
+#include "graph_kernels_body.h"
+#include "isa.h"
+
+namespace kvasir {
+
+const GraphKernels kGraphPortable = {score_rows, widen_row, above_threshold};
+
+}  // namespace kvasir
