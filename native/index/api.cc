@@ -65,6 +65,7 @@ void append_segment(const LayerShape& shape, Rows& rows, std::shared_ptr<const S
 }
 
 Rows collect_rows(kvasir_index_context* ctx, const LayerShape& shape, const kvasir_segment* segments, int32_t count) {
+  if (count < 0 || (count > 0 && segments == nullptr)) fail(KVASIR_ARGUMENT, "Cannot open index: %d segments", count);
   Rows rows;
   for (int32_t i = 0; i < count; i++) append_segment(shape, rows, ctx->segments.find(segments[i], "segment"));
   return rows;
@@ -126,7 +127,9 @@ int32_t kvasir_index_create(kvasir_index_context* ctx, kvasir_index* out, const 
     split_spec(spec == nullptr ? "" : spec, &name, &given);
     const IndexType& type = find_index_type(name);
     const Params params(name, type.defaults, given);
-    *out = ctx->indexes.add(type.create(ctx->environment, parse_shape(shape, frequencies), params, Rows()));
+    std::unique_ptr<Index> index = type.create(ctx->environment, parse_shape(shape, frequencies), params, Rows());
+    index->set_spec(canonical_spec(name, params));
+    *out = ctx->indexes.add(std::move(index));
   });
 }
 
@@ -153,7 +156,14 @@ int32_t kvasir_index_fork(kvasir_index_context* ctx, kvasir_index* out, kvasir_i
                           const kvasir_segment* segments, int32_t count) {
   return guard([&] {
     Index& from = ctx->index(index);
-    *out = ctx->indexes.add(from.fork(collect_rows(ctx, from.shape(), segments, count)));
+    const Rows rows = collect_rows(ctx, from.shape(), segments, count);
+    if (from.end() > from.begin() && (from.begin() < rows.begin() || from.end() > rows.end())) {
+      fail(KVASIR_ARGUMENT, "Cannot fork index: it holds positions %d to %d, segments hold %d to %d", from.begin(),
+           from.end(), rows.begin(), rows.end());
+    }
+    std::unique_ptr<Index> fork = from.fork(rows);
+    fork->set_spec(from.spec());
+    *out = ctx->indexes.add(std::move(fork));
   });
 }
 

@@ -23,3 +23,11 @@ struct kvasir_index_context {
   kvasir::Slots<std::shared_ptr<const kvasir::Segment>> segments;
   kvasir::Slots<std::unique_ptr<kvasir::Index>> indexes;
 };
+
+namespace kvasir {
+
+// From the arguments of the C interface, checked; throw Error{KVASIR_ARGUMENT}.
+LayerShape parse_shape(const double* shape, const double* frequencies);
+Rows collect_rows(kvasir_index_context* ctx, const LayerShape& shape, const kvasir_segment* segments, int32_t count);
+
+}  // namespace kvasir

@@ -90,6 +90,10 @@ class Index {
   }
 
   Rows& rows() { return rows_; }
+  const Rows& rows() const { return rows_; }
+  // Name and all parameters, canonical; of the file it is saved to.
+  const std::string& spec() const { return spec_; }
+  void set_spec(std::string spec) { spec_ = std::move(spec); }
   const LayerShape& shape() const { return shape_; }
 
  protected:
@@ -99,6 +103,7 @@ class Index {
   Environment environment_;
   LayerShape shape_;
   Rows rows_;
+  std::string spec_;
   int32_t begin_ = 0, end_ = 0;  // while add runs: without its tokens
 };
 

@@ -123,4 +123,9 @@ void split_spec(const std::string& spec, std::string* name, std::string* params)
   *params = colon == std::string::npos ? "" : spec.substr(colon + 1);
 }
 
+std::string canonical_spec(const std::string& name, const Params& params) {
+  const std::string text = params.describe();
+  return text.empty() ? name : name + ":" + text;
+}
+
 }  // namespace kvasir

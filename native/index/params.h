@@ -30,5 +30,7 @@ class Params {
 
 // Splits "name:params" (or "name").
 void split_spec(const std::string& spec, std::string* name, std::string* params);
+// The spec that names all parameters: equal for equal meanings.
+std::string canonical_spec(const std::string& name, const Params& params);
 
 }  // namespace kvasir
