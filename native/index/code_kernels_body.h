@@ -32,11 +32,6 @@ inline void read_unit(DotLanes* out, const CodeRows& from, int32_t dim, int32_t 
   std::memcpy(out, wide, sizeof wide);
 }
 
-inline float sum_lanes(const DotLanes& v) {
-  float sum = 0;
-  for (int32_t i = 0; i < kUnit; i++) sum += v[i];
-  return sum;
-}
 inline float max_lanes(const DotLanes& v) {
   float most = 0;
   for (int32_t i = 0; i < kUnit; i++) most = v[i] > most ? v[i] : most;
@@ -97,7 +92,7 @@ float encode_codes(uint8_t* block, uint16_t* errors, const CodeShape& shape, con
         std::memcpy(block + shape.unit_at(lane + r, band * 2 + u), &bytes, sizeof bytes);
       }
     }
-    const float norm = std::sqrt(sum_lanes(squares)), error = std::sqrt(sum_lanes(lost));
+    const float norm = std::sqrt(sum_dot_lanes(squares)), error = std::sqrt(sum_dot_lanes(lost));
     // Squares of what is tiny vanish, of what is huge overflow: then the largest element bounds instead.
     const float spread = biggest * std::sqrt(static_cast<float>(shape.dim));
     const float safe_norm = norm > 1e-15f && norm < 1e18f ? norm : spread;

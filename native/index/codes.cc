@@ -284,6 +284,7 @@ void Codes::score_rows(const PreparedQuery& query, const Rows& rows, int32_t key
 
 void Codes::score_all(const PreparedQuery& query, const Rows& rows, int32_t from, int32_t to, float* out,
                       size_t stride) const {
+  if (from >= to) return;
   const int32_t group = query.group();
   const size_t head = static_cast<size_t>(query.head());
   for (int32_t at = from; at < to;) {

@@ -38,6 +38,15 @@ inline void widen_lanes<uint16_t>(float* out, const uint16_t* row) {
 }
 #endif
 
+inline float sum_dot_lanes(const DotLanes& v) {
+  float part[kDotLanes];
+  std::memcpy(part, &v, sizeof v);
+  for (int32_t n = kDotLanes / 2; n > 0; n /= 2) {
+    for (int32_t i = 0; i < n; i++) part[i] += part[i + n];
+  }
+  return part[0];
+}
+
 template <class T>
 void dot_rows(float* out, const float* q, const T* row, int32_t group, int32_t dim) {
   for (int32_t g0 = 0; g0 < group; g0 += 8) {
@@ -56,8 +65,7 @@ void dot_rows(float* out, const float* q, const T* row, int32_t group, int32_t d
       }
     }
     for (int32_t g = 0; g < some; g++) {
-      float sum = 0;
-      for (int32_t lane = 0; lane < kDotLanes; lane++) sum += sums[g][lane];
+      float sum = sum_dot_lanes(sums[g]);
       for (int32_t j = i; j < dim; j++) {
         float k;
         if constexpr (sizeof(T) == 2) k = widen_half(row[j]);
