@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { scoreAll, widen } from "./exact.ts";
 import {
   decodeEntry,
   decodeHeader,
@@ -96,22 +97,12 @@ export function attendRecorded(
   query: number,
   head: number,
 ): Float64Array {
-  const { heads, kvHeads, headDim: d, scale, softcap } = layer.shape;
-  const kv = Math.floor(head / (heads / kvHeads));
+  const { heads, kvHeads, headDim: d } = layer.shape;
   const seen = header.tokens - header.decoded + query + 1;
-  const q = Float64Array.from(layer.decodeQueries.subarray((query * heads + head) * d, (query * heads + head + 1) * d));
-  const at = kv * header.tokens * d;
-  const keys = new Float32Array(layer.keys.subarray(at, at + seen * d));
-  const values = new Float32Array(layer.values.subarray(at, at + seen * d));
-  const scores = new Float64Array(seen);
-  let max = -Infinity;
-  for (let i = 0; i < seen; i++) {
-    let dot = 0;
-    for (let j = 0; j < d; j++) dot += (q[j] as number) * (keys[i * d + j] as number);
-    const logit = dot * scale;
-    scores[i] = softcap === undefined ? logit : softcap * Math.tanh(logit / softcap);
-    max = Math.max(max, scores[i] as number);
-  }
+  const scores = scoreAll(layer, header.tokens, seen, head, layer.decodeQueries, query);
+  const max = scores.reduce((a, x) => Math.max(a, x), -Infinity);
+  const at = Math.floor(head / (heads / kvHeads)) * header.tokens * d;
+  const values = widen(layer.values.subarray(at, at + seen * d));
   const out = new Float64Array(d);
   let sum = 0;
   for (let i = 0; i < seen; i++) {

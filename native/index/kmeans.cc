@@ -33,17 +33,23 @@ std::vector<int32_t> pick(int32_t count, int32_t clusters, uint32_t seed) {
 
 }  // namespace
 
+Nearest::Nearest(Panels packed) : panels(std::move(packed)) {
+  offsets.assign(panels.width(), -std::numeric_limits<float>::infinity());
+  for (int32_t c = 0; c < panels.count(); c++) {
+    double square = 0;
+    for (int32_t d = 0; d < panels.dim(); d++) square += static_cast<double>(panels.at(c, d)) * static_cast<double>(panels.at(c, d));
+    offsets[static_cast<size_t>(c)] = static_cast<float>(-square / 2);
+  }
+}
+
 Nearest::Nearest(const float* centroids, int32_t count, int32_t dim, bool spherical) {
   panels.pack(centroids, count, dim);
-  offsets.assign(static_cast<size_t>(panels.panels()) * kPanelRows, -std::numeric_limits<float>::infinity());
-  for (int32_t c = 0; c < count; c++) {
-    double square = 0;
-    for (int32_t d = 0; d < dim; d++) {
-      const double x = centroids[static_cast<size_t>(c) * static_cast<size_t>(dim) + static_cast<size_t>(d)];
-      square += x * x;
-    }
-    offsets[static_cast<size_t>(c)] = spherical ? 0.0f : static_cast<float>(-square / 2);
+  if (!spherical) {
+    *this = Nearest(std::move(panels));
+    return;
   }
+  offsets.assign(panels.width(), -std::numeric_limits<float>::infinity());
+  std::fill_n(offsets.begin(), count, 0.0f);
 }
 
 void Nearest::find(const PanelKernels& kernels, int32_t* nearest, float* best, const float* rows, int32_t count) const {

@@ -28,8 +28,10 @@ std::vector<float> kmeans(const PanelKernels& kernels, const RunTasks& run, cons
 // What finds the nearest centroid.
 struct Nearest {
   Panels panels;
-  std::vector<float> offsets;  // [panels * 32]: -|c|^2 / 2, or 0 (spherical), or -infinity where there is no centroid
+  std::vector<float> offsets;  // [panels.width()]: -|c|^2 / 2, or 0 (spherical), or -infinity where there is no centroid
 
+  Nearest() = default;
+  explicit Nearest(Panels packed);  // L2
   Nearest(const float* centroids, int32_t count, int32_t dim, bool spherical);
   // nearest [count] of rows [count, dim]; of equals the first. best [count] (may be null): x . c + offset.
   void find(const PanelKernels& kernels, int32_t* nearest, float* best, const float* rows, int32_t count) const;

@@ -15,8 +15,14 @@ void Panels::pack(const float* rows, int32_t count, int32_t dim) {
   }
 }
 
+void Panels::restore(int32_t count, int32_t dim, const float* data) {
+  count_ = count;
+  dim_ = dim;
+  data_.assign(data, data + width() * static_cast<size_t>(dim));
+}
+
 void Panels::dot(const PanelKernels& kernels, float* out, const float* rows, int32_t count) const {
-  const size_t stride = static_cast<size_t>(panels()) * kPanelRows;
+  const size_t stride = width();
   for (int32_t p = 0; p < panels(); p++) {
     kernels.dot(out + static_cast<size_t>(p) * kPanelRows, stride, rows, count, panel(p), dim_);
   }

@@ -25,7 +25,16 @@ class Panels {
   const float* panel(int32_t i) const {
     return data_.data() + static_cast<size_t>(i) * static_cast<size_t>(dim_) * kPanelRows;
   }
-  // out [rows, panels() * 32] = rows [count, dim] . packed rows.
+  size_t width() const { return static_cast<size_t>(panels()) * kPanelRows; }
+  size_t bytes() const { return data_.size() * sizeof(float); }
+  const std::vector<float>& data() const { return data_; }
+  // Takes over what data() gave: [ceil(count / 32), dim, 32].
+  void restore(int32_t count, int32_t dim, const float* data);
+  float at(int32_t row, int32_t d) const {
+    return data_[(static_cast<size_t>(row / kPanelRows) * static_cast<size_t>(dim_) + static_cast<size_t>(d)) * kPanelRows +
+                 static_cast<size_t>(row % kPanelRows)];
+  }
+  // out [rows, width()] = rows [count, dim] . packed rows.
   void dot(const PanelKernels& kernels, float* out, const float* rows, int32_t count) const;
 
  private:

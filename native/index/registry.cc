@@ -4,11 +4,13 @@
 
 namespace kvasir {
 
-extern const IndexType kFlat;
+extern const IndexType kFlat, kIvf, kLists;
 
 const std::vector<const IndexType*>& index_types() {
   static const std::vector<const IndexType*> types = {
       &kFlat,
+      &kIvf,
+      &kLists,
   };
   return types;
 }

@@ -1,0 +1,75 @@
+// Type "lists": lists routed by prompt queries. Centroids are clusters of prompt queries, moved to where decode queries will be;
+// each list holds the keys that its queries score best; a query reads the lists nearest to it. Decode queries resemble prompt
+// queries far more than they resemble keys, so lists read a near constant number of keys where cells of keys read a share.
+#include "error.h"
+#include "kvasir_index.h"
+#include "lists_build.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int32_t kFewPositions = 32;
+
+class ListsRecipe final : public PartitionRecipe {
+ public:
+  ListsRecipe(const LayerShape& shape, const Params& params) {
+    options_.keys_per_list = params.integer("keys", 16, 1 << 20);
+    options_.depth = params.integer("depth", 1, 1 << 20);
+    options_.horizon = params.integer("horizon", 1, 1 << 30);
+    options_.iterations = params.integer("iterations", 1, 100);
+    options_.knn = params.flag("knn");
+    options_.recall = params.number("recall");
+    options_.k = params.integer("k", 1, 4096);
+    options_.seed = shape.seed;
+    if (options_.recall < 0 || options_.recall > 1) {
+      fail(KVASIR_ARGUMENT, "Cannot use \"lists\": recall is %g, expected 0 to 1", options_.recall);
+    }
+    growth = params.number("growth");
+    lift = params.number("lift");
+    if (growth <= 0) fail(KVASIR_ARGUMENT, "Cannot use \"lists\": growth is %g, expected above 0", growth);
+    if (lift < 0 || lift > 16) fail(KVASIR_ARGUMENT, "Cannot use \"lists\": lift is %g, expected 0 to 16", lift);
+    probes = params.integer("nprobe", 0, 1 << 20);
+    calibrated = probes > 0 ? 0 : options_.k;
+    min_keys = params.integer("min", 1, 1 << 30);
+    extend = params.integer("extend", 1, 1 << 30);
+  }
+
+  std::string refuses(const QuerySamples& samples, int32_t keys) const override {
+    if (samples.count() == 0) return "no prompt queries";
+    if (samples.count() < kFewPositions) return "few prompt queries";
+    return keys < min_keys ? "few tokens" : "";
+  }
+
+  std::shared_ptr<const Partition> build(const PartitionInput& input, std::string& decision) const override {
+    return build_lists(input, options_, decision);
+  }
+
+ private:
+  ListsOptions options_;
+};
+
+std::unique_ptr<PartitionIndex> make(const Environment& environment, const LayerShape& shape, const Params& params, Rows rows) {
+  return std::make_unique<PartitionIndex>(environment, shape, std::move(rows), std::make_shared<ListsRecipe>(shape, params),
+                                          params.choice("codes", {"f16", "int8"}) == 0 ? Codes::kNone : Codes::kInt8);
+}
+
+}  // namespace
+
+extern const IndexType kLists;
+const IndexType kLists = {
+    "lists",
+    "recall=0.95,k=100,nprobe=0,keys=128,depth=1024,knn=false,horizon=1024,iterations=8,codes=int8,growth=0.5,extend=1024,min=2048,"
+    "lift=2",
+    "lists of keys under clusters of prompt queries; nprobe=0: as many as reach the recall on held-out prompt queries",
+    [](const Environment& environment, const LayerShape& shape, const Params& params, Rows rows) -> std::unique_ptr<Index> {
+      return make(environment, shape, params, std::move(rows));
+    },
+    [](const Environment& environment, const LayerShape& shape, const Params& params, Rows rows,
+       FileReader& from) -> std::unique_ptr<Index> {
+      auto index = make(environment, shape, params, std::move(rows));
+      index->restore(from);
+      return index;
+    },
+};
+
+}  // namespace kvasir

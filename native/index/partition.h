@@ -1,0 +1,74 @@
+// Keys of one KV head in lists: what types "ivf" and "lists" search. Immutable: growing makes another.
+//
+// Every key has one home: cells of a k-means on keys. Where queries are known, cells are compact in their metric, the mean of
+// (q . x)^2 over training queries, because a cell must tell what its keys' scores are: mean q . centroid, deviation as stored.
+// From a home the keys that no list returned are drawn. Type "lists" has routed lists beside, under centroids of queries: each
+// holds the keys that its queries score best, so that a key stands in several lists or in none.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "isa.h"
+#include "kmeans.h"
+#include "rows.h"
+
+namespace kvasir {
+
+class FileReader;
+class FileWriter;
+
+// Lists of keys under centroids. Ids are positions less the index's first one.
+struct ListTable {
+  Panels centroids;
+  std::vector<int32_t> offsets;  // [count + 1]
+  std::vector<int32_t> members;  // of list i: [offsets[i], offsets[i + 1]), ascending
+
+  int32_t count() const { return centroids.count(); }
+  size_t bytes() const { return centroids.bytes() + (offsets.size() + members.size()) * 4; }
+  // Ids more[i], ascending and above those that are there, join list i.
+  void append(const std::vector<std::vector<int32_t>>& more);
+};
+
+struct Partition {
+  ListTable homes;
+  // Of a cell's keys: root mean square over keys and training queries of q . (key - mean), divided by that of |q|.
+  std::vector<float> deviations;  // [homes.count()]
+  Panels metric;                  // columns of the Cholesky factor of the queries' second moment; empty: identity
+  Nearest cells;                  // centroids of the cells in that metric
+  ListTable routed;               // empty in "ivf"
+  std::vector<float> thresholds;  // [routed.count()]: q-centroid . key from which a new key belongs to the list
+  int32_t probes = 1;
+  double recall = __builtin_nan("");    // on held-out queries
+  double visited = __builtin_nan("");   // keys scored there, of all
+  int32_t keys = 0;                     // ids [0, keys) have a home
+
+  const ListTable& lists() const { return routed.count() > 0 ? routed : homes; }
+  size_t bytes() const;
+  void save(FileWriter& to, const std::string& prefix) const;
+  // Throws Error{KVASIR_ARGUMENT} where contents make no partition of [0, keys).
+  void restore(const FileReader& from, const std::string& prefix, int32_t dim);
+};
+
+// What a builder of one KV head works on.
+struct PartitionSource {
+  const IndexIsa* isa;
+  const Rows* rows;
+  int32_t head, dim;
+  int32_t begin;  // position of id 0
+  int32_t keys;   // ids [0, keys)
+};
+
+// keys [count, dim] become what they are in the partition's metric.
+void move_to_metric(const Partition& partition, const PartitionSource& source, std::vector<float>& keys, int32_t count);
+
+// Fills homes, deviations, metric and cells: `count` cells. queries [queries_count, dim] make the metric; none: the identity.
+// Trains on at most 32 keys a cell, then every key goes to its nearest cell.
+void build_homes(Partition& to, const PartitionSource& source, const RunTasks& run, int32_t count, const float* queries,
+                 int32_t queries_count, int32_t iterations, uint32_t seed);
+
+// The same partition with ids [from.keys, source.keys): each to its home and to the routed lists whose threshold it passes.
+std::shared_ptr<const Partition> extend(const Partition& from, const PartitionSource& source, const RunTasks& run);
+
+}  // namespace kvasir

@@ -1,0 +1,148 @@
+#include <algorithm>
+#include <cmath>
+
+#include "draw.h"
+#include "partition.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int32_t kTaskKeys = 1024;     // fixed, so that sums do not depend on threads
+constexpr int32_t kTrainKeys = 32;      // per cell
+constexpr double kRidge = 1e-4;         // of the mean variance: keeps the factor regular
+
+// Lower triangular L with S + ridge = L Lᵀ, S = mean of q qᵀ / mean |q|^2 over queries [count, dim].
+std::vector<double> factor_of(const float* queries, int32_t count, int32_t dim) {
+  const size_t n = static_cast<size_t>(dim);
+  std::vector<double> s(n * n);
+  double square = 0;
+  for (int32_t i = 0; i < count; i++) {
+    const float* q = queries + static_cast<size_t>(i) * n;
+    for (size_t a = 0; a < n; a++) {
+      square += static_cast<double>(q[a]) * static_cast<double>(q[a]);
+      for (size_t b = 0; b <= a; b++) s[a * n + b] += static_cast<double>(q[a] * q[b]);
+    }
+  }
+  for (double& x : s) x = square > 0 ? x / square : 0;
+  for (size_t a = 0; a < n; a++) s[a * n + a] += kRidge / dim;
+  for (size_t j = 0; j < n; j++) {
+    for (size_t k = 0; k < j; k++) {
+      for (size_t i = j; i < n; i++) s[i * n + j] -= s[i * n + k] * s[j * n + k];
+    }
+    const double root = std::sqrt(std::max(s[j * n + j], 1e-12));
+    for (size_t i = j; i < n; i++) s[i * n + j] /= root;
+  }
+  for (size_t a = 0; a < n; a++) {
+    for (size_t b = a + 1; b < n; b++) s[a * n + b] = 0;
+  }
+  return s;
+}
+
+// Sums of what one task's keys say of their cells.
+struct CellSums {
+  std::vector<double> keys, moved;  // [cells, dim]: keys, and keys in the metric
+  std::vector<double> squares;      // [cells]: squared norms in the metric
+  std::vector<int32_t> counts;      // [cells]
+  CellSums(size_t cells, size_t dim) : keys(cells * dim), moved(cells * dim), squares(cells), counts(cells) {}
+};
+
+}  // namespace
+
+void move_to_metric(const Partition& p, const PartitionSource& source, std::vector<float>& keys, int32_t count) {
+  if (p.metric.count() == 0) return;
+  const size_t dim = static_cast<size_t>(source.dim), width = p.metric.width();
+  std::vector<float> out(static_cast<size_t>(count) * width);
+  p.metric.dot(*source.isa->panels, out.data(), keys.data(), count);
+  for (size_t i = 0; i < static_cast<size_t>(count); i++) {
+    std::copy_n(out.begin() + static_cast<std::ptrdiff_t>(i * width), dim, keys.begin() + static_cast<std::ptrdiff_t>(i * dim));
+  }
+}
+
+void build_homes(Partition& to, const PartitionSource& source, const RunTasks& run, int32_t count, const float* queries,
+                 int32_t queries_count, int32_t iterations, uint32_t seed) {
+  const size_t dim = static_cast<size_t>(source.dim);
+  const int32_t n = source.keys, cells = std::max(1, std::min(count, n));
+  if (queries_count > 0) {
+    const std::vector<double> factor = factor_of(queries, queries_count, source.dim);
+    std::vector<float> columns(dim * dim);
+    for (size_t a = 0; a < dim; a++) {
+      for (size_t b = 0; b < dim; b++) columns[b * dim + a] = static_cast<float>(factor[a * dim + b]);
+    }
+    to.metric.pack(columns.data(), source.dim, source.dim);
+  }
+  // Evenly spaced keys; all of a short index.
+  const int32_t train = static_cast<int32_t>(std::min<int64_t>(n, static_cast<int64_t>(cells) * kTrainKeys));
+  std::vector<float> points(static_cast<size_t>(train) * dim);
+  const int32_t loads = (train + kTaskKeys - 1) / kTaskKeys;
+  run(loads, [&](int32_t task) {
+    const int32_t from = task * kTaskKeys, some = std::min(kTaskKeys, train - from);
+    std::vector<float> keys(static_cast<size_t>(some) * dim);
+    for (int32_t i = 0; i < some; i++) {
+      const int64_t id = static_cast<int64_t>(from + i) * n / train;
+      source.rows->read_keys(keys.data() + static_cast<size_t>(i) * dim, source.head, source.begin + static_cast<int32_t>(id), 1);
+    }
+    move_to_metric(to, source, keys, some);
+    std::copy(keys.begin(), keys.end(), points.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(from) * dim));
+  });
+  KMeans options;
+  options.clusters = cells;
+  options.iterations = iterations;
+  options.seed = seed;
+  const std::vector<float> centroids = kmeans(*source.isa->panels, run, points.data(), train, source.dim, options);
+  points = {};
+  to.cells = Nearest(centroids.data(), cells, source.dim, false);
+
+  std::vector<int32_t> home(static_cast<size_t>(n));
+  const int32_t tasks = (n + kTaskKeys - 1) / kTaskKeys;
+  run(tasks, [&](int32_t task) {
+    const int32_t from = task * kTaskKeys, some = std::min(kTaskKeys, n - from);
+    std::vector<float> keys(static_cast<size_t>(some) * dim);
+    source.rows->read_keys(keys.data(), source.head, source.begin + from, some);
+    move_to_metric(to, source, keys, some);
+    to.cells.find(*source.isa->panels, home.data() + from, nullptr, keys.data(), some);
+  });
+
+  CellSums sums(static_cast<size_t>(cells), dim);
+  std::vector<float> keys, moved;
+  for (int32_t from = 0; from < n; from += kTaskKeys) {
+    const int32_t some = std::min(kTaskKeys, n - from);
+    keys.resize(static_cast<size_t>(some) * dim);
+    source.rows->read_keys(keys.data(), source.head, source.begin + from, some);
+    moved = keys;
+    move_to_metric(to, source, moved, some);
+    for (int32_t i = 0; i < some; i++) {
+      const size_t c = static_cast<size_t>(home[static_cast<size_t>(from + i)]);
+      sums.counts[c]++;
+      for (size_t d = 0; d < dim; d++) {
+        const double x = keys[static_cast<size_t>(i) * dim + d], y = moved[static_cast<size_t>(i) * dim + d];
+        sums.keys[c * dim + d] += x;
+        sums.moved[c * dim + d] += y;
+        sums.squares[c] += y * y;
+      }
+    }
+  }
+  std::vector<float> means(static_cast<size_t>(cells) * dim);
+  to.deviations.assign(static_cast<size_t>(cells), 0);
+  to.homes.offsets.assign(static_cast<size_t>(cells) + 1, 0);
+  for (size_t c = 0; c < static_cast<size_t>(cells); c++) {
+    to.homes.offsets[c + 1] = to.homes.offsets[c] + sums.counts[c];
+    if (sums.counts[c] == 0) continue;
+    double variance = sums.squares[c] / sums.counts[c];
+    for (size_t d = 0; d < dim; d++) {
+      means[c * dim + d] = static_cast<float>(sums.keys[c * dim + d] / sums.counts[c]);
+      const double m = sums.moved[c * dim + d] / sums.counts[c];
+      variance -= m * m;
+    }
+    if (to.metric.count() == 0) variance /= static_cast<double>(dim);
+    to.deviations[c] = static_cast<float>(std::sqrt(std::max(0.0, variance)));
+  }
+  to.homes.centroids.pack(means.data(), cells, source.dim);
+  to.homes.members.resize(static_cast<size_t>(n));
+  std::vector<int32_t> next(to.homes.offsets.begin(), to.homes.offsets.end() - 1);
+  for (int32_t i = 0; i < n; i++) {
+    to.homes.members[static_cast<size_t>(next[static_cast<size_t>(home[static_cast<size_t>(i)])]++)] = i;
+  }
+  to.keys = n;
+}
+
+}  // namespace kvasir

@@ -1,0 +1,182 @@
+// Partitions in a saved index: complete, or refused.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "file.h"
+#include "partition_index.h"
+
+namespace kvasir {
+namespace {
+
+[[noreturn]] void refuse(const std::string& section, const char* why) {
+  fail(KVASIR_ARGUMENT, "Cannot open index: section \"%s\" %s", section.c_str(), why);
+}
+
+const float* finite_array(const FileReader& from, const std::string& name, size_t count) {
+  const float* data = from.array<float>(name, count);
+  for (size_t i = 0; i < count; i++) {
+    if (!std::isfinite(data[i])) refuse(name, "holds a number that is not finite");
+  }
+  return data;
+}
+
+void save_panels(FileWriter& to, const std::string& name, const Panels& panels) {
+  to.add(name, panels.data().data(), panels.bytes());
+}
+
+void restore_panels(Panels& panels, const FileReader& from, const std::string& name, int32_t count, int32_t dim) {
+  const size_t width = (static_cast<size_t>(count) + kPanelRows - 1) / kPanelRows * kPanelRows;
+  panels.restore(count, dim, finite_array(from, name, width * static_cast<size_t>(dim)));
+}
+
+void save_table(FileWriter& to, const std::string& name, const ListTable& table) {
+  save_panels(to, name + ".at", table.centroids);
+  to.add(name + ".from", table.offsets.data(), table.offsets.size() * sizeof(int32_t));
+  to.add(name + ".ids", table.members.data(), table.members.size() * sizeof(int32_t));
+}
+
+// Members of every list ascend within [0, keys).
+void restore_table(ListTable& table, const FileReader& from, const std::string& name, int32_t count, int32_t dim, int32_t keys) {
+  restore_panels(table.centroids, from, name + ".at", count, dim);
+  const size_t lists = static_cast<size_t>(count);
+  const int32_t* offsets = from.array<int32_t>(name + ".from", lists + 1);
+  if (offsets[0] != 0) refuse(name + ".from", "does not begin at 0");
+  for (size_t i = 0; i < lists; i++) {
+    if (offsets[i + 1] < offsets[i]) refuse(name + ".from", "does not ascend");
+  }
+  table.offsets.assign(offsets, offsets + lists + 1);
+  const int32_t* ids = from.array<int32_t>(name + ".ids", static_cast<size_t>(offsets[lists]));
+  for (size_t i = 0; i < lists; i++) {
+    for (int32_t j = offsets[i]; j < offsets[i + 1]; j++) {
+      if (ids[j] < 0 || ids[j] >= keys || (j > offsets[i] && ids[j] <= ids[j - 1])) refuse(name + ".ids", "is out of range or order");
+    }
+  }
+  table.members.assign(ids, ids + offsets[lists]);
+}
+
+struct Header {
+  int32_t keys, cells, lists, metric, probes, reserved;
+  double recall, visited;
+};
+
+struct SetHeader {
+  int32_t heads, built, due, reserved;
+  double seconds;
+};
+
+void save_set(FileWriter& to, const std::string& prefix, const PartitionSet& set, int32_t due) {
+  const SetHeader header = {static_cast<int32_t>(set.heads.size()), set.built, due, 0, set.seconds};
+  to.add(prefix, &header, sizeof header);
+  std::string text;
+  for (const std::string& line : set.decisions) text += line + "\n";
+  to.add(prefix + ".why", text.data(), text.size());
+  for (size_t h = 0; h < set.heads.size(); h++) set.heads[h]->save(to, prefix + "." + std::to_string(h));
+}
+
+std::shared_ptr<PartitionSet> restore_set(const FileReader& from, const std::string& prefix, const LayerShape& shape, int32_t most,
+                                          int32_t* due) {
+  SetHeader header;
+  std::memcpy(&header, from.array<SetHeader>(prefix, 1), sizeof header);
+  if (header.heads != shape.kv_heads || header.built < 1 || header.built > most || header.due < 0) {
+    refuse(prefix, "does not fit this index");
+  }
+  auto set = std::make_shared<PartitionSet>();
+  set->built = header.built;
+  set->seconds = std::isfinite(header.seconds) ? header.seconds : 0;
+  *due = header.due;
+  const FileReader::Section why = from.find(prefix + ".why");
+  std::string line;
+  for (size_t i = 0; i < why.bytes; i++) {
+    if (why.data[i] != '\n') line += static_cast<char>(why.data[i]);
+    else set->decisions.push_back(std::move(line)), line.clear();
+  }
+  for (int32_t h = 0; h < header.heads; h++) {
+    auto p = std::make_shared<Partition>();
+    p->restore(from, prefix + "." + std::to_string(h), shape.head_dim);
+    if (p->keys < header.built || p->keys > most || (h > 0 && p->keys != set->keys())) refuse(prefix, "counts keys wrongly");
+    set->heads.push_back(std::move(p));
+  }
+  return set;
+}
+
+}  // namespace
+
+void Partition::save(FileWriter& to, const std::string& prefix) const {
+  const Header header = {keys, homes.count(), routed.count(), metric.count() > 0, probes, 0, recall, visited};
+  to.add(prefix, &header, sizeof header);
+  save_table(to, prefix + ".home", homes);
+  to.add(prefix + ".dev", deviations.data(), deviations.size() * sizeof(float));
+  save_panels(to, prefix + ".cell", cells.panels);
+  if (metric.count() > 0) save_panels(to, prefix + ".metric", metric);
+  if (routed.count() == 0) return;
+  save_table(to, prefix + ".list", routed);
+  to.add(prefix + ".least", thresholds.data(), thresholds.size() * sizeof(float));
+}
+
+void Partition::restore(const FileReader& from, const std::string& prefix, int32_t dim) {
+  Header header;
+  std::memcpy(&header, from.array<Header>(prefix, 1), sizeof header);
+  if (header.keys < 1 || header.cells < 1 || header.cells > header.keys || header.lists < 0 || header.lists > header.keys ||
+      header.probes < 1 || (header.metric != 0 && header.metric != 1)) {
+    refuse(prefix, "has impossible counts");
+  }
+  keys = header.keys;
+  probes = header.probes;
+  recall = header.recall >= 0 && header.recall <= 1 ? header.recall : __builtin_nan("");
+  visited = header.visited;
+  restore_table(homes, from, prefix + ".home", header.cells, dim, keys);
+  // Drawing the rest is unbiased only where every key has exactly one home.
+  std::vector<bool> seen(static_cast<size_t>(keys), false);
+  for (int32_t id : homes.members) seen[static_cast<size_t>(id)] = true;
+  if (homes.members.size() != static_cast<size_t>(keys) || std::find(seen.begin(), seen.end(), false) != seen.end()) {
+    refuse(prefix + ".home", "does not hold every key once");
+  }
+  const float* dev = finite_array(from, prefix + ".dev", static_cast<size_t>(header.cells));
+  deviations.assign(dev, dev + header.cells);
+  Panels packed;
+  restore_panels(packed, from, prefix + ".cell", header.cells, dim);
+  cells = Nearest(std::move(packed));
+  if (header.metric != 0) restore_panels(metric, from, prefix + ".metric", dim, dim);
+  if (header.lists == 0) return;
+  restore_table(routed, from, prefix + ".list", header.lists, dim, keys);
+  const float* least = finite_array(from, prefix + ".least", static_cast<size_t>(header.lists));
+  thresholds.assign(least, least + header.lists);
+}
+
+void PartitionIndex::save(FileWriter& to) const {
+  const SetPtr next = pending_ ? pending_.peek(nullptr) : nullptr;
+  const int32_t state[6] = {begin_, end_, committed_, set_ != nullptr, next != nullptr, 0};
+  to.add("state", state, sizeof state);
+  std::string text;
+  for (const std::string& line : takeovers_) text += line + "\n";
+  to.add("takeovers", text.data(), text.size());
+  codes_.save(to);
+  samples_->save(to);
+  if (set_ != nullptr) save_set(to, "now", *set_, 0);
+  if (next != nullptr) save_set(to, "next", *next, pending_.due());
+}
+
+void PartitionIndex::restore(const FileReader& from) {
+  const int32_t* state = from.array<int32_t>("state", 6);
+  begin_ = state[0], end_ = state[1], committed_ = state[2];
+  codes_.restore(from);
+  if (begin_ < 0 || end_ < begin_ || committed_ < 0 || committed_ > end_ - begin_ || codes_.size() != end_ - begin_ ||
+      (end_ > begin_ && (codes_.begin() != begin_ || begin_ < rows_.begin() || end_ > rows_.end()))) {
+    fail(KVASIR_ARGUMENT, "Cannot open index: positions %d to %d, segments hold %d to %d", begin_, end_, rows_.begin(), rows_.end());
+  }
+  const FileReader::Section text = from.find("takeovers");
+  std::string line;
+  for (size_t i = 0; i < text.bytes; i++) {
+    if (text.data[i] != '\n') line += static_cast<char>(text.data[i]);
+    else takeovers_.push_back(std::move(line)), line.clear();
+  }
+  samples_->restore(from, shape_);
+  int32_t due = 0;
+  if (state[3] != 0) set_ = restore_set(from, "now", shape_, committed_, &due);
+  if (state[4] == 0) return;
+  const SetPtr next = restore_set(from, "next", shape_, committed_, &due);
+  pending_.start(*environment_.builders, due, [next](BuildJob&) { return next; });
+}
+
+}  // namespace kvasir

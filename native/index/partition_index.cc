@@ -1,0 +1,142 @@
+#include "partition_index.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "file.h"
+#include "kvasir_index.h"
+
+namespace kvasir {
+
+PartitionIndex::PartitionIndex(const Environment& environment, const LayerShape& shape, Rows rows,
+                               std::shared_ptr<const PartitionRecipe> recipe, Codes::Kind codes)
+    : Index(environment, shape, std::move(rows)), recipe_(std::move(recipe)),
+      codes_(environment.isa, codes, shape.kv_heads, shape.head_dim), samples_(std::make_shared<QuerySamples>()),
+      searches_(static_cast<size_t>(environment.pool->threads())) {}
+
+void PartitionIndex::add(int32_t start, int32_t count, const float* queries) {
+  codes_.append(rows_, start, count, environment_.pool);
+  if (queries == nullptr) return;
+  if (samples_.use_count() > 1) samples_ = std::make_shared<QuerySamples>(*samples_);
+  samples_->add(shape_, start, count, queries, codes_.begin());
+}
+
+void PartitionIndex::commit() {
+  committed_ = codes_.size();
+  if (pending_) {
+    if (SetPtr set = pending_.take_at(end_, &waited_seconds_)) take_over(std::move(set));
+  }
+  start_if_due();
+}
+
+void PartitionIndex::settle() {
+  if (!pending_) return;
+  take_over(pending_.take(&waited_seconds_));
+}
+
+void PartitionIndex::take_over(SetPtr set) {
+  if (set == nullptr) return;
+  const bool extended = set_ != nullptr && set->built == set_->built;
+  char line[160];
+  std::snprintf(line, sizeof line, "%s of %d tokens took over at position %d", extended ? "extension" : "build", set->keys(),
+                end_);
+  if (extended && !takeovers_.empty() && takeovers_.back().compare(0, 9, "extension") == 0) takeovers_.back() = line;
+  else takeovers_.push_back(line);
+  build_seconds_ += set->seconds;
+  set_ = std::move(set);
+}
+
+// Builds and extensions start by counts of tokens alone.
+void PartitionIndex::start_if_due() {
+  if (pending_ || !recipe_->refuses(*samples_, committed_).empty()) return;
+  const int32_t keys = committed_, begin = codes_.begin();
+  const auto recipe = recipe_;
+  const SetPtr old = set_;
+  const bool build = old == nullptr || keys - old->built >= static_cast<int32_t>(recipe->growth * old->built);
+  if (!build && keys - old->keys() < recipe->extend) return;
+  const auto samples = samples_;
+  const Rows rows = rows_;
+  const LayerShape shape = shape_;
+  const IndexIsa* isa = environment_.isa;
+  pending_.start(*environment_.builders, end_ + takeover_horizon(keys), [=](BuildJob& job) -> SetPtr {
+    const double start = wall_seconds();
+    const RunTasks run = [&job](int32_t count, const std::function<void(int32_t)>& body) { 
+      job.parallel(count, [&](int32_t task) {
+        if (!job.cancelled()) body(task);
+      });
+    };
+    auto set = std::make_shared<PartitionSet>();
+    set->built = build ? keys : old->built;
+    if (!build) set->decisions = old->decisions;
+    for (int32_t head = 0; head < shape.kv_heads; head++) {
+      if (job.cancelled()) return nullptr;
+      const PartitionSource source = {isa, &rows, head, shape.head_dim, begin, keys};
+      if (build) {
+        std::string decision;
+        set->heads.push_back(recipe->build({source, &shape, samples.get(), &run}, decision));
+        set->decisions.push_back(std::move(decision));
+      } else {
+        set->heads.push_back(extend(*old->heads[static_cast<size_t>(head)], source, run));
+      }
+    }
+    set->seconds = wall_seconds() - start;
+    return set;
+  });
+}
+
+void PartitionIndex::search(const Query& query, const Hits& hits, Report& report) {
+  std::vector<Report> reports(static_cast<size_t>(shape_.kv_heads));
+  double recall = 1;
+  if (set_ != nullptr) {
+    for (const auto& p : set_->heads) recall = std::isnan(p->recall) || std::isnan(recall) ? p->recall : std::min(recall, p->recall);
+  }
+  environment_.pool->run(shape_.kv_heads, [&](int32_t head, int worker) {
+    const Partition* p = set_ == nullptr ? nullptr : set_->heads[static_cast<size_t>(head)].get();
+    const int32_t probes = p == nullptr ? 0 : recipe_->probes > 0 ? recipe_->probes : p->probes;
+    const SearchScope scope = {environment_.isa, &shape_, &rows_, &codes_, p, head, committed_, probes, recipe_->lift};
+    searches_[static_cast<size_t>(worker)].run(scope, query, hits, reports[static_cast<size_t>(head)]);
+  });
+  const bool sampled = query.goal.kind == Goal::kError || query.goal.sample_tail;
+  if (sampled) report.certificate = query.goal.kind == Goal::kError && query.goal.value == 0 ? KVASIR_CERTIFICATE_EXACT : KVASIR_CERTIFICATE_UNBIASED;
+  else if (set_ == nullptr || query.goal.value >= committed_) report.certificate = KVASIR_CERTIFICATE_EXACT;
+  else if (std::isfinite(recall) && query.goal.value <= recipe_->calibrated) report.certificate = KVASIR_CERTIFICATE_CALIBRATED;
+  else report.certificate = KVASIR_CERTIFICATE_NONE;
+  if (report.certificate == KVASIR_CERTIFICATE_CALIBRATED) report.expected_recall = recall;
+  for (const Report& r : reports) {
+    report.keys_scored += r.keys_scored;
+    report.keys_kept += r.keys_kept;
+    report.bytes_read += r.bytes_read;
+  }
+}
+
+std::unique_ptr<Index> PartitionIndex::fork(const Rows& rows) const {
+  auto copy = std::make_unique<PartitionIndex>(environment_, shape_, rows, recipe_, codes_.kind());
+  copy->begin_ = begin_;
+  copy->end_ = end_;
+  copy->codes_ = codes_.fork();
+  copy->samples_ = samples_;
+  copy->set_ = set_;
+  copy->pending_ = pending_;
+  copy->committed_ = committed_;
+  copy->takeovers_ = takeovers_;
+  return copy;
+}
+
+IndexStats PartitionIndex::stats() const {
+  IndexStats s;
+  s.tokens = end_ - begin_;
+  s.bytes = static_cast<double>(codes_.bytes() + samples_->bytes());
+  s.pending = end_ - begin_ - (set_ == nullptr ? 0 : set_->keys());
+  s.build_seconds = build_seconds_;
+  s.inserted = set_ == nullptr ? 0 : committed_ - set_->built;
+  const std::string refusal = recipe_->refuses(*samples_, committed_);
+  if (set_ == nullptr) s.decisions.push_back(refusal.empty() ? "being built: scanning" : refusal + ": scanning");
+  s.decisions.insert(s.decisions.end(), takeovers_.begin(), takeovers_.end());
+  if (set_ == nullptr) return s;
+  for (const auto& p : set_->heads) s.bytes += static_cast<double>(p->bytes());
+  s.decisions.insert(s.decisions.end(), set_->decisions.begin(), set_->decisions.end());
+  return s;
+}
+
+}  // namespace kvasir

@@ -1,0 +1,81 @@
+// What types "ivf" and "lists" share: one partition a KV head over codes, built and extended behind the caller.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "builders.h"
+#include "codes.h"
+#include "index.h"
+#include "partition.h"
+#include "partition_search.h"
+#include "query_samples.h"
+
+namespace kvasir {
+
+// What a recipe builds one KV head's partition from. All of it outlives the build.
+struct PartitionInput {
+  PartitionSource source;
+  const LayerShape* shape;
+  const QuerySamples* samples;
+  const RunTasks* run;  // leaves tasks out once the build was cancelled: what is made then is dropped
+};
+
+// How a type builds, and its settings. Immutable: builders hold it.
+class PartitionRecipe {
+ public:
+  virtual ~PartitionRecipe() = default;
+  // One line for stats goes behind `decisions`.
+  virtual std::shared_ptr<const Partition> build(const PartitionInput& input, std::string& decision) const = 0;
+  // Why nothing is built over these tokens; empty: something is.
+  virtual std::string refuses(const QuerySamples& samples, int32_t keys) const = 0;
+
+  int32_t min_keys = 1024;  // fewer are scanned
+  int32_t extend = 1024;    // keys without a home that start an extension
+  double growth = 0.5;      // share of new keys that starts a rebuild
+  double lift = 2;
+  int32_t probes = 0;       // lists a query; 0: as calibrated
+  int32_t calibrated = 0;   // most keys a query that the calibration speaks for
+};
+
+// The partitions of all KV heads, as one structure that takes over at once.
+struct PartitionSet {
+  std::vector<std::shared_ptr<const Partition>> heads;
+  int32_t built = 0;  // keys at the last build; those of `heads` may be more, by extensions
+  double seconds = 0;
+  std::vector<std::string> decisions;
+
+  int32_t keys() const { return heads.empty() ? 0 : heads.front()->keys; }
+};
+
+class PartitionIndex final : public Index {
+ public:
+  PartitionIndex(const Environment& environment, const LayerShape& shape, Rows rows,
+                 std::shared_ptr<const PartitionRecipe> recipe, Codes::Kind codes);
+
+  void add(int32_t start, int32_t count, const float* queries) override;
+  void commit() override;
+  void settle() override;
+  void search(const Query& query, const Hits& hits, Report& report) override;
+  std::unique_ptr<Index> fork(const Rows& rows) const override;
+  void save(FileWriter& to) const override;
+  void restore(const FileReader& from);
+  IndexStats stats() const override;
+
+ private:
+  using SetPtr = std::shared_ptr<const PartitionSet>;
+  void take_over(SetPtr set);
+  void start_if_due();
+
+  std::shared_ptr<const PartitionRecipe> recipe_;
+  Codes codes_;
+  std::shared_ptr<QuerySamples> samples_;  // shared by forks and builders: copied before it changes
+  SetPtr set_;                             // null: every key is scanned
+  Pending<PartitionSet> pending_;
+  int32_t committed_ = 0;  // keys
+  double build_seconds_ = 0, waited_seconds_ = 0;
+  std::vector<std::string> takeovers_;
+  std::vector<PartitionSearch> searches_;  // by worker
+};
+
+}  // namespace kvasir

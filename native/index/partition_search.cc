@@ -1,0 +1,237 @@
+#include "partition_search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "draw.h"
+#include "row_kernels.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int32_t kBlock = 32;      // scans start at multiples of this
+constexpr float kCertain = 16;      // a rate from which a key is proposed with probability 1
+
+// 2^x within 6 %, never 0 or infinite: rates may be anything positive, as long as the same one is used throughout.
+inline float rough_exp2(float x) {
+  const float y = std::min(std::max(x, -120.0f), 60.0f);
+  const int32_t bits = static_cast<int32_t>((y + 126.94269504f) * 8388608.0f);
+  float out;
+  std::memcpy(&out, &bits, 4);
+  return out;
+}
+
+}  // namespace
+
+void PartitionSearch::mark(int32_t id) {
+  uint64_t& word = marks_[static_cast<size_t>(id) >> 6];
+  const uint64_t bit = 1ull << (id & 63);
+  if ((word & bit) != 0) return;
+  word |= bit;
+  ids_.push_back(id);
+}
+
+// Candidates for certain: keys of the lists nearest to each query, by inner product, then those without a home.
+void PartitionSearch::visit(Report& report) {
+  ids_.clear();
+  if (s_.partition != nullptr) {
+    const Partition& p = *s_.partition;
+    const ListTable& lists = p.lists();
+    marks_.assign((static_cast<size_t>(p.keys) + 63) / 64, 0);
+    const size_t width = lists.centroids.width();
+    route_.resize(width * static_cast<size_t>(group_));
+    lists.centroids.dot(*s_.isa->panels, route_.data(), q_, group_);
+    lists_.clear();
+    const int32_t probes = std::min(s_.probes, lists.count());
+    for (int32_t g = 0; g < group_; g++) {
+      float* row = route_.data() + static_cast<size_t>(g) * width;
+      for (int32_t i = 0; i < probes; i++) {
+        float best;
+        const int32_t list = s_.isa->panels->argmax(&best, row, lists.count());
+        lists_.push_back(list);
+        row[list] = -std::numeric_limits<float>::infinity();
+      }
+    }
+    std::sort(lists_.begin(), lists_.end());
+    lists_.erase(std::unique(lists_.begin(), lists_.end()), lists_.end());
+    size_t read = 0;
+    for (int32_t list : lists_) {
+      const size_t from = static_cast<size_t>(lists.offsets[static_cast<size_t>(list)]);
+      const size_t to = static_cast<size_t>(lists.offsets[static_cast<size_t>(list) + 1]);
+      for (size_t i = from; i < to; i++) mark(lists.members[i]);
+      read += to - from;
+    }
+    report.bytes_read += static_cast<double>(lists.centroids.bytes() + 4 * read);
+  }
+  const int32_t from = s_.partition == nullptr ? 0 : s_.partition->keys;
+  certain_ = ids_.size();
+  for (int32_t id = from; id < s_.keys; id++) ids_.push_back(id);
+}
+
+void PartitionSearch::softcap(float* scores, size_t count) const {
+  const float cap = s_.shape->softcap;
+  if (cap <= 0) return;
+  for (size_t i = 0; i < count; i++) scores[i] = cap * std::tanh(scores[i] / cap);
+}
+
+void PartitionSearch::widen(size_t extra) {
+  const size_t stride = ids_.size() + extra + 2 * kBlock;
+  if (stride <= stride_) return;
+  std::vector<float> wider(stride * static_cast<size_t>(group_));
+  for (size_t g = 0; g < static_cast<size_t>(group_) && stride_ > 0; g++) {
+    std::copy_n(scores_.begin() + static_cast<std::ptrdiff_t>(g * stride_), std::min(stride_, stride),
+                wider.begin() + static_cast<std::ptrdiff_t>(g * stride));
+  }
+  scores_ = std::move(wider);
+  stride_ = stride;
+}
+
+// Scores the candidates of visit: gathered ids by gathering, the homeless ones by a scan.
+void PartitionSearch::score(Codes::Scores kind, int planes, Report& report) {
+  s_.codes->prepare(prepared_, s_.head, q_, group_, s_.shape->scale, planes, kind);
+  stride_ = 0;
+  widen(ids_.size() / 2);
+  const int32_t gathered = static_cast<int32_t>(certain_), scanned = static_cast<int32_t>(ids_.size()) - gathered;
+  if (gathered > 0) s_.codes->score(prepared_, *s_.rows, ids_.data(), gathered, scores_.data(), stride_);
+  if (scanned > 0) {
+    // A scan starts at a block: it overwrites the tail of what was gathered, which is put back.
+    const int32_t from = s_.keys - scanned, start = from / kBlock * kBlock;
+    std::vector<float> scan(static_cast<size_t>(group_) * static_cast<size_t>(s_.keys - start + kBlock));
+    const size_t width = static_cast<size_t>(s_.keys - start + kBlock);
+    s_.codes->score_all(prepared_, *s_.rows, start, s_.keys, scan.data(), width);
+    for (size_t g = 0; g < static_cast<size_t>(group_); g++) {
+      std::copy_n(scan.begin() + static_cast<std::ptrdiff_t>(g * width + static_cast<size_t>(from - start)), scanned,
+                  scores_.begin() + static_cast<std::ptrdiff_t>(g * stride_ + certain_));
+    }
+  }
+  for (int32_t g = 0; g < group_; g++) softcap(scores_.data() + static_cast<size_t>(g) * stride_, ids_.size());
+  certain_ = ids_.size();
+  report.keys_scored += static_cast<double>(ids_.size());
+  report.bytes_read += static_cast<double>(ids_.size()) * s_.codes->key_bytes();
+}
+
+// Draws from the homes what no list returned. A cell gives each of its keys the rate r = max over the group of
+// exp(mean + lift * deviation) / (tau Z); points of a Poisson process of that rate land on keys, so that a key is proposed with
+// probability 1 - exp(-r), at the cost of a logarithm a proposal and an addition a cell. Proposals are scored by codes.
+// log_mass_ becomes the logarithm of what is attended exactly, visited, and estimated of the rest from the proposals: known before
+// any key is kept, so that it biases nothing.
+void PartitionSearch::propose(double tau, Report& report) {
+  log_mass_.assign(static_cast<size_t>(group_), 0);
+  proposed_.clear();
+  const auto mass_of = [&](int32_t g, size_t from, size_t to, double max) {
+    double sum = 0;
+    for (size_t i = from; i < to; i++) sum += std::exp(static_cast<double>(scores_of(g)[i]) - max);
+    return sum;
+  };
+  std::vector<double> max(static_cast<size_t>(group_)), sums(static_cast<size_t>(group_));
+  for (int32_t g = 0; g < group_; g++) {
+    const double exact = query_->exact[s_.head * group_ + g];
+    double top = exact;
+    for (size_t i = 0; i < certain_; i++) top = std::max(top, static_cast<double>(scores_of(g)[i]));
+    max[static_cast<size_t>(g)] = top;
+    if (std::isfinite(exact)) sums[static_cast<size_t>(g)] = std::exp(exact - top);
+    if (std::isfinite(top)) sums[static_cast<size_t>(g)] += mass_of(g, 0, certain_, top);
+  }
+  const Partition* p = s_.partition;
+  const size_t count = p == nullptr ? 0 : static_cast<size_t>(p->homes.count());
+  if (p != nullptr && p->keys > 0) {
+    const ListTable& homes = p->homes;
+    const size_t width = homes.centroids.width(), dim = static_cast<size_t>(s_.shape->head_dim);
+    cells_.resize(width * static_cast<size_t>(group_));
+    homes.centroids.dot(*s_.isa->panels, cells_.data(), q_, group_);
+    rates_.assign(count, -std::numeric_limits<float>::infinity());
+    const double unvisited = 1 - static_cast<double>(certain_ - static_cast<size_t>(s_.keys - p->keys)) / p->keys;
+    for (int32_t g = 0; g < group_; g++) {
+      float* row = cells_.data() + static_cast<size_t>(g) * width;
+      double square = 0;
+      for (size_t d = 0; d < dim; d++) square += static_cast<double>(q_[static_cast<size_t>(g) * dim + d]) * static_cast<double>(q_[static_cast<size_t>(g) * dim + d]);
+      const float scale = s_.shape->scale, lift = static_cast<float>(s_.lift * std::sqrt(square)) * scale;
+      for (size_t c = 0; c < count; c++) row[c] *= scale;
+      // What the rest weighs at least (Jensen): the mean scores of its cells.
+      double& top = max[static_cast<size_t>(g)];
+      if (!std::isfinite(top)) top = *std::max_element(row, row + count);
+      float rest = 0;
+      const float base = static_cast<float>(top);
+      for (size_t c = 0; c < count; c++) {
+        rest += static_cast<float>(homes.offsets[c + 1] - homes.offsets[c]) * rough_exp2((row[c] - base) * 1.44269504f);
+      }
+      const double mass = sums[static_cast<size_t>(g)] + rest * unvisited;
+      const float threshold = static_cast<float>(top + std::log(tau * mass));
+      for (size_t c = 0; c < count; c++) {
+        float expected = row[c] + lift * p->deviations[c];
+        if (s_.shape->softcap > 0) expected = std::min(expected, s_.shape->softcap);
+        rates_[c] = std::max(rates_[c], expected - threshold);
+      }
+    }
+    for (size_t c = 0; c < count; c++) rates_[c] = rough_exp2(rates_[c] * 1.44269504f);
+    report.bytes_read += static_cast<double>(homes.centroids.bytes() + 8 * count);
+
+    const uint32_t key = lowbias32(draw_key(query_->goal.draw, s_.head) ^ 0x5bd1e995u);
+    uint32_t drawn = 0;
+    const auto gap = [&] { return -std::log((draw_bits(key, static_cast<int32_t>(drawn++)) + 0.5) * 0x1p-32); };
+    const auto propose_one = [&](int32_t id, float probability) {
+      if ((marks_[static_cast<size_t>(id) >> 6] >> (id & 63) & 1) != 0) return;
+      ids_.push_back(id);
+      proposed_.push_back(probability);
+    };
+    double left = gap();  // rate to go before the next point
+    for (size_t c = 0; c < count; c++) {
+      const int32_t* members = homes.members.data() + homes.offsets[c];
+      const int32_t size = homes.offsets[c + 1] - homes.offsets[c];
+      const double rate = static_cast<double>(rates_[c]), total = rate * size;
+      if (rate >= static_cast<double>(kCertain)) {
+        for (int32_t i = 0; i < size; i++) propose_one(members[i], 1);
+        continue;
+      }
+      if (left >= total) {
+        left -= total;
+        continue;
+      }
+      const float probability = static_cast<float>(-std::expm1(-rate));
+      int32_t last = -1;
+      double at = left;
+      for (; at < total; at += gap()) {
+        const int32_t i = std::min(size - 1, static_cast<int32_t>(at / rate));
+        if (i != last) propose_one(members[i], probability);
+        last = i;
+      }
+      left = at - total;
+    }
+    const size_t fresh = ids_.size() - certain_;
+    if (fresh > 0) {
+      widen(0);
+      s_.codes->score(prepared_, *s_.rows, ids_.data() + certain_, static_cast<int32_t>(fresh), scores_.data() + certain_, stride_);
+      for (int32_t g = 0; g < group_; g++) {
+        softcap(scores_.data() + static_cast<size_t>(g) * stride_ + certain_, fresh);
+      }
+    }
+    report.keys_scored += static_cast<double>(fresh);
+    report.bytes_read += static_cast<double>(fresh) * (s_.codes->key_bytes() + 4);
+  }
+  for (int32_t g = 0; g < group_; g++) {
+    const double top = max[static_cast<size_t>(g)];
+    double sum = sums[static_cast<size_t>(g)];
+    for (size_t i = certain_; i < ids_.size(); i++) {
+      sum += std::exp(static_cast<double>(scores_of(g)[i]) - top) / static_cast<double>(proposed_[i - certain_]);
+    }
+    log_mass_[static_cast<size_t>(g)] = top + std::log(sum);
+  }
+}
+
+float PartitionSearch::exact_score(int32_t g, int32_t id) const {
+  const int32_t position = s_.codes->begin() + id;
+  const Segment& segment = s_.rows->find(position);
+  const int32_t row = position - segment.start(), dim = s_.shape->head_dim;
+  const float* q = q_ + static_cast<size_t>(g) * static_cast<size_t>(dim);
+  const void* key = segment.key(s_.head, row);
+  float dot;
+  if (segment.dtype() == KVASIR_F32) s_.isa->rows->dot_f32(&dot, q, static_cast<const float*>(key), 1, dim);
+  else if (segment.dtype() == KVASIR_F16) s_.isa->rows->dot_f16(&dot, q, static_cast<const uint16_t*>(key), 1, dim);
+  else s_.isa->rows->dot_i8(&dot, q, static_cast<const int8_t*>(key), 1, dim);
+  const float score = dot * s_.shape->scale * segment.key_scale(s_.head, row), cap = s_.shape->softcap;
+  return cap > 0 ? cap * std::tanh(score / cap) : score;
+}
+
+}  // namespace kvasir

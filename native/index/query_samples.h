@@ -1,0 +1,41 @@
+// Queries of the prompt, thinned: what lists train on.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "index.h"
+
+namespace kvasir {
+
+class FileReader;
+class FileWriter;
+
+// All heads' queries of some positions, as int8 with a scale each. Of the positions that were offered it keeps every stride-th,
+// and doubles the stride when there are more than max(8192, tokens / 6) queries a KV head: a function of what was offered,
+// however it was cut.
+class QuerySamples {
+ public:
+  // Offers the queries [count, heads, dim] of positions [start, start + count); tokens: of the whole index so far.
+  void add(const LayerShape& shape, int32_t start, int32_t count, const float* queries, int32_t first_token);
+
+  int32_t count() const { return static_cast<int32_t>(positions_.size()); }
+  const std::vector<int32_t>& positions() const { return positions_; }
+  size_t bytes() const { return codes_.size() + scales_.size() * 4 + positions_.size() * 4; }
+  // Queries of one KV head's group at sampled positions whose place i has (i % every == rest) == keep, moved to positions spread
+  // over [from, from + horizon): [n, group, dim] floats.
+  std::vector<float> moved(const LayerShape& shape, int32_t kv_head, int32_t from, int32_t horizon, int32_t every, int32_t rest,
+                           bool keep) const;
+
+  void save(FileWriter& to) const;
+  void restore(const FileReader& from, const LayerShape& shape);
+
+ private:
+  void thin(size_t width, size_t heads);
+  int64_t offered_ = 0;
+  int32_t stride_ = 1;
+  std::vector<int32_t> positions_;
+  std::vector<int8_t> codes_;   // [positions, heads, dim]
+  std::vector<float> scales_;   // [positions, heads]
+};
+
+}  // namespace kvasir
