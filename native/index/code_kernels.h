@@ -16,13 +16,17 @@ namespace kvasir {
 
 constexpr int32_t kBlockKeys = 32, kBand = 32, kUnit = 16, kLine = 64;
 
+// 4-bit codes (nibble_layout.h) are blocks of 32 keys too, with whole bands.
 struct CodeShape {
   int32_t dim = 0, units = 0, bands = 0, pairs = 0;
   size_t block_bytes = 0;
 
-  explicit CodeShape(int32_t d = 0)
-      : dim(d), units((d + kUnit - 1) / kUnit), bands((d + kBand - 1) / kBand), pairs((bands + 1) / 2),
-        block_bytes(static_cast<size_t>(units) * kUnit * kBlockKeys + static_cast<size_t>(pairs) * kBlockKeys * 4) {}
+  explicit CodeShape(int32_t d = 0, int32_t bits = 8)
+      : dim(d), units((d + kUnit - 1) / kUnit), bands((d + kBand - 1) / kBand), pairs((bands + 1) / 2) {
+    if (bits == 4) units = bands * 2;
+    block_bytes = static_cast<size_t>(units) * static_cast<size_t>(kUnit * kBlockKeys * bits / 8) +
+                  static_cast<size_t>(pairs) * kBlockKeys * 4;
+  }
   size_t half_bytes() const { return static_cast<size_t>(units) * kUnit * 16; }
   // Offset in a block of unit `unit` of key `lane` (0..31).
   size_t unit_at(int32_t lane, int32_t unit) const {
@@ -50,10 +54,10 @@ inline uint16_t bfloat_above(float x) {
 // A group's queries as integers: q ~ factor / scale * (hi * 2^shift + lo), or factor / scale * hi with one plane.
 struct CodeQuery {
   int32_t group = 0, planes = 0;
-  const int8_t* lines = nullptr;     // [planes][group][units][4 copies][16]: for scans
-  const int8_t* rows = nullptr;      // [planes][group][row_bytes]: for gathers; zeros behind the units
+  const int8_t* lines = nullptr;     // [planes][group][units][4 copies][16]: for scans of int8 codes
+  const int8_t* rows = nullptr;      // [planes][group][row_bytes]: for gathers, and 4-bit codes; zeros behind the units
   size_t row_bytes = 0;              // a multiple of 64
-  const int32_t* offsets = nullptr;  // [group][bands]: takes back what the bytes' offset of 128 adds
+  const int32_t* offsets = nullptr;  // [group][bands]: takes back what the codes' offset of 128 or 8 adds
   const float* factors = nullptr;    // [group]: turns scale * integer into a logit
   const float* bounds = nullptr;     // [group]: logits per unit of error norm
 };
@@ -66,6 +70,8 @@ struct CodeRows {
 };
 
 struct CodeKernels {
+  // What a code is above the number that it stands for.
+  int32_t offset;
   // Queries have planes of `shift` bits and a sign: what the products of this instruction set have room for.
   int32_t shift;
   // sum [dim] += rows, one by one.

@@ -5,6 +5,6 @@
 
 namespace kvasir {
 
-const CodeKernels kCodesAvx2 = {6, add_code_rows, encode_codes, scan_plain<6>, gather_plain<6>};
+const CodeKernels kCodesAvx2 = {128, 6, add_code_rows, encode_codes, scan_plain<6>, gather_plain<6>};
 
 }  // namespace kvasir

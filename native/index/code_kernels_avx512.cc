@@ -178,6 +178,6 @@ void gather_codes(float* out, size_t stride, const CodeShape& shape, const CodeQ
 
 }  // namespace
 
-const CodeKernels kCodesAvx512 = {kShift, add_code_rows, encode_codes, scan_codes, gather_codes};
+const CodeKernels kCodesAvx512 = {128, kShift, add_code_rows, encode_codes, scan_codes, gather_codes};
 
 }  // namespace kvasir

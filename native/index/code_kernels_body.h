@@ -55,8 +55,8 @@ void add_code_rows(float* sum, int32_t dim, const CodeRows& rows) {
   }
 }
 
-float encode_codes(uint8_t* block, uint16_t* errors, const CodeShape& shape, const float* centre, float slack, int32_t lane,
-                   const CodeRows& rows) {
+[[maybe_unused]] float encode_codes(uint8_t* block, uint16_t* errors, const CodeShape& shape, const float* centre, float slack,
+                                    int32_t lane, const CodeRows& rows) {
   float largest = 0;
   for (int32_t r = 0; r < rows.count; r++) {
     DotLanes squares = {}, lost = {};

@@ -8,6 +8,7 @@
 
 #include "error.h"
 #include "file.h"
+#include "nibble_layout.h"
 #include "row_kernels.h"
 
 namespace kvasir {
@@ -61,12 +62,11 @@ struct Codes::Chunk {
 };
 
 Codes::Codes(const IndexIsa* isa, Kind kind, int32_t kv_heads, int32_t dim)
-    : isa_(isa), kind_(kind), kv_heads_(kv_heads), shape_(dim),
+    : isa_(isa), kernels_(kind == kInt4 ? isa->nibbles : isa->codes), kind_(kind), kv_heads_(kv_heads),
+      shape_(dim, kind == kInt4 ? 4 : 8),
       // Rounding of the scan and of the float32 scores that it must bound: terms in the longest chain of additions, doubled.
       slack_(static_cast<float>(shape_.bands + dim / 32 + 40) * 0x1p-23f), chunks_(static_cast<size_t>(kv_heads)),
-      blocks_(static_cast<size_t>(kv_heads)), errors_(static_cast<size_t>(kv_heads)) {
-  if (kind == kInt4) fail(KVASIR_UNSUPPORTED, "Cannot create codes: int4 is not built in");
-}
+      blocks_(static_cast<size_t>(kv_heads)), errors_(static_cast<size_t>(kv_heads)) {}
 
 size_t Codes::codes_at() const {
   return kLine + 2 * sizeof(float) * static_cast<size_t>(shape_.units * kUnit) + sizeof(uint16_t) * kChunkKeys;
@@ -157,7 +157,7 @@ void Codes::append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t 
   }
   if (centred != header.centred) {
     each_stretch(rows, head, position, header.summed, centred, [&](int32_t, const CodeRows& some, size_t) {
-      isa_->codes->add_rows(c.sum(shape_), shape_.dim, some);
+      kernels_->add_rows(c.sum(shape_), shape_.dim, some);
     });
     header.summed = header.centred = centred;
     header.norm = 0;
@@ -175,7 +175,7 @@ void Codes::append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t 
       uint8_t* codes = c.data + codes_at() + static_cast<size_t>(block) * shape_.block_bytes;
       if (lane == 0) std::memset(codes, 0, shape_.block_bytes);
       some.count = std::min(left, kBlockKeys - lane);
-      header.norm = std::max(header.norm, isa_->codes->encode(codes, c.errors(shape_) + block * kBlockKeys, shape_, c.centre(),
+      header.norm = std::max(header.norm, kernels_->encode(codes, c.errors(shape_) + block * kBlockKeys, shape_, c.centre(),
                                                               slack_, lane, some));
       some.rows = static_cast<const char*>(some.rows) + static_cast<size_t>(some.count) * row_bytes;
       if (some.scales != nullptr) some.scales += some.count;
@@ -197,7 +197,7 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
   query.group = group;
   query.planes = planes;
   if (kind_ == kNone) return;
-  const int32_t shift = isa_->codes->shift, limit = (1 << shift) - 1;
+  const int32_t shift = kernels_->shift, limit = (1 << shift) - 1;
   const int32_t most = planes == 2 ? limit << shift : limit;
   const size_t units = static_cast<size_t>(shape_.units), bands = static_cast<size_t>(shape_.bands);
   query.row_bytes = (units * kUnit + kLine - 1) / kLine * kLine;
@@ -208,27 +208,35 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
   to.bounds_.assign(g_count, 0);
   const auto& chunks = chunks_[static_cast<size_t>(head)];
   to.base_.resize(chunks.size() * g_count);
+  to.reach_ = 0;
+  std::vector<float> turned(kind_ == kInt4 ? units * kUnit : 0);
   for (size_t g = 0; g < g_count; g++) {
     const float* x = q + g * dim;
+    if (kind_ == kInt4) {
+      std::fill(std::copy(x, x + dim, turned.begin()), turned.end(), 0.0f);
+      for (size_t band = 0; band < bands; band++) rotate_band(turned.data() + band * kBand);
+      x = turned.data();
+    }
     float peak = 0;
     double squares = 0, lost = 0;
-    for (size_t i = 0; i < dim; i++) {
+    const size_t width = kind_ == kInt4 ? units * kUnit : dim;
+    for (size_t i = 0; i < width; i++) {
       peak = std::max(peak, std::fabs(x[i]));
       squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
     }
     const double step = static_cast<double>(peak) / most;
-    for (size_t i = 0; i < dim; i++) {
+    for (size_t i = 0; i < width; i++) {
       const int32_t all = step > 0 ? static_cast<int32_t>(std::lrint(static_cast<double>(x[i]) / step)) : 0;
       const double rest = static_cast<double>(x[i]) - all * step;
       lost += rest * rest;
-      to.offsets_[g * bands + i / kBand] -= 128 * all;
+      to.offsets_[g * bands + i / kBand] -= kernels_->offset * all;
       // all = hi * 2^shift + lo, lo as near to zero as it gets
       const int32_t hi = planes == 2 ? (all + (1 << shift) / 2) >> shift : all;
       const int32_t parts[2] = {hi, all - hi * (1 << shift)};
       for (size_t p = 0; p < static_cast<size_t>(planes); p++) {
         const int8_t part = static_cast<int8_t>(parts[p]);
         to.rows_[(p * g_count + g) * query.row_bytes + i] = part;
-        for (size_t copy = 0; copy < 4; copy++) {
+        for (size_t copy = 0; copy < 4 && kind_ == kInt8; copy++) {
           to.lines_[((p * g_count + g) * units + i / kUnit) * kLine + copy * kUnit + i % kUnit] = part;
         }
       }
@@ -236,10 +244,17 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
     const double s = static_cast<double>(scale), norm = std::sqrt(squares), rounding = std::sqrt(lost);
     to.factors_[g] = static_cast<float>(step * s);
     to.bounds_[g] = static_cast<float>((norm + rounding) * s * 1.001) + std::numeric_limits<float>::min();
+    x = q + g * dim;
     for (size_t c = 0; c < chunks.size(); c++) {
       const float* centre = chunks[c]->centre();
       double dot = 0, centre_squares = 0;
-      for (size_t i = 0; i < dim; i++) {
+      if (scores == kPlain) {  // nothing is bounded by it, and at a chunk's 2048 keys its time shows
+        float products[2];
+        isa_->rows->dot_f32(products, x, centre, 1, shape_.dim);
+        isa_->rows->dot_f32(products + 1, centre, centre, 1, shape_.dim);
+        dot = static_cast<double>(products[0]), centre_squares = static_cast<double>(products[1]);
+      }
+      for (size_t i = 0; i < dim && scores == kUpper; i++) {
         dot += static_cast<double>(x[i]) * static_cast<double>(centre[i]);
         centre_squares += static_cast<double>(centre[i]) * static_cast<double>(centre[i]);
       }
@@ -248,6 +263,7 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
       const double reach = norm * s * (spread + middle);
       const bool risky = !(reach < 1e36) || (norm > 0 && to.factors_[g] < 1e-30f);
       to.risky_ = to.risky_ || risky;
+      to.reach_ = std::max(to.reach_, reach);
       double base = dot * s;
       if (scores == kUpper) {
         base += s * (rounding * spread * 1.001 + static_cast<double>(slack_) * norm * middle * 1.001) +
@@ -297,7 +313,7 @@ void Codes::score_all(const PreparedQuery& query, const Rows& rows, int32_t from
       for (int32_t i = at; i < end; i++) score_rows(query, rows, i, here + (i - at), stride);
     } else {
       const int32_t block = at % kChunkKeys / kBlockKeys;
-      isa_->codes->scan(here, stride, shape_, query.query_, base,
+      kernels_->scan(here, stride, shape_, query.query_, base,
                         blocks_[head][static_cast<size_t>(chunk)] + static_cast<size_t>(block) * shape_.block_bytes,
                         query.upper_ ? errors_[head][static_cast<size_t>(chunk)] + block * kBlockKeys : nullptr,
                         (end - at + kBlockKeys - 1) / kBlockKeys);
@@ -313,7 +329,7 @@ void Codes::score(const PreparedQuery& query, const Rows& rows, const int32_t* i
                   size_t stride) const {
   if (kind_ != kNone && count > 0) {
     const size_t head = static_cast<size_t>(query.head());
-    isa_->codes->gather(out, stride, shape_, query.query_, query.base_.data(), blocks_[head].data(),
+    kernels_->gather(out, stride, shape_, query.query_, query.base_.data(), blocks_[head].data(),
                         query.upper_ ? errors_[head].data() : nullptr, kChunkBits, ids, count);
     if (!query.risky_) return;
   }
@@ -353,8 +369,9 @@ void Codes::check(const Chunk& chunk, int32_t count, int32_t head) const {
     good = good && chunk.errors(shape_)[i] <= 0x7f80;
     for (int32_t band = 0; band < shape_.bands; band++) {
       uint16_t scale;
-      std::memcpy(&scale, block + shape_.scale_at(i % kBlockKeys, band), 2);
-      good = good && scale < 0x7f80;
+      const int32_t lane = i % kBlockKeys;
+      std::memcpy(&scale, block + (kind_ == kInt4 ? nibble_scale_at(lane, band, shape_.bands) : shape_.scale_at(lane, band)), 2);
+      good = good && (kind_ == kInt4 ? scale & 0x7fff : scale) < 0x7f80;
     }
   }
   if (!good) fail(KVASIR_ARGUMENT, "Cannot open index: codes of head %d are damaged", head);

@@ -25,12 +25,17 @@ class PreparedQuery {
  public:
   int32_t head() const { return head_; }
   int32_t group() const { return query_.group; }
+  const CodeQuery& codes() const { return query_; }
+  // What scores of a chunk's keys start from, by query head; NaN where codes cannot score it.
+  const float* base(int32_t chunk) const { return base_.data() + static_cast<size_t>(chunk * query_.group); }
+  double reach() const { return reach_; }  // no logit is farther from zero, in any chunk
 
  private:
   friend class Codes;
   int32_t head_ = 0;
   float scale_ = 1;
   bool upper_ = false, risky_ = false;
+  double reach_ = 0;
   CodeQuery query_;
   std::vector<float> q_;      // [group, dim]
   std::vector<int8_t> lines_, rows_;
@@ -62,6 +67,12 @@ class Codes {
   size_t bytes() const;        // all chunks, shared ones included
   double key_bytes() const;    // what scoring one key reads
 
+  const CodeShape& shape() const { return shape_; }
+  // Codes of a chunk's keys, block by block.
+  const uint8_t* blocks(int32_t head, int32_t chunk) const {
+    return blocks_[static_cast<size_t>(head)][static_cast<size_t>(chunk)];
+  }
+
   // q [group, dim] of KV head `head`. planes: 1, or 2 where the error of the query's own rounding must vanish beside the codes'
   // (certified search). Valid until the next append.
   void prepare(PreparedQuery& to, int32_t head, const float* q, int32_t group, float scale, int planes, Scores scores) const;
@@ -88,6 +99,7 @@ class Codes {
   void refresh();
 
   const IndexIsa* isa_;
+  const CodeKernels* kernels_;
   Kind kind_;
   int32_t kv_heads_;
   CodeShape shape_;

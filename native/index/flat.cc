@@ -8,6 +8,7 @@
 #include "file.h"
 #include "index.h"
 #include "kvasir_index.h"
+#include "sampler.h"
 #include "select.h"
 
 namespace kvasir {
@@ -23,9 +24,13 @@ class Flat final : public Index {
   void commit() override { searchable_ = end() - begin(); }
 
   void search(const Query& query, const Hits& hits, Report& report) override {
+    if (query.goal.kind == Goal::kError) {
+      sample_by_error(environment_, shape_, codes_, rows_, searchable_, query, hits, report, sampling_);
+      report.certificate = KVASIR_CERTIFICATE_UNBIASED;
+      return;
+    }
     const int32_t group = shape_.group(), threads = environment_.pool->threads();
-    const bool certified = query.goal.kind == Goal::kTopk && !query.goal.sample_tail;
-    const bool priority = query.goal.kind == Goal::kTopk && query.goal.sample_tail;
+    const bool certified = !query.goal.sample_tail, priority = !certified;
     const size_t stride = static_cast<size_t>(searchable_ + kBlockKeys - 1) / kBlockKeys * kBlockKeys;
     // Scores of all heads, noise by KV head, then each worker's selection.
     const size_t scores_floats = stride * static_cast<size_t>(shape_.heads);
@@ -57,17 +62,15 @@ class Flat final : public Index {
                                              (to - from + kBlockKeys - 1) / kBlockKeys * kBlockKeys);
       }
     });
-    const bool shared = query.goal.kind == Goal::kError;
-    environment_.pool->run(shared ? shape_.kv_heads : shape_.heads, [&](int32_t row, int worker) {
+    environment_.pool->run(shape_.heads, [&](int32_t row, int worker) {
       float* const own = work + static_cast<size_t>(worker) * work_floats;
       Report& done = reports_[static_cast<size_t>(row)] = Report();
-      if (shared) return sample(query, hits, row, scores + static_cast<size_t>(row * group) * stride, stride, done);
       const float* s = scores + static_cast<size_t>(row) * stride;
       if (certified) top(query, hits, row, s, own, done);
       else draw_best(query, hits, row, s, noise + static_cast<size_t>(row / group) * stride, own, stride, done);
     });
     report.certificate = certified ? KVASIR_CERTIFICATE_EXACT : KVASIR_CERTIFICATE_UNBIASED;
-    for (int32_t row = 0; row < (shared ? shape_.kv_heads : shape_.heads); row++) {
+    for (int32_t row = 0; row < shape_.heads; row++) {
       report.keys_kept += reports_[static_cast<size_t>(row)].keys_kept;
       report.bytes_read += reports_[static_cast<size_t>(row)].bytes_read;
     }
@@ -185,46 +188,6 @@ class Flat final : public Index {
     report.keys_kept = kept;
   }
 
-  // Threshold sampling shared by the group: p = min(1, max over its heads of exp(s) / (tau Z)).
-  void sample(const Query& query, const Hits& hits, int32_t head, const float* scores, size_t stride, Report& report) const {
-    const int32_t n = searchable_, group = shape_.group();
-    const double tau = query.goal.value * query.goal.value;
-    std::vector<double> log_threshold(static_cast<size_t>(group)), log_sum(static_cast<size_t>(group));
-    for (int32_t g = 0; g < group; g++) {
-      const float* s = scores + static_cast<size_t>(g) * stride;
-      const double exact = query.exact[head * group + g];
-      double max = exact;
-      for (int32_t i = 0; i < n; i++) max = std::max(max, static_cast<double>(s[i]));
-      double sum = std::isfinite(exact) ? std::exp(exact - max) : 0;
-      for (int32_t i = 0; i < n; i++) sum += std::exp(static_cast<double>(s[i]) - max);
-      log_sum[static_cast<size_t>(g)] = max + std::log(sum);
-      log_threshold[static_cast<size_t>(g)] = log_sum[static_cast<size_t>(g)] + std::log(tau);
-    }
-    const uint32_t key = draw_key(query.goal.draw, head);
-    std::vector<double> squares(static_cast<size_t>(group));
-    int32_t kept = 0;
-    for (int32_t i = 0; i < n; i++) {
-      double log_p = -std::numeric_limits<double>::infinity();
-      for (int32_t g = 0; g < group; g++) {
-        const double s = scores[static_cast<size_t>(g) * stride + static_cast<size_t>(i)];
-        log_p = std::max(log_p, s - log_threshold[static_cast<size_t>(g)]);
-      }
-      const double p = log_p >= 0 || tau == 0 ? 1 : std::exp(log_p);
-      if (draw_bits(key, begin_ + i) >= p * 0x1p32) continue;
-      for (int32_t g = 0; g < group; g++) {
-        const double s = scores[static_cast<size_t>(g) * stride + static_cast<size_t>(i)];
-        const double weight = std::exp(s - log_sum[static_cast<size_t>(g)]) / p;
-        squares[static_cast<size_t>(g)] += (1 - p) * weight * weight;
-      }
-      put(hits, head, kept++, i, p == 1 ? 0.0f : static_cast<float>(-std::log(p)));
-    }
-    double worst = 0;
-    for (double s : squares) worst = std::max(worst, s);
-    hits.counts[head] = kept;
-    hits.errors[head] = static_cast<float>(std::sqrt(worst));
-    report.keys_kept += kept;
-  }
-
   void put(const Hits& hits, int32_t row, int32_t at, int32_t i, float bias) const {
     if (at >= hits.capacity) return;
     const size_t to = static_cast<size_t>(row) * static_cast<size_t>(hits.capacity) + static_cast<size_t>(at);
@@ -236,6 +199,7 @@ class Flat final : public Index {
   int32_t searchable_ = 0;  // keys
   std::vector<PreparedQuery> prepared_;
   std::vector<Report> reports_;
+  SampleMemory sampling_;
 };
 
 std::unique_ptr<Flat> make_flat(const Environment& environment, const LayerShape& shape, const Params& params, Rows rows) {

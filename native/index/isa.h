@@ -6,7 +6,8 @@ namespace kvasir {
 
 struct RowKernels;    // row_kernels.h: dot products with rows of the cache
 struct PanelKernels;  // panel_kernels.h: products of many rows with many rows
-struct CodeKernels;   // code_kernels.h: int8 codes of keys
+struct CodeKernels;   // code_kernels.h: int8 codes of keys; nibble_layout.h: 4-bit ones
+struct SampleKernels;  // sample_kernels.h: threshold sampling
 struct SelectKernels;  // select_kernels.h: passes over scores
 struct GraphKernels;  // graph_kernels.h: gathered rows, thresholds
 
@@ -15,7 +16,9 @@ struct IndexIsa {
   const RowKernels* rows;
   const PanelKernels* panels;
   const CodeKernels* codes;
+  const CodeKernels* nibbles;
   const SelectKernels* select;
+  const SampleKernels* sample;
   const GraphKernels* graph;
 };
 
@@ -23,6 +26,8 @@ extern const RowKernels kRowsPortable, kRowsAvx2, kRowsAvx512;
 extern const PanelKernels kPanelsPortable, kPanelsAvx2, kPanelsAvx512;
 extern const CodeKernels kCodesPortable, kCodesAvx2, kCodesAvx512;
 extern const SelectKernels kSelectPortable, kSelectAvx2, kSelectAvx512;
+extern const CodeKernels kNibblesPortable, kNibblesAvx2, kNibblesAvx512;
+extern const SampleKernels kSamplePortable, kSampleAvx2, kSampleAvx512;
 extern const GraphKernels kGraphPortable, kGraphAvx2, kGraphAvx512;
 
 // As the backends: name "auto" picks the best this CPU runs; one that it lacks throws Error{KVASIR_UNSUPPORTED}.

@@ -1,0 +1,8 @@
+#include "isa.h"
+#include "nibble_kernels_body.h"
+
+namespace kvasir {
+
+const CodeKernels kNibblesPortable = {kNibbleOffset, kNibbleShift, add_code_rows, encode_nibbles, scan_nibbles_plain, gather_nibbles};
+
+}  // namespace kvasir

@@ -1,0 +1,40 @@
+// Kernels of threshold sampling: scores as 16-bit logarithms, and the draw over them.
+//
+// A score s is held as L = 128 * (127 + log2 exp(s - ref)), rounded, in [128, 32640]: as the bits of a bfloat16 it is about
+// exp(s - ref), piecewise linear between powers of two, so that sums need no exponential.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace kvasir {
+
+struct CodeQuery;
+struct CodeShape;
+
+constexpr float kLogUnit = 184.6649652337873f;  // 128 / ln 2: units of L per nat
+constexpr int32_t kLogOne = 127 * 128;          // L of 1
+constexpr int32_t kLogLeast = 128, kLogMost = 0x7f80;
+// The sum of bits as floats over the sum of exponentials, on average over the fraction.
+constexpr float kLogExcess = 1.0397f;
+
+// In a draw scores are logarithms of p * 2^16. p is at least 2^-24, so that what a key's weight grows by stays a number.
+constexpr int32_t kDrawOne = kLogOne + 16 * 128, kDrawLeast = kLogOne - 8 * 128;
+
+struct SampleKernels {
+  // out[g * stride + i] = L of key i of `blocks` blocks of 4-bit codes: code sum times gains[g] plus bases[g]; sums[g] += their
+  // bits as floats, not finite where L is beyond kLogMost. next: codes that will be scanned next, or null.
+  void (*scan)(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* gains,
+               const float* bases, const uint8_t* codes, int32_t blocks, const uint8_t* next, float* sums);
+  // out[i] = L of scores[i] given ref, count of them; returns the sum of their bits as floats. No score is above ref + 80.
+  float (*fold)(int16_t* out, const float* scores, int32_t count, float ref);
+  // First stage of the draw over keys 32 * block ... : logs[g * stride + i] for `blocks` blocks of 32 keys from `block` on, one
+  // 16-bit uniform u each. A key survives when u, as a float's upper 16 bits, is not above
+  // max(kDrawLeast, max over g of log + offsets[g]). Writes survivors' numbers (from key 0 of logs on, ascending) and that
+  // maximum; returns how many. Up to 64 entries more may be overwritten.
+  int32_t (*draw)(int32_t* keys, int16_t* tops, const int16_t* logs, size_t stride, const int16_t* offsets, int32_t group,
+                  int32_t block, int32_t blocks, uint32_t key);
+};
+
+extern const SampleKernels kSamplePortable, kSampleAvx2, kSampleAvx512;
+
+}  // namespace kvasir

@@ -1,0 +1,128 @@
+// Bodies of SampleKernels for every instruction set: see sample_kernels.h. Included once per set.
+#pragma once
+#include <cstring>
+
+#include "code_kernels.h"
+#include "draw.h"
+#include "nibble_layout.h"
+#include "sample_kernels.h"
+
+namespace kvasir {
+namespace {
+
+inline float log_value(int16_t log) {
+  const uint32_t bits = static_cast<uint32_t>(static_cast<uint16_t>(log)) << 16;
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+
+constexpr int32_t kFoldLanes = 16;
+typedef float FoldFloats __attribute__((vector_size(64)));
+typedef int32_t FoldInts __attribute__((vector_size(64)));
+typedef int16_t FoldShorts __attribute__((vector_size(32)));
+
+inline void fold_lanes(FoldInts* logs, const float* scores, float ref) {
+  FoldFloats x;
+  std::memcpy(&x, scores, sizeof x);
+  x = (x - ref) * kLogUnit + static_cast<float>(kLogOne);
+  x = x > static_cast<float>(kLogLeast) ? x : static_cast<float>(kLogLeast) - FoldFloats{};
+  x = x < static_cast<float>(kLogMost) ? x : static_cast<float>(kLogMost) - FoldFloats{};
+  *logs = (FoldInts)(x + 0x1.8p23f) - 0x4b400000;  // the nearest integer
+}
+
+float fold_scores(int16_t* out, const float* scores, int32_t count, float ref) {
+  FoldFloats sums = {};
+  int32_t i = 0;
+  for (; i + kFoldLanes <= count; i += kFoldLanes) {
+    FoldInts logs;
+    fold_lanes(&logs, scores + i, ref);
+    const FoldShorts narrow = __builtin_convertvector(logs, FoldShorts);
+    std::memcpy(out + i, &narrow, sizeof narrow);
+    sums += (FoldFloats)(logs << 16);
+  }
+  float sum = 0;
+  for (int32_t lane = 0; lane < kFoldLanes; lane++) sum += sums[lane];
+  if (i == count) return sum;
+  float last[kFoldLanes] = {};
+  std::memcpy(last, scores + i, static_cast<size_t>(count - i) * sizeof(float));
+  FoldInts logs;
+  fold_lanes(&logs, last, ref);
+  for (int32_t lane = 0; i < count; i++, lane++) {
+    out[i] = static_cast<int16_t>(logs[lane]);
+    sum += log_value(out[i]);
+  }
+  return sum;
+}
+
+// Uniforms of a block: 16 hashes, the lower half of hash j for key 2j, the upper for 2j + 1.
+[[maybe_unused]] int32_t draw_plain(int32_t* keys, int16_t* tops, const int16_t* logs, size_t stride,
+                                    const int16_t* offsets, int32_t group, int32_t block, int32_t blocks, uint32_t key) {
+  int32_t count = 0;
+  for (int32_t b = 0; b < blocks; b++) {
+    const int32_t first = b * kNibbleBlock;
+    int16_t top[kNibbleBlock];
+    uint16_t uniform[kNibbleBlock];
+    for (int32_t i = 0; i < kNibbleBlock; i++) top[i] = kDrawLeast;
+    for (int32_t g = 0; g < group; g++) {
+      const int16_t* row = logs + static_cast<size_t>(g) * stride + first;
+      const int32_t offset = offsets[g];
+      for (int32_t i = 0; i < kNibbleBlock; i++) {
+        const int32_t sum = row[i] + offset, kept = sum > INT16_MAX ? INT16_MAX : sum;
+        top[i] = kept > top[i] ? static_cast<int16_t>(kept) : top[i];
+      }
+    }
+    for (int32_t j = 0; j < kNibbleBlock / 2; j++) {
+      const uint32_t h = lowbias32(static_cast<uint32_t>((block + b) * (kNibbleBlock / 2) + j) ^ key);
+      const float low = static_cast<float>(static_cast<int32_t>(h & 0xffff));
+      const float high = static_cast<float>(static_cast<int32_t>(h >> 16));
+      uint32_t bits[2];
+      std::memcpy(bits, &low, 4), std::memcpy(bits + 1, &high, 4);
+      uniform[2 * j] = static_cast<uint16_t>(bits[0] >> 16), uniform[2 * j + 1] = static_cast<uint16_t>(bits[1] >> 16);
+    }
+    uint8_t kept[kNibbleBlock];
+    uint8_t any = 0;
+    for (int32_t i = 0; i < kNibbleBlock; i++) kept[i] = static_cast<int16_t>(uniform[i]) <= top[i] ? 1 : 0;
+    for (int32_t i = 0; i < kNibbleBlock; i++) any |= kept[i];
+    if (any == 0) continue;
+    for (int32_t i = 0; i < kNibbleBlock; i++) {
+      keys[count] = first + i, tops[count] = top[i];
+      count += kept[i];
+    }
+  }
+  return count;
+}
+
+[[maybe_unused]] void scan_plain_logs(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query,
+                                      const float* gains, const float* bases, const uint8_t* codes, int32_t blocks,
+                                      const uint8_t*, float* sums) {
+  for (int32_t b = 0; b < blocks; b++, codes += shape.block_bytes) {
+    for (int32_t g = 0; g < query.group; g++) {
+      const int8_t* q = query.rows + static_cast<size_t>(g) * query.row_bytes;
+      float scores[kNibbleBlock] = {};
+      for (int32_t band = 0; band < shape.bands; band++) {
+        for (int32_t i = 0; i < kNibbleBlock; i++) {
+          int32_t sum = query.offsets[g * shape.bands + band];
+          for (int32_t j = 0; j < 4; j++) {
+            const uint8_t* at = codes + nibble_at(i, band, j);
+            const int8_t* dims = q + band * kNibbleBand + 8 * j;
+            for (int32_t x = 0; x < 4; x++) sum += (at[x] & 15) * dims[x] + (at[x] >> 4) * dims[4 + x];
+          }
+          uint16_t scale;
+          std::memcpy(&scale, codes + nibble_scale_at(i, band, shape.bands), 2);
+          scores[i] += static_cast<float>(sum) * widen_bfloat(scale);
+        }
+      }
+      for (int32_t i = 0; i < kNibbleBlock; i++) {
+        const float x = scores[i] * gains[g] + bases[g];
+        const float low = x > kLogLeast ? x : kLogLeast, most = low < INT16_MAX ? low : INT16_MAX;
+        const int16_t log = static_cast<int16_t>(most + 0.5f);
+        out[static_cast<size_t>(g) * stride + b * kNibbleBlock + i] = log;
+        sums[g] += log_value(log);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvasir

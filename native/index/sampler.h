@@ -1,0 +1,29 @@
+// Threshold sampling by an error goal: every key is scored by its code, kept with probability p, and weighted by 1 / p.
+//
+// Let s be a key's score, Z the sum of exp(s) over all keys and what is attended exactly. p = min(1, max over the group's heads of
+// exp(s) / (tau Z)), tau = error^2: a head's expected number of keys is at most the mass of its keys over tau, and the relative
+// L2 error of its output about `error` (priority sampling with a fixed threshold: Duffield, Lund, Thorup 2007, section 4).
+//
+// Scores may be wrong; what is kept is weighted by the very p that decided, so numerator and denominator stay unbiased.
+// Two stages: 16 bits a key while all keys are looked at, then 32 bits for the few that survive.
+#pragma once
+#include "codes.h"
+#include "index.h"
+
+namespace kvasir {
+
+// What one index keeps from search to search.
+struct SampleMemory {
+  std::vector<PreparedQuery> prepared;  // by KV head
+  std::vector<float> ref;               // by query head: what logarithms are relative to
+  std::vector<double> sums;
+  std::vector<int16_t> offsets;
+  std::vector<float> parts;    // [range][query head]
+  std::vector<int32_t> found;  // [KV head][range]
+};
+
+// Draws from the first `count` keys of `codes`: one row of hits per KV head. Adds to report's counts.
+void sample_by_error(const Environment& environment, const LayerShape& shape, const Codes& codes, const Rows& rows,
+                     int32_t count, const Query& query, const Hits& hits, Report& report, SampleMemory& memory);
+
+}  // namespace kvasir

@@ -1,0 +1,273 @@
+// Threshold sampling: kernels against each other, and what is drawn against what it stands for.
+#include <cstdio>
+
+#include "draw.h"
+#include "half.h"
+#include "index_fixture.h"
+#include "nibble_layout.h"
+#include "sample_kernels.h"
+#include "sampler.h"
+
+using namespace kvasir_test;
+using kvasir::Codes;
+using kvasir::IndexIsa;
+
+namespace {
+
+// Keys and values of one layer with a mean, sinks and a few heavy keys, and one step's queries.
+struct Drawn {
+  Layer layer;
+  kvasir::LayerShape shape;
+  kvasir::Rows rows;
+  kvasir::Pool pool;
+  std::vector<kvasir::Scratch> scratch;
+  kvasir::Environment environment;
+  Codes codes;
+  std::vector<float> q, exact;
+  int32_t capacity;
+  kvasir::SampleMemory memory;
+
+  Drawn(const char* isa, Codes::Kind kind, int32_t group, int32_t kv_heads, int32_t n, int32_t dim, int threads = 1,
+        float spread = 1, uint64_t seed = 3)
+      : layer(group * kv_heads, kv_heads, n, dim, 11), pool(threads), scratch(static_cast<size_t>(threads)),
+        codes(&kvasir::find_index_isa(isa), kind, kv_heads, dim), capacity(n) {
+    Random random(seed);
+    layer.fill(random);
+    const std::vector<float> mean = random.normals(static_cast<size_t>(dim), 2);
+    for (int32_t h = 0; h < kv_heads; h++) {
+      for (int32_t i = 0; i < n; i++) {
+        for (int32_t x = 0; x < dim; x++) {
+          layer.key(h, i)[x] = (layer.key(h, i)[x] * (i % 37 == 0 ? 2.0f : 1.0f) + mean[static_cast<size_t>(x)]) * spread;
+        }
+      }
+    }
+    const int32_t desc[KVASIR_SEGMENT_DESC] = {11, KVASIR_F32, kv_heads, n, dim};
+    rows.append(std::make_shared<kvasir::Segment>(desc, layer.keys, layer.values, nullptr, nullptr));
+    codes.append(rows, 11, n, nullptr);
+    environment.isa = &kvasir::find_index_isa(isa);
+    environment.pool = &pool;
+    environment.scratch = &scratch;
+    shape.heads = layer.heads, shape.kv_heads = kv_heads, shape.head_dim = dim;
+    shape.scale = 1 / std::sqrt(static_cast<float>(dim));
+    q = random.normals(static_cast<size_t>(layer.heads * dim), 1.5f);
+    exact.assign(static_cast<size_t>(layer.heads), 0);
+    for (int32_t h = 0; h < layer.heads; h++) exact[static_cast<size_t>(h)] = static_cast<float>(logit(h, 0)) + 2;
+  }
+
+  double logit(int32_t head, int32_t i) {
+    double dot = 0;
+    const float* k = layer.key(head / shape.group(), i);
+    for (int32_t x = 0; x < layer.dim; x++) dot += double(q[static_cast<size_t>(head * layer.dim + x)]) * double(k[x]);
+    dot *= double(shape.scale);
+    return shape.softcap > 0 ? double(shape.softcap) * std::tanh(dot / double(shape.softcap)) : dot;
+  }
+
+  Found draw(double error, uint32_t number, int32_t count, int32_t room = -1) {
+    Found f;
+    f.capacity = room < 0 ? capacity : room;
+    f.tokens.assign(static_cast<size_t>(shape.kv_heads * f.capacity) + 1, -1);
+    f.bias.assign(f.tokens.size(), NAN);
+    f.counts.assign(static_cast<size_t>(shape.kv_heads), -1);
+    f.errors.assign(static_cast<size_t>(shape.kv_heads), NAN);
+    kvasir::Goal goal;
+    goal.value = error, goal.draw = number;
+    kvasir::Report report;
+    kvasir::sample_by_error(environment, shape, codes, rows, count, {q.data(), exact.data(), goal},
+                            {f.capacity, f.tokens.data(), f.bias.data(), f.counts.data(), f.errors.data()}, report, memory);
+    f.report[1] = report.keys_scored, f.report[2] = report.keys_kept, f.report[3] = report.bytes_read;
+    return f;
+  }
+};
+
+// Mean and its standard error.
+struct Moments {
+  double sum = 0, squares = 0, count = 0;
+  void add(double x) { sum += x, squares += x * x, count++; }
+  double mean() const { return sum / count; }
+  double error() const { return std::sqrt((squares / count - mean() * mean()) / (count - 1)); }
+};
+
+// How many standard errors numerator and denominator are from the truth, the worst of all heads; `tilt` plants a bias.
+double deviation(Drawn& d, double error, int32_t count, uint32_t draws, double tilt) {
+  const int32_t heads = d.shape.heads, group = d.shape.group();
+  std::vector<Moments> denominator(static_cast<size_t>(heads)), numerator(static_cast<size_t>(heads));
+  std::vector<std::vector<double>> weights(static_cast<size_t>(heads));
+  std::vector<double> max(static_cast<size_t>(heads), -INFINITY), sums(max.size(), 0), values(max.size(), 0);
+  for (int32_t h = 0; h < heads; h++) {
+    const size_t at = static_cast<size_t>(h);
+    for (int32_t i = 0; i < count; i++) weights[at].push_back(d.logit(h, i));
+    for (double x : weights[at]) max[at] = std::max(max[at], x);
+    for (int32_t i = 0; i < count; i++) {
+      double& w = weights[at][static_cast<size_t>(i)];
+      w = std::exp(w - max[at]);
+      sums[at] += w;
+      values[at] += w * double(d.layer.value(h / group, i)[1]);
+    }
+  }
+  for (uint32_t t = 0; t < draws; t++) {
+    const Found f = d.draw(error, kvasir::lowbias32(t * 2654435761u + 17), count);
+    for (int32_t h = 0; h < heads; h++) {
+      const int32_t row = h / group;
+      double below = 0, above = 0;
+      for (int32_t i = 0; i < f.counts[static_cast<size_t>(row)]; i++) {
+        const size_t at = static_cast<size_t>(row * f.capacity + i);
+        const int32_t key = f.tokens[at] - 11;
+        const double w = weights[static_cast<size_t>(h)][static_cast<size_t>(key)] *
+                         std::exp(double(f.bias[at]) * (f.bias[at] > 0 ? tilt : 1));
+        below += w, above += w * double(d.layer.value(row, key)[1]);
+      }
+      denominator[static_cast<size_t>(h)].add(below), numerator[static_cast<size_t>(h)].add(above);
+    }
+  }
+  double worst = 0;
+  for (size_t h = 0; h < sums.size(); h++) {
+    worst = std::max(worst, std::fabs(denominator[h].mean() - sums[h]) / denominator[h].error());
+    worst = std::max(worst, std::fabs(numerator[h].mean() - values[h]) / numerator[h].error());
+  }
+  return worst;
+}
+
+}  // namespace
+
+TEST("a sample's numerator and denominator are unbiased, and a planted bias is caught") {
+  const uint32_t draws = 2000;
+  for (const std::string& isa : isas()) {
+    for (int32_t way = 0; way < (isa == "avx512" ? 5 : 2); way++) {
+      const Codes::Kind kinds[] = {Codes::kInt4, Codes::kInt8, Codes::kNone, Codes::kInt4, Codes::kInt4};
+      Drawn d(isa.c_str(), kinds[way], 3, 1, 250, 64);
+      if (way == 3) d.shape.softcap = 4;
+      if (way == 4) std::fill(d.exact.begin(), d.exact.end(), -INFINITY);
+      const double off = deviation(d, 0.15, 237, draws, 1);
+      const double planted = deviation(d, 0.15, 237, draws, 1.03);
+      if (off < 4 && planted > 4) continue;
+      char text[160];
+      std::snprintf(text, sizeof text, "%s way %d: %.2f standard errors, planted %.2f", isa.c_str(), way, off, planted);
+      fail(__FILE__, __LINE__, text);
+    }
+  }
+}
+
+TEST("as many keys are kept as their probabilities say, for every group and instruction set") {
+  for (const std::string& isa : isas()) {
+    for (int32_t group = 1; group <= 8; group++) {
+      Drawn d(isa.c_str(), Codes::kInt4, group, 1 + group % 2, 3001, 64 + 16 * (group % 3));
+      double expected = 0, kept = 0;
+      std::vector<std::vector<double>> s(static_cast<size_t>(d.shape.heads));
+      for (int32_t h = 0; h < d.shape.heads; h++) {
+        const size_t at = static_cast<size_t>(h);
+        double z = std::exp(double(d.exact[at]));
+        for (int32_t i = 0; i < 3001; i++) s[at].push_back(std::exp(d.logit(h, i)));
+        for (double x : s[at]) z += x;
+        for (double& x : s[at]) x /= z / 400;
+      }
+      for (int32_t i = 0; i < 3001; i++) {
+        for (int32_t k = 0; k < d.shape.kv_heads; k++) {
+          double p = 0;
+          for (int32_t g = 0; g < group; g++) p = std::max(p, s[static_cast<size_t>(k * group + g)][static_cast<size_t>(i)]);
+          expected += std::min(1.0, p);
+        }
+      }
+      for (uint32_t t = 0; t < 20; t++) {
+        const Found f = d.draw(0.05, t, 3001);
+        kept += f.report[2] / 20;
+        for (int32_t row = 0; row < d.shape.kv_heads; row++) {
+          EXPECT(f.errors[static_cast<size_t>(row)] > 0.01f && f.errors[static_cast<size_t>(row)] < 0.2f);
+          for (int32_t i = 0; i < f.counts[static_cast<size_t>(row)]; i++) {
+            const size_t at = static_cast<size_t>(row * f.capacity + i);
+            EXPECT(f.bias[at] >= 0 && f.tokens[at] >= 11 && f.tokens[at] < 3012);
+            EXPECT(i == 0 || f.tokens[at - 1] < f.tokens[at]);
+          }
+        }
+      }
+      // Codes err by some tenths of a nat, which the maximum over heads takes from the upper side.
+      EXPECT(kept > 0.9 * expected && kept < 1.25 * expected);
+    }
+  }
+}
+
+TEST("instruction sets agree on logarithms of scores, and to the bit on draws from the same") {
+  for (const int32_t dim : {64, 80, 128, 256}) {
+    for (int32_t group = 1; group <= 8; group++) {
+      std::vector<int16_t> first;
+      std::vector<int32_t> first_keys;
+      std::vector<float> first_sums;
+      for (const std::string& name : isas()) {
+        const IndexIsa& isa = kvasir::find_index_isa(name.c_str());
+        Drawn d(name.c_str(), Codes::kInt4, group, 1, 640, dim);
+        kvasir::PreparedQuery prepared;
+        d.codes.prepare(prepared, 0, d.q.data(), group, d.shape.scale, 1, Codes::kPlain);
+        std::vector<float> gains, bases, sums(static_cast<size_t>(group), 0);
+        for (int32_t g = 0; g < group; g++) {
+          gains.push_back(prepared.codes().factors[g] * kvasir::kLogUnit);
+          bases.push_back((prepared.base(0)[g] - d.exact[static_cast<size_t>(g)]) * kvasir::kLogUnit + kvasir::kLogOne);
+        }
+        std::vector<int16_t> logs(static_cast<size_t>(group) * 650);
+        isa.sample->scan(logs.data(), 650, d.codes.shape(), prepared.codes(), gains.data(), bases.data(), d.codes.blocks(0, 0),
+                         20, nullptr, sums.data());
+        std::vector<float> scores(static_cast<size_t>(group) * 650);
+        d.codes.score_all(prepared, d.rows, 0, 640, scores.data(), 650);
+        if (group == 1) {
+          std::vector<int16_t> folded(640);
+          isa.sample->fold(folded.data(), scores.data(), 637, d.exact[0]);
+          for (size_t i = 0; i < 637; i++) EXPECT_NEAR(folded[i], logs[i], 2);
+        }
+        if (first.empty()) first = logs, first_sums = sums;
+        for (size_t i = 0; i < logs.size(); i++) EXPECT_NEAR(logs[i], first[i], 2);
+        for (size_t g = 0; g < sums.size(); g++) EXPECT_NEAR(sums[g], first_sums[g], 0.01 * double(first_sums[g]));
+        std::vector<int32_t> keys(640 + 64);
+        std::vector<int16_t> tops(640 + 64);
+        std::vector<int16_t> offsets;
+        for (float sum : first_sums) offsets.push_back(static_cast<int16_t>(2048 - 128 * std::log2((1 + sum) / 50)));
+        keys.resize(static_cast<size_t>(
+            isa.sample->draw(keys.data(), tops.data(), first.data(), 650, offsets.data(), group, 96, 20, 12345)));
+        if (first_keys.empty()) first_keys = keys;
+        EXPECT(keys == first_keys);
+        EXPECT_EQ(keys.size() > 10 && keys.size() < 640 ? 0 : keys.size(), size_t{0});
+      }
+    }
+  }
+}
+
+TEST("the same draw gives the same sample, whatever the threads; another draw another one") {
+  for (const Codes::Kind kind : {Codes::kInt4, Codes::kInt8}) {
+    Drawn one("auto", kind, 4, 2, 20000, 64, 1), many("auto", kind, 4, 2, 20000, 64, 3);
+    const Found a = one.draw(0.05, 9, 19997), b = many.draw(0.05, 9, 19997), c = one.draw(0.05, 10, 19997);
+    EXPECT(a.counts == b.counts && a.tokens == b.tokens && a.errors == b.errors);
+    EXPECT(a.tokens != c.tokens);
+    EXPECT_EQ(a.report[1], 2.0 * 19997);
+    EXPECT(a.report[3] > 0);
+    // Too little room: counts say how much is needed.
+    EXPECT(one.draw(0.05, 9, 19997, 10).counts == a.counts);
+  }
+}
+
+TEST("an error of 0 keeps all, and edges of size and range hold") {
+  for (const std::string& isa : isas()) {
+    for (const Codes::Kind kind : {Codes::kInt4, Codes::kInt8, Codes::kNone}) {
+      Drawn d(isa.c_str(), kind, 2, 2, 100, 80);
+      const Found all = d.draw(0, 1, 100), none = d.draw(0.05, 1, 0);
+      EXPECT(all.counts == std::vector<int32_t>({100, 100}));
+      EXPECT_EQ(all.tokens[99], 110);
+      EXPECT_EQ(all.bias[199], 0.0f);
+      EXPECT_EQ(all.errors[1], 0.0f);
+      EXPECT(none.counts == std::vector<int32_t>({0, 0}));
+      const Found tiny = d.draw(1e-9, 1, 97);
+      EXPECT(tiny.counts == std::vector<int32_t>({97, 97}));
+      // Nothing attended exactly: a single key carries all the mass.
+      std::fill(d.exact.begin(), d.exact.end(), -INFINITY);
+      EXPECT(d.draw(0.05, 1, 1).counts == std::vector<int32_t>({1, 1}));
+      // Far from the reference, above and below.
+      std::fill(d.exact.begin(), d.exact.end(), -3e4f);
+      EXPECT(d.draw(0.05, 1, 100).counts[0] > 0);
+      std::fill(d.exact.begin(), d.exact.end(), 3e4f);
+      EXPECT_EQ(d.draw(0.05, 1, 100).counts[0], 0);
+      for (const float spread : {1e-6f, 300.0f, 1e6f, 1e15f}) {
+        Drawn far(isa.c_str(), kind, 3, 1, 100, 64, 1, spread);
+        std::fill(far.exact.begin(), far.exact.end(), -INFINITY);
+        const Found f = far.draw(0.5, 4, 100);
+        EXPECT(f.counts[0] > 0);
+        EXPECT(std::isfinite(f.errors[0]));
+      }
+    }
+  }
+}
