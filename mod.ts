@@ -45,6 +45,18 @@ export type {
   Tokenizer,
   Weights,
 } from "./model/model.ts";
-export type { Hits, Surrogates } from "./index/index.ts";
+export { builtinIndexTypes, IndexRegistry, type IndexTypes } from "./index/mod.ts";
+export type {
+  Certificate,
+  Goal,
+  Hits,
+  IndexStats,
+  IndexType,
+  KvIndex,
+  Params,
+  SearchHits,
+  SearchReport,
+  Surrogates,
+} from "./index/index.ts";
 export type { PromptSink, Spans } from "./attention/policy.ts";
 export { Ops } from "./backends/ops.ts";

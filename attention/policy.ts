@@ -8,7 +8,7 @@
  */
 import type { Tensor } from "../core/tensor.ts";
 import type { KvChunk, KvLayer, LayerShape } from "../core/kv.ts";
-import type { Hits, KvIndex, Params } from "../index/index.ts";
+import type { KvIndex, Params, SearchHits } from "../index/index.ts";
 
 /** Disjoint, ascending ranges `[start, end)` of token positions: [start0, end0, start1, end1, …]. */
 export type Spans = Int32Array<ArrayBuffer>;
@@ -35,7 +35,7 @@ export interface LayerPolicy extends Disposable {
   endPrompt(): void;
   spans(length: number): Spans;
   /** False when no hits are needed. */
-  hits(out: Hits, q: Tensor, length: number, exact: Tensor): boolean;
+  hits(out: SearchHits, q: Tensor, length: number, exact: Tensor): boolean;
   fork(kv: KvLayer): LayerPolicy;
 }
 

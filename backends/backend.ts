@@ -60,6 +60,8 @@ export interface HostMemory {
   memory(tensor: Tensor): NativePointer;
   /** The backend's threads, as long as the backend: `kvasir_executor`. */
   readonly executor: NativePointer;
+  /** Disposes `library`, which works with what is lent here, right before the backend ends. */
+  attach(library: Disposable): void;
 }
 
 /** A partial attention result: `lse` is the log of the sum of exponentials behind `o`. An empty part has `lse` −∞, `o` 0. */
@@ -145,11 +147,17 @@ export interface Kernels {
   /** out f32 [rows] = KL(softmax(base) ‖ softmax(logits)), in nats. */
   klDivergence(out: Tensor, base: Tensor, logits: Tensor): void;
 
-  /** Decode over contiguous spans. Optional until a policy needs it. */
+  /**
+   * Decode over `spans` of positions, which all n queries see: softmax over them alone. Optional: a backend without it
+   * serves no retrieval policy.
+   */
   attendWindow?(out: AttentionPart, q: Tensor, kv: KvLayer, spans: Spans): void;
-  /** Decode over retrieved ids (+ bias, + surrogates). Optional until a policy needs it. */
+  /**
+   * Decode of one query, q [1, heads, headDim], over retrieved tokens: the bias is added to a logit after the soft cap.
+   * Optional as above; surrogates may be unsupported.
+   */
   attendTopk?(out: AttentionPart, q: Tensor, kv: KvLayer, hits: Hits): void;
-  /** Merges disjoint parts by log-sum-exp. Optional until a policy needs it. */
+  /** out [n, heads, headDim]: disjoint parts, at least one, become the whole by log-sum-exp; out may be one of them. */
   merge?(out: Tensor, parts: readonly AttentionPart[]): void;
 }
 

@@ -5,6 +5,7 @@
  */
 import type { Backend, BackendType } from "./backend.ts";
 import { lookUp, parseSpec, resolveParams } from "../core/spec.ts";
+import { loadEntries } from "../core/plugin.ts";
 import { cpu } from "./cpu.ts";
 import { reference } from "./reference.ts";
 
@@ -44,28 +45,5 @@ export async function prepareBackend(
  * export's shape is another.
  */
 export async function loadPlugin(url: string): Promise<Backends> {
-  const module: { readonly backends?: unknown } = await import(moduleUrl(url));
-  const found = module.backends;
-  const complain = (why: string) => new TypeError(`Cannot load plugin "${url}": ${why}`);
-  if (typeof found !== "object" || found === null) throw complain("it exports no `backends` object");
-  for (const [name, type] of Object.entries(found)) {
-    if (!/^[a-z][a-z0-9_-]*$/.test(name)) throw complain(`"${name}" is not a backend name`);
-    if (typeof type?.summary !== "string") throw complain(`backend "${name}" has no summary`);
-    if (typeof type.defaults !== "object" || type.defaults === null) {
-      throw complain(`backend "${name}" has no defaults`);
-    }
-    for (const [key, value] of Object.entries(type.defaults)) {
-      if (!["string", "number", "boolean"].includes(typeof value)) {
-        throw complain(`default "${key}" of backend "${name}" is no string, number or boolean`);
-      }
-    }
-    if (typeof type.open !== "function") throw complain(`backend "${name}" has no open()`);
-  }
-  return found as Backends;
-}
-
-function moduleUrl(url: string): string {
-  if (/^[a-z][a-z0-9+.-]+:/i.test(url)) return url;
-  const path = url.startsWith("/") ? url : `${Deno.cwd()}/${url}`;
-  return new URL(`file://${encodeURI(path).replaceAll(/[?#]/g, encodeURIComponent)}`).href;
+  return await loadEntries(url, { field: "backends", kind: "backend", methods: ["open"] }) as Backends;
 }

@@ -74,6 +74,7 @@ export class NativeBackend implements Backend {
   readonly #live = new Float64Array(3);
   /** Tensors here are plain host memory. */
   readonly host: HostMemory;
+  readonly #attached: Disposable[] = [];
   readonly #onUnload = () => this[Symbol.dispose]();
 
   /** Loads the library and opens a context; throws `Unsupported`, or `RangeError` for options it refuses. */
@@ -216,6 +217,7 @@ export class NativeBackend implements Backend {
     const context = this.#context;
     if (context === undefined) return;
     globalThis.removeEventListener("unload", this.#onUnload);
+    for (const library of this.#attached.splice(0)) library[Symbol.dispose]();
     // First, so that nothing can call into a library that is gone: every call goes through #open.
     this.#context = undefined;
     this.#library.symbols.kvasir_context_destroy(context);
@@ -228,6 +230,10 @@ export class NativeBackend implements Backend {
     if (executor === null) throw new Unsupported(lastError(this.#library));
     return {
       executor,
+      attach: (library) => {
+        this.#open();
+        this.#attached.push(library);
+      },
       address: (tensor) => {
         // Asked for each time: the library knows whether the tensor, or what a view shows, is still there.
         const address = symbols.kvasir_tensor_address(this.#open(), this.#own(tensor, "tensor to lend"));

@@ -8,6 +8,7 @@ import type { Backend, BackendType, Kernels, Lifetime } from "./backend.ts";
 import type { DType, Shape, Tensor } from "../core/tensor.ts";
 import { byteLength, elementCount, isBlockType } from "../core/dtype.ts";
 import { append, attendCausal } from "./reference_attention.ts";
+import { attendTopk, attendWindow, merge } from "./reference_attention_parts.ts";
 import { add, embed, glu, matmul, rmsNorm, rope, ropeTable } from "./reference_layers.ts";
 import { makeStorage, ReferenceTensor, rowCount, type Storage, widened, window } from "./reference_memory.ts";
 import { addLogits, klDivergence, penalize, sample, tokenLogprobs, topLogprobs } from "./reference_sampling.ts";
@@ -59,6 +60,9 @@ export class ReferenceBackend implements Backend {
       rope: (xs, table, pairing) => xs.forEach((x) => rope(live, x, table, pairing)),
       append: (segment, row, k, v) => append(live, segment, row, k, v),
       attendCausal: (out, q, kv, sink) => attendCausal(live, out, q, kv, sink),
+      attendWindow: (out, q, kv, spans) => attendWindow(live, out, q, kv, spans),
+      attendTopk: (out, q, kv, hits) => attendTopk(live, out, q, kv, hits),
+      merge: (out, parts) => merge(live, out, parts),
       addLogits: (logits, row, ids, values) => addLogits(live, logits, row, ids, values),
       penalize: (logits, row, penalties) => penalize(live, logits, row, penalties),
       sample: (out, logits, params) => sample(live, out, logits, params),

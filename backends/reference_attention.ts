@@ -120,7 +120,7 @@ export function attendCausal(live: Resolve, out: Tensor, q: Tensor, kv: KvLayer,
 }
 
 /** Rows `first …` of one head, of all segments, widened: [length − first, headDim]. */
-function gather(
+export function gather(
   live: Resolve,
   to: Float32Array,
   kv: KvLayer,

@@ -160,7 +160,7 @@ export function indexPicture(lines: readonly HeadLine[]): string {
   let x = 40;
   let y = PLOT.top + PLOT.height + 66;
   const entry = (shape: (typeof SHAPES)[number], color: string, text: string) => {
-    const width = 24 + 6.6 * text.length;
+    const width = 32 + 7.2 * text.length;
     if (x + width > WIDTH) [x, y] = [40, y + 20];
     legend.push(marker(shape, x, y - 4, color), `<text x="${x + 10}" y="${y}" font-size="11.5">${escape(text)}</text>`);
     x += width;

@@ -130,6 +130,36 @@ export function indexTable(lines: readonly HeadLine[]): string {
   return markdown(COLUMNS.map(([head]) => head), rows);
 }
 
+/** How heads differ: tenth, half and nine tenths of the KV heads of each file, spec and goal stay below. */
+export function headTable(lines: readonly HeadLine[]): string {
+  const shown = (values: readonly number[]) => [0.1, 0.5, 0.9].map((p) => number(quantile(values, p))).join(" / ");
+  const rows = grouped(lines).map((group) => {
+    const [first] = group as [HeadLine, ...HeadLine[]];
+    const share = (value: (l: HeadLine) => number | undefined) => {
+      const shares = present(group.map(value)).map((x) => 100 * x);
+      return shares.length === 0 ? "–" : `${shown(shares)} %`;
+    };
+    const scored = share((l) => l.scored === undefined ? undefined : l.scored / l.rest);
+    const worst = number(Math.max(...group.map((l) => l.error)));
+    return [
+      ...[sourceName(first), `\`${first.spec}\``, first.goal, `${group.length}`],
+      ...[shown(group.map((l) => l.recall)), `${shown(group.map((l) => l.error))}; ${worst}`],
+      ...[share((l) => l.kept / l.tokens), scored],
+    ];
+  });
+  const heads = [
+    "heads",
+    "index",
+    "goal",
+    "KV heads",
+    "recall",
+    "output error; worst head",
+    "rows kept",
+    "keys scored",
+  ];
+  return markdown(heads, rows);
+}
+
 /** Best of a rival's settings on one head. */
 interface Against {
   /** Best recall within five times our time. */

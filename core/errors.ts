@@ -8,7 +8,7 @@
  * @module
  */
 
-/** Status of native calls, equal to the constants of `kvasir_backend.h`. */
+/** Status of native calls, equal to the constants of `kvasir_abi.h`. */
 export const NATIVE_STATUS = {
   OK: 0,
   ARGUMENT: 1,
@@ -16,6 +16,7 @@ export const NATIVE_STATUS = {
   DEVICE: 3,
   UNSUPPORTED: 4,
   INTERNAL: 5,
+  CAPACITY: 6,
 } as const;
 
 /** A native call failed. */

@@ -67,16 +67,12 @@ export interface KvLayer {
   readonly segments: readonly KvSegment[];
 }
 
-/** Newly appended tokens, as an index or a policy observes them. */
+/** Newly appended tokens, as an index or a policy observes them: their keys and values are rows of the cache already. */
 export interface KvChunk {
   /** Absolute position of the first one. */
   readonly start: number;
   /** How many. */
   readonly count: number;
-  /** [count, heads, headDim] */
-  readonly q: Tensor;
-  /** [count, kvHeads, headDim] */
-  readonly k: Tensor;
-  /** As k. */
-  readonly v: Tensor;
+  /** f32 [count, heads, headDim], rotated; absent where the queries are gone, as those of a cache read from a file. */
+  readonly q?: Tensor | undefined;
 }

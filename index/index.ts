@@ -1,91 +1,148 @@
 /**
  * The index contract: finds the tokens of one layer that a query should see. Types only.
  *
- * One index serves one layer of one sequence, all KV heads in one call. Lifecycle: `create` → (`add`* → `commit`)* ⇄
- * `search` → dispose. What a planner or background builder decides is a recorded fact, never a matter of timing.
+ * One index serves one layer of one sequence, all KV heads in one call. Lifecycle: `create` or `map` → (`add`* → `commit`)*
+ * ⇄ `search` → dispose. Positions are absolute. What a planner or background builder decides is a recorded fact, never a
+ * matter of timing: equal seed, model and history give equal hits.
  *
  * @module
  */
 import type { Tensor } from "../core/tensor.ts";
-import type { KvChunk, KvLayer, LayerShape } from "../core/kv.ts";
+import type { KvChunk, KvLayer } from "../core/kv.ts";
 import type { AttentionPart, Backend } from "../backends/backend.ts";
 
 /** Parameters of a spec, as in `name:key=value,…`. */
 export type Params = Readonly<Record<string, string | number | boolean>>;
 
-/** What a search must deliver: an output error for unbiased sampling, or a number of keys. */
+/** What a search must deliver. Everything of a goal that a type cannot do is `Unsupported`. */
 export type Goal =
-  & ({ readonly error: number } | { readonly topk: number; readonly tail?: "sample" | "surrogate" })
+  & (
+    | {
+      /**
+       * 0 to 1: relative L2 error of the output to aim at, by threshold sampling with τ = error², shared by the query heads
+       * of a KV head (one row of hits each). 0 keeps everything.
+       */
+      readonly error: number;
+    }
+    | {
+      /**
+       * 1 to 4096 keys for each query head (one row of hits each): the best ones, or with `tail: "sample"` an unbiased sample
+       * of that size (priority sampling; Duffield, Lund, Thorup 2007), or with `tail: "surrogate"` the best ones and
+       * clusters that stand for the rest.
+       */
+      readonly topk: number;
+      readonly tail?: "sample" | "surrogate";
+    }
+  )
   & {
-    /** hash(seed, layer, absolute query position): forks and restores repeat. */
+    /** 32 bits, hash(seed, layer, absolute query position): forks and restores repeat. */
     readonly draw: number;
   };
 
 /** Clusters standing for tokens that are not hits: `exp(q·c)` stands for `size` tokens. */
 export interface Surrogates {
-  /** [kvHeads, c, headDim] */
+  /** f32 [kvHeads, c, headDim]; a logit is made of it as of a key, and ln(size) is added. */
   readonly centroids: Tensor;
-  /** As centroids. */
+  /** As centroids: the sum of the cluster's values, which `size` divides. */
   readonly valueSums: Tensor;
-  /** [kvHeads, c] */
+  /** f32 [kvHeads, c] */
   readonly sizes: Tensor;
 }
 
-/** Retrieved tokens; reused between steps, grows, never truncates silently. */
+/** Retrieved tokens, as the attention kernels look at them. One row a KV head serves its whole group. */
 export interface Hits {
-  /** i32 [heads or kvHeads, capacity] */
+  /** i32 [heads or kvHeads, capacity]: absolute positions, ascending, without repeats. */
   tokens: Tensor;
-  /** i32 [heads or kvHeads] */
+  /** i32 [heads or kvHeads]: how many of each row. */
   counts: Tensor;
-  /** Shape of tokens: −ln(inclusion probability), added to the logit. */
-  bias?: Tensor;
-  /** Clusters that stand for the rest. */
-  surrogates?: { readonly table: Surrogates; readonly ids: Tensor; readonly counts: Tensor };
-  /** What the search vouches for. */
-  certificate: "exact" | "calibrated" | "unbiased" | "none";
-  /** Relative L2 error of the output, as the search sees it. */
-  estimatedError?: Tensor;
+  /** f32, shape of tokens: −ln(inclusion probability), added to the logit. */
+  bias?: Tensor | undefined;
+  /** Clusters that stand for the rest: ids i32 and counts as tokens and counts. */
+  surrogates?: { readonly table: Surrogates; readonly ids: Tensor; readonly counts: Tensor } | undefined;
 }
 
-/** What an index did, per query where it says so. */
+/**
+ * What a search vouches for. `exact`: the best keys by score, ties apart. `calibrated`: the recall in the report, checked on
+ * held-out prompt queries. `unbiased`: numerator and denominator of the output have the right mean over draws.
+ */
+export type Certificate = "exact" | "calibrated" | "unbiased" | "none";
+
+/** What one search did, all heads together. */
+export interface SearchReport {
+  /** The weakest of all rows. */
+  certificate: Certificate;
+  /** Keys whose score, or bound, was computed from their own codes or rows. */
+  keysScored: number;
+  /** Sum of the counts. */
+  keysKept: number;
+  /** Of codes, rows and structure, not of the query. */
+  bytesRead: number;
+  /** Of the best `topk`; NaN where it is not estimated. */
+  expectedRecall: number;
+}
+
+/** Hits that a search fills: reused between steps; they grow, and never truncate silently. */
+export interface SearchHits extends Hits {
+  /** See {@link SearchReport}; overwritten by the next search. */
+  readonly report: SearchReport;
+  /** f32 [rows]: relative L2 error of the output, as the search sees it; NaN where unknown. */
+  estimatedError: Tensor;
+  /** f32; a search always says with which bias its hits count. */
+  bias: Tensor;
+  /** Gives the tensors `rows` rows with room for `capacity` tokens each, at least; contents are undefined afterwards. */
+  reserve(rows: number, capacity: number): void;
+}
+
+/** What an index holds and has done. */
 export interface IndexStats {
+  /** Added, committed or not. */
   readonly tokens: number;
+  /** Memory of its own, beside the cache's rows; what forks share counts in each. */
   readonly bytes: number;
-  readonly keysScored: number;
-  readonly keysKept: number;
-  readonly bytesRead: number;
-  readonly buildSeconds: number;
+  /** Added tokens that its structure does not cover yet: they are scanned. */
   readonly pendingTokens: number;
+  /** Spent on structure so far, by all threads. */
+  readonly buildSeconds: number;
+  /** Tokens added since the structure was last built. */
+  readonly insertedTokens: number;
+  /** Recorded facts: what was chosen, at which position, and why. */
   readonly decisions: readonly string[];
 }
 
-/** Receives an index's state, piece by piece, when a context is saved. */
-export interface SegmentWriter {
-  write(name: string, bytes: Uint8Array): void;
-}
-
-/** Gives a saved index its state back; the bytes may be mapped. */
-export interface SegmentReader {
-  read(name: string): Uint8Array;
-}
-
-/** See the module's head. */
+/** See the module's head. Dispose lets go of the rows and waits for builders (idempotent). */
 export interface KvIndex extends Disposable {
+  /**
+   * Takes note of tokens whose rows are in the cache already and will not change. The first chunk may start anywhere, each
+   * further one where the last ended. Throws `RangeError`, and adds nothing, when a key or query is not finite.
+   */
   add(chunk: KvChunk): void;
   /** Everything added becomes searchable at once; slow structure is built behind, an exact scan serves meanwhile. */
   commit(): void;
-  /** q [heads, headDim]; exact [heads] is the log-sum-exp of what is attended anyway. */
-  search(out: Hits, q: Tensor, goal: Goal, exact: Tensor): void;
+  /** Waits until nothing is being built: for tests and measurements. */
+  settle(): void;
+  /**
+   * q f32 [heads, headDim] or [1, heads, headDim], rotated; exact f32 [heads] or [1, heads] is the log-sum-exp of what is
+   * attended anyway, −∞ for nothing.
+   */
+  search(out: SearchHits, q: Tensor, goal: Goal, exact: Tensor): void;
   /** Optional fusion of `search` and `attendTopk` under the same laws. */
-  attend?(out: AttentionPart, q: Tensor, kv: KvLayer, goal: Goal, exact: Tensor): IndexStats;
+  attend?(out: AttentionPart, q: Tensor, kv: KvLayer, goal: Goal, exact: Tensor): SearchReport;
+  /** An index with the same contents over `kv`, which holds the same rows (or shares them); what is sealed is shared. */
   fork(kv: KvLayer): KvIndex;
-  save(to: SegmentWriter): void;
+  /** Writes a file, complete or not at all; what is committed comes back. */
+  save(path: string): void;
+  /** See {@link IndexStats}. */
   stats(): IndexStats;
 }
 
 /** One entry of the index registry. */
 export interface IndexType<P extends Params = Params> {
+  /** One sentence for `--help` and error messages. */
+  readonly summary: string;
+  /** Parameters and their defaults, as in `name:key=value,…`. */
   readonly defaults: P;
-  create(shape: LayerShape, params: P, kv: KvLayer, on: Backend): KvIndex;
-  map(reader: SegmentReader, kv: KvLayer, on: Backend): KvIndex;
+  /** Empty, over the cache of one layer, whose segments may grow in number and be filled. */
+  create(kv: KvLayer, params: P, on: Backend): KvIndex;
+  /** A saved index over a cache with the same rows. Throws `RangeError` for a file of another type, spec or content. */
+  map(path: string, kv: KvLayer, params: P, on: Backend): KvIndex;
 }

@@ -38,7 +38,9 @@ struct HeadRows {
   HeadRows(const RecordedLayer& layer, uint32_t kv_head)
       : dim(layer.head_dim), group(layer.group()), scale(layer.scale), softcap(layer.softcap),
         keys(widen(layer.key(kv_head, 0), static_cast<size_t>(layer.tokens) * dim)),
-        values(widen(layer.value(kv_head, 0), static_cast<size_t>(layer.tokens) * dim)) {}
+        values(widen(layer.value(kv_head, 0), static_cast<size_t>(layer.tokens) * dim)) {
+    if (dim % 8 != 0) stop("of this layer", "heads of a multiple of 8 dimensions are needed");
+  }
 
   double score(const float* q, uint32_t position) const {
     const float* key = keys.data() + static_cast<size_t>(position) * dim;

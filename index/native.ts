@@ -1,0 +1,275 @@
+/**
+ * Index types of a library that implements `kvasir_index.h`: whatever it lists is registered, without TypeScript.
+ *
+ * @module
+ */
+import type { Tensor } from "../core/tensor.ts";
+import type { KvChunk, KvLayer, KvSegment } from "../core/kv.ts";
+import type { Backend, NativePointer } from "../backends/backend.ts";
+import type { Certificate, Goal, IndexStats, IndexType, KvIndex, Params, SearchHits } from "./index.ts";
+import { NATIVE_STATUS, Unsupported } from "../core/errors.ts";
+import { formatSpec } from "../core/spec.ts";
+import { cString, loadIndexLibrary, textOf } from "./ffi.ts";
+import { checkChunk, checkGoal, checkQuery } from "./check.ts";
+import { IndexContext } from "./native_context.ts";
+
+const CERTIFICATES: readonly Certificate[] = ["none", "calibrated", "unbiased", "exact"];
+const GOAL_ERROR = 0;
+const GOAL_TOPK = 1;
+
+/** Room that a first search is given under an error goal; what does not suffice is made larger and kept. */
+const FIRST_CAPACITY = 256;
+
+/** The types of the library at `path`, by name. Throws `Unsupported` where it cannot be loaded. */
+export function nativeIndexTypes(path: string): Readonly<Record<string, IndexType>> {
+  const contexts = new WeakMap<Backend, IndexContext>();
+  const contextOf = (backend: Backend): IndexContext => {
+    const known = contexts.get(backend);
+    if (known !== undefined && !known.ended) return known;
+    const made = new IndexContext(backend, path);
+    contexts.set(backend, made);
+    return made;
+  };
+  const types: Record<string, IndexType> = {};
+  for (const line of listTypes(path)) {
+    const [name = "", defaults = "", summary = ""] = line.split("\t");
+    types[name] = {
+      summary,
+      defaults: parseDefaults(defaults),
+      create: (kv, params, on) => NativeIndex.create(contextOf(on), formatSpec(name, params), kv),
+      map: (file, kv, params, on) => NativeIndex.map(contextOf(on), formatSpec(name, params), kv, file),
+    };
+  }
+  return types;
+}
+
+function listTypes(path: string): string[] {
+  const library = loadIndexLibrary(path);
+  try {
+    const text = textOf(library, (buffer) => library.symbols.kvasir_index_types(buffer, buffer.length));
+    return text.split("\n").filter((line) => line !== "");
+  } finally {
+    library.close();
+  }
+}
+
+/** "key=value,…" as the library lists them: what reads as a number, or as true or false, is one. */
+function parseDefaults(text: string): Params {
+  const params: Record<string, string | number | boolean> = {};
+  for (
+    const [, key = "", inner, bare = ""] of text.matchAll(/([a-z][a-z0-9_]*)=(?:\(((?:[^()]|\([^()]*\))*)\)|([^,]*))/g)
+  ) {
+    const value = inner ?? bare;
+    if (value === "true" || value === "false") params[key] = value === "true";
+    else params[key] = value !== "" && Number.isFinite(Number(value)) ? Number(value) : value;
+  }
+  return params;
+}
+
+/** An index inside a native context. */
+class NativeIndex implements KvIndex {
+  readonly #context: IndexContext;
+  readonly #spec: string;
+  readonly #kv: KvLayer;
+  /** Keys of the segments that the index was given, in order. */
+  readonly #segments: Tensor[];
+  readonly #goal = new Float64Array(4);
+  readonly #report = new Float64Array(5);
+  readonly #numbers = new Float64Array(5);
+  #id: number;
+
+  private constructor(context: IndexContext, spec: string, kv: KvLayer, id: number, segments: Tensor[]) {
+    this.#context = context;
+    this.#spec = spec;
+    this.#kv = kv;
+    this.#id = id;
+    this.#segments = segments;
+  }
+
+  static create(context: IndexContext, spec: string, kv: KvLayer): NativeIndex {
+    const { shape, frequencies } = describeShape(kv);
+    const out = new Uint32Array(1);
+    const { symbols } = context.library;
+    context.check(symbols.kvasir_index_create(context.pointer, out, cString(spec), shape, frequencies));
+    return new NativeIndex(context, spec, kv, out[0] as number, []);
+  }
+
+  static map(context: IndexContext, spec: string, kv: KvLayer, path: string): NativeIndex {
+    const { shape, frequencies } = describeShape(kv);
+    const { symbols } = context.library;
+    return withSegments(context, kv.segments, (ids, keys) => {
+      const out = new Uint32Array(1);
+      context.check(
+        symbols.kvasir_index_map(
+          context.pointer,
+          out,
+          cString(path),
+          cString(spec),
+          shape,
+          frequencies,
+          ids,
+          ids.length,
+        ),
+      );
+      return new NativeIndex(context, spec, kv, out[0] as number, keys);
+    });
+  }
+
+  add(chunk: KvChunk): void {
+    const id = this.#live();
+    const { start, count, q } = chunk;
+    checkChunk(chunk, this.#kv);
+    const { symbols } = this.#context.library;
+    for (let i = this.#segments.length; i < this.#kv.segments.length; i++) {
+      const segment = this.#kv.segments[i] as KvSegment;
+      if (segment.start >= start + count) break;
+      const segmentId = this.#context.acquire(segment);
+      const status = symbols.kvasir_index_append_segment(this.#context.pointer, id, segmentId);
+      if (status !== NATIVE_STATUS.OK) this.#context.release(segment.keys);
+      this.#context.check(status);
+      this.#segments.push(segment.keys);
+    }
+    const queries = q === undefined ? null : this.#address(q);
+    this.#context.check(symbols.kvasir_index_add(this.#context.pointer, id, start, count, queries));
+  }
+
+  commit(): void {
+    const id = this.#live();
+    this.#context.check(this.#context.library.symbols.kvasir_index_commit(this.#context.pointer, id));
+  }
+
+  settle(): void {
+    const id = this.#live();
+    this.#context.check(this.#context.library.symbols.kvasir_index_settle(this.#context.pointer, id));
+  }
+
+  search(out: SearchHits, q: Tensor, goal: Goal, exact: Tensor): void {
+    const id = this.#live();
+    const { heads, kvHeads } = this.#kv.shape;
+    checkQuery(q, exact, this.#kv.shape);
+    checkGoal(goal, this.#spec);
+    const rows = this.#setGoal(goal) === GOAL_ERROR ? kvHeads : heads;
+    const { symbols } = this.#context.library;
+    const [query, lse] = [this.#address(q), this.#address(exact)];
+    let capacity = "error" in goal ? FIRST_CAPACITY : goal.topk;
+    // The draw repeats, so that the counts of the first attempt are those of the second.
+    for (let attempt = 0; attempt < 2; attempt++) {
+      out.reserve(rows, capacity);
+      const status = symbols.kvasir_index_search(
+        this.#context.pointer,
+        id,
+        this.#address(out.tokens),
+        this.#address(out.bias),
+        this.#address(out.counts),
+        this.#address(out.estimatedError),
+        this.#report,
+        out.tokens.shape[1] as number,
+        this.#goal,
+        query,
+        lse,
+      );
+      if (status === NATIVE_STATUS.OK) return this.#fillReport(out);
+      if (status !== NATIVE_STATUS.CAPACITY || attempt > 0) this.#context.check(status);
+      for (const count of this.#context.backend.read(out.counts)) capacity = Math.max(capacity, count);
+    }
+  }
+
+  fork(kv: KvLayer): KvIndex {
+    const id = this.#live();
+    const context = this.#context;
+    return withSegments(context, kv.segments, (ids, keys) => {
+      const out = new Uint32Array(1);
+      context.check(context.library.symbols.kvasir_index_fork(context.pointer, out, id, ids, ids.length));
+      return new NativeIndex(context, this.#spec, kv, out[0] as number, keys);
+    });
+  }
+
+  save(path: string): void {
+    const id = this.#live();
+    this.#context.check(this.#context.library.symbols.kvasir_index_save(this.#context.pointer, id, cString(path)));
+  }
+
+  stats(): IndexStats {
+    const id = this.#live();
+    const { library, pointer } = this.#context;
+    const text = textOf(
+      library,
+      (buffer) => library.symbols.kvasir_index_stats(pointer, id, this.#numbers, buffer, buffer.length),
+    );
+    const [tokens = 0, bytes = 0, pendingTokens = 0, buildSeconds = 0, insertedTokens = 0] = this.#numbers;
+    const decisions = text.split("\n").filter((line) => line !== "");
+    return { tokens, bytes, pendingTokens, buildSeconds, insertedTokens, decisions };
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#id === 0) return;
+    const id = this.#id;
+    this.#id = 0;
+    if (this.#context.ended) return;
+    const status = this.#context.library.symbols.kvasir_index_destroy(this.#context.pointer, id);
+    for (const keys of this.#segments.splice(0)) this.#context.release(keys);
+    this.#context.check(status);
+  }
+
+  #setGoal(goal: Goal): number {
+    const kind = "error" in goal ? GOAL_ERROR : GOAL_TOPK;
+    this.#goal[0] = kind;
+    this.#goal[1] = "error" in goal ? goal.error : goal.topk;
+    this.#goal[2] = !("error" in goal) && goal.tail === "sample" ? 1 : 0;
+    this.#goal[3] = goal.draw;
+    return kind;
+  }
+
+  #fillReport({ report }: SearchHits): void {
+    report.certificate = CERTIFICATES[this.#report[0] as number] ?? "none";
+    report.keysScored = this.#report[1] as number;
+    report.keysKept = this.#report[2] as number;
+    report.bytesRead = this.#report[3] as number;
+    report.expectedRecall = this.#report[4] as number;
+  }
+
+  #address(tensor: Tensor): NativePointer {
+    return this.#context.host.address(tensor);
+  }
+
+  #live(): number {
+    if (this.#id === 0) throw new Error(`Cannot use index "${this.#spec}": it was disposed`);
+    return this.#id;
+  }
+}
+
+/** Runs `make` with the ids and keys of segments that are counted; counts them back when it throws. */
+function withSegments<T>(
+  context: IndexContext,
+  segments: readonly KvSegment[],
+  make: (ids: Uint32Array<ArrayBuffer>, keys: Tensor[]) => T,
+): T {
+  const keys: Tensor[] = [];
+  try {
+    const ids = new Uint32Array(segments.length);
+    segments.forEach((segment, i) => {
+      ids[i] = context.acquire(segment);
+      keys.push(segment.keys);
+    });
+    return make(ids, keys);
+  } catch (error) {
+    for (const k of keys) context.release(k);
+    throw error;
+  }
+}
+
+function describeShape(kv: KvLayer): { shape: Float64Array<ArrayBuffer>; frequencies: Float64Array<ArrayBuffer> } {
+  const { heads, kvHeads, headDim, scale, softcap = 0, rope } = kv.shape;
+  // Where building draws numbers, it draws the same in every layer: seed 0.
+  const shape = Float64Array.of(
+    heads,
+    kvHeads,
+    headDim,
+    scale,
+    softcap,
+    rope?.dims ?? 0,
+    rope?.pairing === "neighbours" ? 1 : 0,
+    0,
+  );
+  return { shape, frequencies: new Float64Array(rope?.frequencies ?? [0]) };
+}

@@ -1,0 +1,122 @@
+/**
+ * The index library on one backend's memory: a context, and the cache segments that its indexes share.
+ *
+ * @module
+ */
+import type { Tensor } from "../core/tensor.ts";
+import type { KvSegment } from "../core/kv.ts";
+import type { Backend, HostMemory, NativePointer } from "../backends/backend.ts";
+import { Unsupported } from "../core/errors.ts";
+import { cString, indexErrorOf, type IndexLibrary, loadIndexLibrary } from "./ffi.ts";
+
+/** Codes of element types that segments may have. */
+const SEGMENT_TYPES: Readonly<Record<string, number>> = { f32: 0, f16: 1, i8: 4 };
+
+/** A registered segment and how many indexes look at it. */
+interface Registered {
+  readonly id: number;
+  uses: number;
+}
+
+/** See the module's head. Ends with its backend, right before it. */
+export class IndexContext implements Disposable {
+  /** The backend's doors. */
+  readonly host: HostMemory;
+  readonly #library: IndexLibrary;
+  /** By their keys: forks of a cache share sealed rows under segment objects of their own. */
+  readonly #segments = new Map<Tensor, Registered>();
+  #context: NativePointer | undefined;
+
+  /** Throws `Unsupported` where the backend's memory is not native, or the library cannot be loaded. */
+  constructor(readonly backend: Backend, path: string) {
+    if (backend.host === undefined) {
+      throw new Unsupported(
+        `Cannot use native indexes on backend "${backend.spec}": they work on memory of native code, use index flat-reference or backend cpu`,
+      );
+    }
+    this.host = backend.host;
+    this.#library = loadIndexLibrary(path);
+    const context = this.#library.symbols.kvasir_index_context_create(cString(""), this.host.executor);
+    if (context === null) {
+      const error = indexErrorOf(this.#library, 0);
+      this.#library.close();
+      throw new Unsupported(error.message);
+    }
+    this.#context = context;
+    this.host.attach(this);
+  }
+
+  /** Whether the backend has ended, and all indexes with it. */
+  get ended(): boolean {
+    return this.#context === undefined;
+  }
+
+  /** The library, for calls with {@link pointer}. */
+  get library(): IndexLibrary {
+    return this.#library;
+  }
+
+  /** Throws once the backend has ended. */
+  get pointer(): NativePointer {
+    if (this.#context === undefined) throw new Error(`Cannot use index: backend "${this.backend.spec}" was disposed`);
+    return this.#context;
+  }
+
+  /** Turns a status into an error. */
+  check(status: number): void {
+    if (status !== 0) throw indexErrorOf(this.#library, status);
+  }
+
+  /** Registers the segment, or counts one more user of it; returns its id. */
+  acquire(segment: KvSegment): number {
+    const known = this.#segments.get(segment.keys);
+    if (known !== undefined) {
+      known.uses++;
+      return known.id;
+    }
+    const id = this.#register(segment);
+    this.#segments.set(segment.keys, { id, uses: 1 });
+    return id;
+  }
+
+  /** Lets go of the segment with these keys. */
+  release(keys: Tensor): void {
+    const known = this.#segments.get(keys);
+    if (known === undefined || this.#context === undefined || --known.uses > 0) return;
+    this.#segments.delete(keys);
+    this.check(this.#library.symbols.kvasir_segment_destroy(this.#context, known.id));
+  }
+
+  /** Ends builders, indexes and segments; again is nothing. */
+  [Symbol.dispose](): void {
+    const context = this.#context;
+    if (context === undefined) return;
+    this.#context = undefined;
+    this.#segments.clear();
+    this.#library.symbols.kvasir_index_context_destroy(context);
+    this.#library.close();
+  }
+
+  #register({ start, keys, values, keyScales, valueScales }: KvSegment): number {
+    const [kvHeads = 0, capacity = 0, headDim = 0] = keys.shape;
+    const type = SEGMENT_TYPES[keys.dtype];
+    if (type === undefined || values.dtype !== keys.dtype) {
+      throw new RangeError(`Cannot index cache of ${keys.dtype} keys, ${values.dtype} values: expected f32, f16 or i8`);
+    }
+    const desc = Int32Array.of(start, type, kvHeads, capacity, headDim);
+    const out = new Uint32Array(1);
+    const memory = (tensor: Tensor | undefined) => tensor === undefined ? null : this.host.memory(tensor);
+    this.check(
+      this.#library.symbols.kvasir_segment_create(
+        this.pointer,
+        out,
+        desc,
+        memory(keys),
+        memory(values),
+        memory(keyScales),
+        memory(valueScales),
+      ),
+    );
+    return out[0] as number;
+  }
+}

@@ -1,0 +1,198 @@
+#include "flat_search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "draw.h"
+#include "kvasir_index.h"
+#include "select.h"
+
+namespace kvasir {
+
+void FlatSearch::run(const FlatScope& scope, const Query& query, const Hits& hits, Report& report) {
+  all_.resize(static_cast<size_t>(scope.shape->kv_heads));
+  for (int32_t head = 0; head < scope.shape->kv_heads; head++) all_[static_cast<size_t>(head)] = head;
+  run(scope, all_.data(), scope.shape->kv_heads, query, hits, report);
+}
+
+void FlatSearch::run(const FlatScope& scope, const int32_t* kv_heads, int32_t count, const Query& query, const Hits& hits,
+                     Report& report) {
+  if (count == 0) return;
+  s_ = scope;
+  prepared_.resize(std::max(prepared_.size(), static_cast<size_t>(count)));
+  reports_.resize(std::max(reports_.size(), static_cast<size_t>(count * scope.shape->group())));
+  const int32_t group = s_.shape->group(), threads = s_.environment->pool->threads();
+  const bool certified = query.goal.kind == Goal::kTopk && !query.goal.sample_tail;
+  const bool priority = query.goal.kind == Goal::kTopk && query.goal.sample_tail;
+  const size_t stride = static_cast<size_t>(s_.keys + kBlockKeys - 1) / kBlockKeys * kBlockKeys;
+  // Scores of all heads, noise by KV head, then each worker's selection.
+  const size_t scores_floats = stride * static_cast<size_t>(count * group);
+  const size_t noise_floats = priority ? stride * static_cast<size_t>(count) : 0;
+  const size_t work_floats = SelectWork::floats(s_.keys) + (priority ? stride : 0);
+  float* const scores = static_cast<float*>((*s_.environment->scratch)[0].get(
+      sizeof(float) * (scores_floats + noise_floats + work_floats * static_cast<size_t>(threads) + 16)));
+  float* const noise = scores + scores_floats;
+  float* const work = noise + noise_floats;
+
+  for (int32_t i = 0; i < count; i++) {
+    const int32_t head = kv_heads[i];
+    const float* q = query.q + static_cast<size_t>(head * group) * static_cast<size_t>(s_.shape->head_dim);
+    s_.codes->prepare(prepared_[static_cast<size_t>(i)], head, q, group, s_.shape->scale, certified ? 2 : 1,
+                   certified ? Codes::kUpper : Codes::kPlain);
+  }
+  // Ranges of whole chunks, a few for each worker.
+  const int32_t chunks = s_.codes->chunks(), wanted = threads == 1 ? 1 : (4 * threads + count - 1) / count;
+  const int32_t pieces = std::max(1, std::min(chunks, wanted));
+  s_.environment->pool->run(count * pieces, [&](int32_t task, int) {
+    const int32_t i = task / pieces, piece = task % pieces;
+    const int32_t from = std::min(s_.keys, chunks * piece / pieces * Codes::kChunkKeys);
+    const int32_t to = std::min(s_.keys, chunks * (piece + 1) / pieces * Codes::kChunkKeys);
+    float* out = scores + static_cast<size_t>(i * group) * stride + from;
+    s_.codes->score_all(prepared_[static_cast<size_t>(i)], *s_.rows, from, to, out, stride);
+    if (s_.shape->softcap > 0 && !certified) soften(out, to - from, stride);
+    if (priority) {
+      const uint32_t key = draw_key(query.goal.draw, kv_heads[i]);
+      s_.environment->isa->select->draw_noise(noise + static_cast<size_t>(i) * stride + from, key, s_.codes->begin() + from,
+                                           (to - from + kBlockKeys - 1) / kBlockKeys * kBlockKeys);
+    }
+  });
+  const bool shared = query.goal.kind == Goal::kError;
+  const int32_t per_head = shared ? 1 : group, out_rows = count * per_head;
+  s_.environment->pool->run(out_rows, [&](int32_t task, int worker) {
+    const int32_t i = task / per_head, row = kv_heads[i] * per_head + task % per_head;
+    float* const own = work + static_cast<size_t>(worker) * work_floats;
+    const float* s = scores + static_cast<size_t>(i * group + (shared ? 0 : task % per_head)) * stride;
+    Report& done = reports_[static_cast<size_t>(task)] = Report();
+    if (shared) sample(query, hits, row, s, stride, done);
+    else if (certified) top(query, hits, row, s, own, done);
+    else draw_best(query, hits, row, s, noise + static_cast<size_t>(i) * stride, own, stride, done);
+  });
+  for (int32_t row = 0; row < out_rows; row++) {
+    report.keys_kept += reports_[static_cast<size_t>(row)].keys_kept;
+    report.bytes_read += reports_[static_cast<size_t>(row)].bytes_read;
+  }
+  const double keys = static_cast<double>(s_.keys) * count;
+  report.keys_scored += keys;
+  report.bytes_read += keys * (s_.codes->kind() == Codes::kNone ? row_bytes() : s_.codes->key_bytes() + (certified ? 2 : 0));
+}
+
+double FlatSearch::row_bytes() const {
+  return s_.rows->segments().empty() ? 0 : static_cast<double>(s_.rows->segments().front()->row_bytes());
+}
+
+void FlatSearch::soften(float* scores, int32_t count, size_t stride) const {
+  for (int32_t g = 0; g < s_.shape->group(); g++) {
+    float* s = scores + static_cast<size_t>(g) * stride;
+    for (int32_t i = 0; i < count; i++) s[i] = s_.shape->softcap * std::tanh(s[i] / s_.shape->softcap);
+  }
+}
+
+// The best `value` keys; among equals those of lower position.
+void FlatSearch::top(const Query& query, const Hits& hits, int32_t row, const float* scores, float* memory, Report& report) const {
+  const SelectKernels& kernels = *s_.environment->isa->select;
+  const SelectWork work(memory, s_.keys);
+  const int32_t wanted = static_cast<int32_t>(query.goal.value), head = row / s_.shape->group();
+  const float* q = query.q + static_cast<size_t>(row) * static_cast<size_t>(s_.shape->head_dim);
+  int32_t rescored = 0, k;
+  if (s_.codes->kind() == Codes::kNone) {
+    k = select_best(kernels, scores, s_.keys, wanted, work);
+  } else {
+    k = select_certified(kernels, scores, s_.keys, wanted, work,
+                         [&](float* out, const int32_t* ids, int32_t count) { rescore(out, q, head, ids, count); },
+                         &rescored);
+  }
+  for (int32_t i = 0; i < std::min(k, hits.capacity); i++) put(hits, row, i, work.ids[i], 0);
+  hits.counts[row] = k;
+  hits.errors[row] = std::numeric_limits<float>::quiet_NaN();
+  report.keys_kept = k;
+  report.bytes_read = rescored * row_bytes();
+}
+
+// Exact scores of keys `ids`, ascending.
+void FlatSearch::rescore(float* out, const float* q, int32_t head, const int32_t* ids, int32_t count) const {
+  for (int32_t i = 0; i < count;) {
+    const Segment& s = s_.rows->find(s_.codes->begin() + ids[i]);
+    const int32_t end = s.start() + s.capacity() - s_.codes->begin(), offset = s_.codes->begin() - s.start();
+    const int32_t n = static_cast<int32_t>(std::lower_bound(ids + i, ids + count, end) - (ids + i));
+    s_.environment->isa->select->rescore(out + i, q, s.key(head, 0), s.dtype(), s_.shape->head_dim, offset, ids + i, n);
+    for (int32_t j = i; j < i + n; j++) out[j] = out[j] * s_.shape->scale * s.key_scale(head, ids[j] + offset);
+    i += n;
+  }
+}
+
+// Priority sampling (Duffield, Lund, Thorup 2007): the K best s - ln u, weights relative to the next one.
+void FlatSearch::draw_best(const Query& query, const Hits& hits, int32_t row, const float* scores, const float* noise, float* memory,
+                 size_t stride, Report& report) const {
+  const SelectKernels& kernels = *s_.environment->isa->select;
+  const int32_t k = std::min(s_.keys, static_cast<int32_t>(query.goal.value));
+  float* const priorities = memory;
+  const SelectWork work(memory + stride, s_.keys);
+  kernels.add(priorities, scores, noise, static_cast<int32_t>(stride));
+  const int32_t found = select_best(kernels, priorities, s_.keys, k + 1, work);
+  int32_t next = -1;  // the K + 1st: the least, the highest position of equals
+  if (found > k) {
+    next = 0;
+    for (int32_t i = 1; i < found; i++) {
+      if (priorities[work.ids[i]] <= priorities[work.ids[next]]) next = i;
+    }
+  }
+  int32_t kept = 0;
+  for (int32_t i = 0; i < found; i++) {
+    if (i == next) continue;
+    const int32_t at = work.ids[i];
+    put(hits, row, kept++, at, next < 0 ? 0 : std::max(0.0f, priorities[work.ids[next]] - scores[at]));
+  }
+  hits.counts[row] = kept;
+  hits.errors[row] = std::numeric_limits<float>::quiet_NaN();
+  report.keys_kept = kept;
+}
+
+// Threshold sampling shared by the group: p = min(1, max over its heads of exp(s) / (tau Z)).
+void FlatSearch::sample(const Query& query, const Hits& hits, int32_t head, const float* scores, size_t stride, Report& report) const {
+  const int32_t n = s_.keys, group = s_.shape->group();
+  const double tau = query.goal.value * query.goal.value;
+  std::vector<double> log_threshold(static_cast<size_t>(group)), log_sum(static_cast<size_t>(group));
+  for (int32_t g = 0; g < group; g++) {
+    const float* s = scores + static_cast<size_t>(g) * stride;
+    const double exact = query.exact[head * group + g];
+    double max = exact;
+    for (int32_t i = 0; i < n; i++) max = std::max(max, static_cast<double>(s[i]));
+    double sum = std::isfinite(exact) ? std::exp(exact - max) : 0;
+    for (int32_t i = 0; i < n; i++) sum += std::exp(static_cast<double>(s[i]) - max);
+    log_sum[static_cast<size_t>(g)] = max + std::log(sum);
+    log_threshold[static_cast<size_t>(g)] = log_sum[static_cast<size_t>(g)] + std::log(tau);
+  }
+  const uint32_t key = draw_key(query.goal.draw, head);
+  std::vector<double> squares(static_cast<size_t>(group));
+  int32_t kept = 0;
+  for (int32_t i = 0; i < n; i++) {
+    double log_p = -std::numeric_limits<double>::infinity();
+    for (int32_t g = 0; g < group; g++) {
+      const double s = scores[static_cast<size_t>(g) * stride + static_cast<size_t>(i)];
+      log_p = std::max(log_p, s - log_threshold[static_cast<size_t>(g)]);
+    }
+    const double p = log_p >= 0 || tau == 0 ? 1 : std::exp(log_p);
+    if (draw_bits(key, s_.codes->begin() + i) >= p * 0x1p32) continue;
+    for (int32_t g = 0; g < group; g++) {
+      const double s = scores[static_cast<size_t>(g) * stride + static_cast<size_t>(i)];
+      const double weight = std::exp(s - log_sum[static_cast<size_t>(g)]) / p;
+      squares[static_cast<size_t>(g)] += (1 - p) * weight * weight;
+    }
+    put(hits, head, kept++, i, p == 1 ? 0.0f : static_cast<float>(-std::log(p)));
+  }
+  double worst = 0;
+  for (double s : squares) worst = std::max(worst, s);
+  hits.counts[head] = kept;
+  hits.errors[head] = static_cast<float>(std::sqrt(worst));
+  report.keys_kept += kept;
+}
+
+void FlatSearch::put(const Hits& hits, int32_t row, int32_t at, int32_t i, float bias) const {
+  if (at >= hits.capacity) return;
+  const size_t to = static_cast<size_t>(row) * static_cast<size_t>(hits.capacity) + static_cast<size_t>(at);
+  hits.tokens[to] = s_.codes->begin() + i;
+  hits.bias[to] = bias;
+}
+
+}  // namespace kvasir
