@@ -5,6 +5,7 @@
  *     deno run -A bench/index.ts rivals FILE.kvqk… --spec hnswlib:centred --spec faiss-ivf --out RAW.jsonl
  *     deno run -A bench/index.ts table RAW.jsonl…          one row per file, spec and goal, in Markdown
  *     deno run -A bench/index.ts heads RAW.jsonl…          the same, as spread over KV heads
+ *     deno run -A bench/index.ts ratio SPEC RAW.jsonl…     times over those of SPEC
  *     deno run -A bench/index.ts against SPEC RAW.jsonl…   rivals against SPEC, head by head
  *     deno run -A bench/index.ts picture OUT.svg RAW.jsonl…
  *
@@ -18,7 +19,7 @@ import { parseArgs } from "node:util";
 import { buildLibrary } from "../backends/build.ts";
 import { libraryPath } from "../backends/library.ts";
 import { indexPicture } from "./index_plot.ts";
-import { type HeadLine, headTable, indexTable, parseLines, rivalTable } from "./index_table.ts";
+import { type HeadLine, headTable, indexTable, parseLines, ratioTable, rivalTable } from "./index_table.ts";
 
 const ROOT = decodeURIComponent(new URL("..", import.meta.url).pathname).replace(/\/$/, "");
 const FLAGS = ["-O3", "-march=native", "-std=c++17", "-I", "native/include", "-I", "native/base", "-I", "native/bench"];
@@ -92,12 +93,16 @@ async function main([command, ...args]: string[]): Promise<void> {
       return console.log(indexTable(readAll(args)));
     case "heads":
       return console.log(headTable(readAll(args)));
+    case "ratio":
+      return console.log(ratioTable(readAll(args.slice(1)), args[0] ?? ""));
     case "against":
       return console.log(rivalTable(readAll(args.slice(1)), args[0] ?? ""));
     case "picture":
       return await Deno.writeTextFile(args[0] ?? "", indexPicture(readAll(args.slice(1))));
     default:
-      throw new RangeError(`Cannot run "${command ?? ""}": choose run, rivals, table, heads, against or picture`);
+      throw new RangeError(
+        `Cannot run "${command ?? ""}": choose run, rivals, table, heads, ratio, against or picture`,
+      );
   }
 }
 

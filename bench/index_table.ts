@@ -141,10 +141,14 @@ export function headTable(lines: readonly HeadLine[]): string {
     };
     const scored = share((l) => l.scored === undefined ? undefined : l.scored / l.rest);
     const worst = number(Math.max(...group.map((l) => l.error)));
+    const promised = present(
+      group.map((l) => l.expectedRecall === undefined ? undefined : l.expectedRecall - l.recall),
+    );
     return [
       ...[sourceName(first), `\`${first.spec}\``, first.goal, `${group.length}`],
       ...[shown(group.map((l) => l.recall)), `${shown(group.map((l) => l.error))}; ${worst}`],
       ...[share((l) => l.kept / l.tokens), scored],
+      promised.length === 0 ? "–" : `${mean(promised).toFixed(3)}; ${Math.max(...promised).toFixed(3)}`,
     ];
   });
   const heads = [
@@ -157,6 +161,39 @@ export function headTable(lines: readonly HeadLine[]): string {
     "rows kept",
     "keys scored",
   ];
+  return markdown(heads, rows);
+}
+
+/**
+ * Times beside those of the spec `base` for the same heads and goal: the sum over heads, and how single heads fare. Both
+ * sides were measured head by head in one run.
+ */
+export function ratioTable(lines: readonly HeadLine[], base: string): string {
+  const place = (l: HeadLine) => JSON.stringify([l.file, l.tokens, l.goal, l.layer, l.kvHead]);
+  const bases = new Map(lines.filter((l) => l.spec === base).map((l) => [place(l), l]));
+  const rows = grouped(lines).filter(([first]) => first?.spec !== base).flatMap((group) => {
+    const pairs = group.flatMap((l): [HeadLine, HeadLine][] => {
+      const other = bases.get(place(l));
+      return other === undefined ? [] : [[l, other]];
+    });
+    const [first] = group as [HeadLine, ...HeadLine[]];
+    if (pairs.length === 0) return [];
+    const times = (of: (l: HeadLine) => number | undefined) => {
+      const known = pairs.filter(([a, b]) => of(a) !== undefined && of(b) !== undefined);
+      if (known.length === 0) return ["–", "–"];
+      const ratios = known.map(([a, b]) => (of(a) as number) / (of(b) as number));
+      const sum = (i: 0 | 1) => known.reduce((total, pair) => total + (of(pair[i]) as number), 0);
+      const spread = [0.1, 0.5, 0.9].map((p) => quantile(ratios, p).toFixed(2)).join(" / ");
+      return [(sum(0) / sum(1)).toFixed(3), `${spread}; ${Math.max(...ratios).toFixed(2)}`];
+    };
+    const recall = `${mean(group.map((l) => l.recall)).toFixed(4)}, ${
+      Math.min(...group.map((l) => l.recall)).toFixed(3)
+    }`;
+    const name = [sourceName(first), `\`${first.spec}\``, first.goal, `${pairs.length}`, recall];
+    return [[...name, ...times((l) => l.warmUs), ...times((l) => l.coldUs)]];
+  });
+  const heads = ["heads", "index", "goal", "KV heads", "recall mean, worst head"];
+  for (const state of ["warm", "cold"]) heads.push(`time over \`${base}\`, ${state}: sum over heads`, "heads; worst");
   return markdown(heads, rows);
 }
 

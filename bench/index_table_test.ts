@@ -1,6 +1,15 @@
 import { assert, assertEquals } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
-import { grouped, type HeadLine, headTable, indexTable, parseLines, quantile, rivalTable } from "./index_table.ts";
+import {
+  grouped,
+  type HeadLine,
+  headTable,
+  indexTable,
+  parseLines,
+  quantile,
+  ratioTable,
+  rivalTable,
+} from "./index_table.ts";
 import { indexPicture } from "./index_plot.ts";
 
 const LINE: HeadLine = {
@@ -63,6 +72,14 @@ describe("index tables", () => {
       ),
     );
     assertEquals(rivalTable(rivals, "flat").split("\n").length, 2);
+  });
+
+  it("set times against a spec's, over the sum and by head", () => {
+    const lists = { ...LINE, spec: "lists", warmUs: 5, expectedRecall: 0.97, recall: 0.95 };
+    const other = { ...LINE, layer: 1, warmUs: 30 };
+    const row = ratioTable([LINE, other, lists, { ...lists, layer: 1, warmUs: 33 }], "flat").split("\n")[2];
+    assertEquals(row, "| tiny 8K | `lists` | top100 | 2 | 0.9500, 0.950 | 0.950 | 0.50 / 1.10 / 1.10; 1.10 | – | – |");
+    assert(headTable([lists]).includes("| 0.020; 0.020 |"), headTable([lists]));
   });
 
   it("take quantiles by nearest rank", () => {
