@@ -176,8 +176,68 @@ void gather_codes(float* out, size_t stride, const CodeShape& shape, const CodeQ
   }
 }
 
+// As encode_codes, with the units of a band in registers; elements behind the row's end are masked off.
+template <class T>
+inline __m512 load_unit(const T* row, int32_t dim, int32_t unit) {
+  const int32_t left = dim - unit * kUnit;
+  const __mmask16 mask = static_cast<__mmask16>(left >= kUnit ? 0xffff : left <= 0 ? 0 : (1 << left) - 1);
+  const T* p = row + unit * kUnit;
+  if constexpr (sizeof(T) == 4) return _mm512_maskz_loadu_ps(mask, p);
+  else if constexpr (sizeof(T) == 2) return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
+  else return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, p)));
+}
+
+template <class T>
+float encode_registers(uint8_t* block, uint16_t* errors, const CodeShape& shape, const float* centre, float slack, int32_t lane,
+                       const CodeRows& rows) {
+  float largest = 0;
+  const T* row = static_cast<const T*>(rows.rows);
+  for (int32_t r = 0; r < rows.count; r++, row += shape.dim) {
+    __m512 squares = _mm512_setzero_ps(), lost = _mm512_setzero_ps(), peaks = _mm512_setzero_ps();
+    uint8_t* const units = block + shape.unit_at(lane + r, 0);
+    uint8_t* const scales = block + shape.scale_at(lane + r, 0);
+    const __m512 row_scale = _mm512_set1_ps(sizeof(T) == 1 ? rows.scales[r] : 1);
+    for (int32_t band = 0; band < shape.bands; band++) {
+      const int32_t unit = band * 2;
+      const bool two = unit + 1 < shape.units;
+      __m512 x = load_unit(row, shape.dim, unit), y = two ? load_unit(row, shape.dim, unit + 1) : _mm512_setzero_ps();
+      if constexpr (sizeof(T) == 1) x = _mm512_mul_ps(x, row_scale), y = _mm512_mul_ps(y, row_scale);
+      x = _mm512_sub_ps(x, _mm512_loadu_ps(centre + unit * kUnit));
+      if (two) y = _mm512_sub_ps(y, _mm512_loadu_ps(centre + (unit + 1) * kUnit));
+      squares = _mm512_fmadd_ps(x, x, _mm512_fmadd_ps(y, y, squares));
+      const __m512 most = _mm512_max_ps(_mm512_abs_ps(x), _mm512_abs_ps(y));
+      peaks = _mm512_max_ps(peaks, most);
+      const float peak = _mm512_reduce_max_ps(most);
+      const uint16_t scale = code_scale(peak);
+      std::memcpy(scales + band / 2 * (kBlockKeys * 4) + band % 2 * 2, &scale, 2);
+      const float wide = widen_bfloat(scale);
+      const __m512 step = _mm512_set1_ps(wide), inverse = _mm512_set1_ps(scale == 0 ? 0 : 1 / wide);
+      const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse)), b = _mm512_cvtps_epi32(_mm512_mul_ps(y, inverse));
+      x = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(a), step, x);
+      y = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(b), step, y);
+      lost = _mm512_fmadd_ps(x, x, _mm512_fmadd_ps(y, y, lost));
+      const __m512i middle = _mm512_set1_epi32(128);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(units + unit * kLine), _mm512_cvtepi32_epi8(_mm512_add_epi32(a, middle)));
+      if (!two) continue;
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(units + (unit + 1) * kLine),
+                       _mm512_cvtepi32_epi8(_mm512_add_epi32(b, middle)));
+    }
+    const float norm = finish_code(errors + lane + r, shape, slack, _mm512_reduce_add_ps(squares), _mm512_reduce_add_ps(lost),
+                                   _mm512_reduce_max_ps(peaks));
+    largest = norm > largest ? norm : largest;
+  }
+  return largest;
+}
+
+float encode_any(uint8_t* block, uint16_t* errors, const CodeShape& shape, const float* centre, float slack, int32_t lane,
+                 const CodeRows& rows) {
+  if (rows.dtype == KVASIR_F32) return encode_registers<float>(block, errors, shape, centre, slack, lane, rows);
+  if (rows.dtype == KVASIR_F16) return encode_registers<uint16_t>(block, errors, shape, centre, slack, lane, rows);
+  return encode_registers<int8_t>(block, errors, shape, centre, slack, lane, rows);
+}
+
 }  // namespace
 
-const CodeKernels kCodesAvx512 = {128, kShift, add_code_rows, encode_codes, scan_codes, gather_codes};
+const CodeKernels kCodesAvx512 = {128, kShift, add_code_rows, encode_any, scan_codes, gather_codes};
 
 }  // namespace kvasir

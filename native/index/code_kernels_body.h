@@ -14,31 +14,47 @@ typedef int32_t CodeInts __attribute__((vector_size(64)));
 typedef uint8_t CodeBytes __attribute__((vector_size(16)));
 
 // Unit `unit` of row `row` as floats; zeros behind the row's end.
+template <class T>
 inline void read_unit(DotLanes* out, const CodeRows& from, int32_t dim, int32_t row, int32_t unit) {
-  const size_t at = static_cast<size_t>(row) * static_cast<size_t>(dim) + static_cast<size_t>(unit) * kUnit;
-  const int32_t count = dim - unit * kUnit < kUnit ? dim - unit * kUnit : kUnit;
-  float wide[kUnit] = {};
-  if (from.dtype == KVASIR_F32) {
-    std::memcpy(wide, static_cast<const float*>(from.rows) + at, static_cast<size_t>(count) * 4);
-  } else if (from.dtype == KVASIR_F16) {
-    const uint16_t* p = static_cast<const uint16_t*>(from.rows) + at;
-    if (count == kUnit) widen_lanes(wide, p);
-    else for (int32_t i = 0; i < count; i++) wide[i] = widen_half(p[i]);
+  const T* p = static_cast<const T*>(from.rows) + static_cast<size_t>(row) * static_cast<size_t>(dim) + unit * kUnit;
+  float wide[kUnit];
+  if ((unit + 1) * kUnit <= dim) {
+    widen_lanes(wide, p);
   } else {
-    const int8_t* p = static_cast<const int8_t*>(from.rows) + at;
-    const float scale = from.scales[row];
-    for (int32_t i = 0; i < count; i++) wide[i] = scale * static_cast<float>(p[i]);
+    for (int32_t i = 0; i < kUnit; i++) {
+      wide[i] = 0;
+      if (unit * kUnit + i >= dim) continue;
+      if constexpr (sizeof(T) == 2) wide[i] = widen_half(p[i]);
+      else wide[i] = static_cast<float>(p[i]);
+    }
   }
   std::memcpy(out, wide, sizeof wide);
+  if constexpr (sizeof(T) == 1) *out *= from.scales[row];
+}
+
+inline void read_unit(DotLanes* out, const CodeRows& from, int32_t dim, int32_t row, int32_t unit) {
+  if (from.dtype == KVASIR_F32) read_unit<float>(out, from, dim, row, unit);
+  else if (from.dtype == KVASIR_F16) read_unit<uint16_t>(out, from, dim, row, unit);
+  else read_unit<int8_t>(out, from, dim, row, unit);
 }
 
 inline float max_lanes(const DotLanes& v) {
-  float most = 0;
-  for (int32_t i = 0; i < kUnit; i++) most = v[i] > most ? v[i] : most;
-  return most;
+#if defined(__AVX512F__)
+  __m512 x;
+  std::memcpy(&x, &v, sizeof x);
+  return _mm512_reduce_max_ps(x);
+#else
+  float part[kUnit];
+  std::memcpy(part, &v, sizeof v);
+  for (int32_t n = kUnit / 2; n > 0; n /= 2) {
+    for (int32_t i = 0; i < n; i++) part[i] = part[i + n] > part[i] ? part[i + n] : part[i];
+  }
+  return part[0];
+#endif
 }
 
-void add_code_rows(float* sum, int32_t dim, const CodeRows& rows) {
+template <class T>
+void add_typed_rows(float* sum, int32_t dim, const CodeRows& rows) {
   for (int32_t unit = 0; unit * kUnit < dim; unit++) {
     float padded[kUnit] = {};
     const size_t bytes = sizeof(float) * static_cast<size_t>(dim - unit * kUnit < kUnit ? dim - unit * kUnit : kUnit);
@@ -47,7 +63,7 @@ void add_code_rows(float* sum, int32_t dim, const CodeRows& rows) {
     std::memcpy(&total, padded, sizeof total);
     for (int32_t r = 0; r < rows.count; r++) {
       DotLanes x;
-      read_unit(&x, rows, dim, r, unit);
+      read_unit<T>(&x, rows, dim, r, unit);
       total += x;
     }
     std::memcpy(padded, &total, sizeof total);
@@ -55,8 +71,23 @@ void add_code_rows(float* sum, int32_t dim, const CodeRows& rows) {
   }
 }
 
-[[maybe_unused]] float encode_codes(uint8_t* block, uint16_t* errors, const CodeShape& shape, const float* centre, float slack,
-                                    int32_t lane, const CodeRows& rows) {
+// Below 1e-30 a code has no room for its reciprocal, above 1e37 none for the product: zero, and the error says so.
+inline uint16_t code_scale(float peak) { return peak > 1e-30f && peak < 1e37f ? bfloat_above(peak * (1 / 127.0f)) : 0; }
+
+// Stores the bound of a key's error from sums of squares of its elements and of what the code lost; returns its norm.
+inline float finish_code(uint16_t* error, const CodeShape& shape, float slack, float squares, float lost, float peak) {
+  // Squares of what is tiny vanish, of what is huge overflow: then the largest element bounds instead.
+  const bool exact = squares > 1e-30f && squares < 1e36f;
+  const float spread = peak * std::sqrt(static_cast<float>(shape.dim));
+  const float norm = exact ? std::sqrt(squares) : spread, rest = exact ? std::sqrt(lost) : spread;
+  const float bound = rest * 1.001f + slack * norm;
+  *error = bound < 1e37f ? bfloat_above(bound) : uint16_t{0x7f80};
+  return norm < 1e37f ? norm : std::numeric_limits<float>::infinity();
+}
+
+template <class T>
+float encode_typed(uint8_t* block, uint16_t* errors, const CodeShape& shape, const float* centre, float slack, int32_t lane,
+                   const CodeRows& rows) {
   float largest = 0;
   for (int32_t r = 0; r < rows.count; r++) {
     DotLanes squares = {}, lost = {};
@@ -68,7 +99,7 @@ void add_code_rows(float* sum, int32_t dim, const CodeRows& rows) {
       for (int32_t u = 0; u < units; u++) {
         DotLanes c;
         std::memcpy(&c, centre + (band * 2 + u) * kUnit, sizeof c);  // padded with zeros
-        read_unit(&x[u], rows, shape.dim, r, band * 2 + u);
+        read_unit<T>(&x[u], rows, shape.dim, r, band * 2 + u);
         x[u] -= c;
         squares += x[u] * x[u];
         const DotLanes magnitude = x[u] < 0.0f ? -x[u] : x[u];
@@ -76,8 +107,7 @@ void add_code_rows(float* sum, int32_t dim, const CodeRows& rows) {
       }
       const float peak = max_lanes(most);
       biggest = peak > biggest ? peak : biggest;
-      // Below 1e-30 a code has no room for its reciprocal, above 1e37 none for the product: zero, and the error says so.
-      uint16_t scale = peak > 1e-30f && peak < 1e37f ? bfloat_above(peak * (1 / 127.0f)) : 0;
+      const uint16_t scale = code_scale(peak);
       const float wide = widen_bfloat(scale), inverse = scale == 0 ? 0 : 1 / wide;
       std::memcpy(block + shape.scale_at(lane + r, band), &scale, 2);
       for (int32_t u = 0; u < units; u++) {
@@ -92,17 +122,23 @@ void add_code_rows(float* sum, int32_t dim, const CodeRows& rows) {
         std::memcpy(block + shape.unit_at(lane + r, band * 2 + u), &bytes, sizeof bytes);
       }
     }
-    const float norm = std::sqrt(sum_dot_lanes(squares)), error = std::sqrt(sum_dot_lanes(lost));
-    // Squares of what is tiny vanish, of what is huge overflow: then the largest element bounds instead.
-    const float spread = biggest * std::sqrt(static_cast<float>(shape.dim));
-    const float safe_norm = norm > 1e-15f && norm < 1e18f ? norm : spread;
-    const float safe_error = norm > 1e-15f && norm < 1e18f ? error : spread;
-    const float bound = safe_error * 1.001f + slack * safe_norm;
-    errors[lane + r] = bound < 1e37f ? bfloat_above(bound) : uint16_t{0x7f80};
-    const float reported = safe_norm < 1e37f ? safe_norm : std::numeric_limits<float>::infinity();
-    largest = reported > largest ? reported : largest;
+    const float norm = finish_code(errors + lane + r, shape, slack, sum_dot_lanes(squares), sum_dot_lanes(lost), biggest);
+    largest = norm > largest ? norm : largest;
   }
   return largest;
+}
+
+inline void add_code_rows(float* sum, int32_t dim, const CodeRows& rows) {
+  if (rows.dtype == KVASIR_F32) add_typed_rows<float>(sum, dim, rows);
+  else if (rows.dtype == KVASIR_F16) add_typed_rows<uint16_t>(sum, dim, rows);
+  else add_typed_rows<int8_t>(sum, dim, rows);
+}
+
+inline float encode_codes(uint8_t* block, uint16_t* errors, const CodeShape& shape, const float* centre, float slack, int32_t lane,
+                   const CodeRows& rows) {
+  if (rows.dtype == KVASIR_F32) return encode_typed<float>(block, errors, shape, centre, slack, lane, rows);
+  if (rows.dtype == KVASIR_F16) return encode_typed<uint16_t>(block, errors, shape, centre, slack, lane, rows);
+  return encode_typed<int8_t>(block, errors, shape, centre, slack, lane, rows);
 }
 
 // Logit of one key without base; `lane` of `block`.

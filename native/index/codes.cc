@@ -95,11 +95,11 @@ Codes Codes::fork() const {
   return *this;
 }
 
-void Codes::refresh() {
+void Codes::refresh(size_t from) {
   for (size_t h = 0; h < chunks_.size(); h++) {
     blocks_[h].resize(chunks_[h].size());
     errors_[h].resize(chunks_[h].size());
-    for (size_t c = 0; c < chunks_[h].size(); c++) {
+    for (size_t c = from; c < chunks_[h].size(); c++) {
       blocks_[h][c] = chunks_[h][c]->data + codes_at();
       errors_[h][c] = chunks_[h][c]->errors(shape_);
     }
@@ -140,7 +140,7 @@ void Codes::append(const Rows& rows, int32_t from, int32_t count, Pool* pool) {
     }
   }
   size_ = to;
-  refresh();
+  refresh(static_cast<size_t>(first));
 }
 
 void Codes::append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t from, int32_t to) {
@@ -401,7 +401,7 @@ void Codes::restore(const FileReader& from) {
     }
   }
   own_open_ = false;  // the open chunk is the file's
-  refresh();
+  refresh(0);
 }
 
 }  // namespace kvasir

@@ -39,12 +39,18 @@ inline void widen_lanes<uint16_t>(float* out, const uint16_t* row) {
 #endif
 
 inline float sum_dot_lanes(const DotLanes& v) {
+#if defined(__AVX512F__)
+  __m512 x;
+  std::memcpy(&x, &v, sizeof x);
+  return _mm512_reduce_add_ps(x);  // halves on halves, as below
+#else
   float part[kDotLanes];
   std::memcpy(part, &v, sizeof v);
   for (int32_t n = kDotLanes / 2; n > 0; n /= 2) {
     for (int32_t i = 0; i < n; i++) part[i] += part[i + n];
   }
   return part[0];
+#endif
 }
 
 template <class T>

@@ -1,6 +1,8 @@
 #include "rows.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "error.h"
 #include "half.h"
@@ -31,6 +33,15 @@ void widen(float* out, const void* row, int32_t dtype, float scale, int32_t dim)
     const int8_t* from = static_cast<const int8_t*>(row);
     for (int32_t i = 0; i < dim; i++) out[i] = scale * static_cast<float>(from[i]);
   }
+}
+
+// Exponent bits of infinities and NaN are all set.
+template <class T>
+bool all_finite(const void* rows, size_t count, T exponent) {
+  const T* values = static_cast<const T*>(rows);
+  T bad = 0;
+  for (size_t i = 0; i < count; i++) bad |= static_cast<T>((values[i] & exponent) == exponent);
+  return bad == 0;
 }
 
 }  // namespace
@@ -101,6 +112,22 @@ void Rows::read_keys(float* out, int32_t head, int32_t from, int32_t count) cons
     }
     done += n;
   }
+}
+
+bool Rows::keys_finite(int32_t head, int32_t from, int32_t count) const {
+  for (int32_t done = 0; done < count;) {
+    const Segment& s = find(from + done);
+    const int32_t row = from + done - s.start(), n = std::min(count - done, s.capacity() - row);
+    const size_t elements = static_cast<size_t>(n) * static_cast<size_t>(s.head_dim());
+    if (s.dtype() == KVASIR_F32 && !all_finite<uint32_t>(s.key(head, row), elements, 0x7f800000u)) return false;
+    if (s.dtype() == KVASIR_F16 && !all_finite<uint16_t>(s.key(head, row), elements, 0x7c00)) return false;
+    for (int32_t i = 0; i < n && s.dtype() == KVASIR_I8; i++) {
+      // 128 scales are the largest key: it must be a float too.
+      if (!(std::fabs(s.key_scale(head, row + i)) <= std::numeric_limits<float>::max() / 128)) return false;
+    }
+    done += n;
+  }
+  return true;
 }
 
 void Rows::read_values(float* out, int32_t head, int32_t from, int32_t count) const {

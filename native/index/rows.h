@@ -60,6 +60,8 @@ class Rows {
   // Key rows [from, from + count) of a head as floats, scales applied: out [count, head_dim].
   void read_keys(float* out, int32_t head, int32_t from, int32_t count) const;
   void read_values(float* out, int32_t head, int32_t from, int32_t count) const;
+  // No infinity and no NaN in key rows [from, from + count) of a head, scales included.
+  bool keys_finite(int32_t head, int32_t from, int32_t count) const;
 
  private:
   std::vector<std::shared_ptr<const Segment>> segments_;
