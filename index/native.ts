@@ -7,7 +7,7 @@ import type { Tensor } from "../core/tensor.ts";
 import type { KvChunk, KvLayer, KvSegment } from "../core/kv.ts";
 import type { Backend, NativePointer } from "../backends/backend.ts";
 import type { Certificate, Goal, IndexStats, IndexType, KvIndex, Params, SearchHits } from "./index.ts";
-import { NATIVE_STATUS, Unsupported } from "../core/errors.ts";
+import { NATIVE_STATUS } from "../core/errors.ts";
 import { formatSpec } from "../core/spec.ts";
 import { cString, loadIndexLibrary, textOf } from "./ffi.ts";
 import { checkChunk, checkGoal, checkQuery } from "./check.ts";

@@ -16,6 +16,7 @@ import { attentionCases } from "./backend_conformance_attention.ts";
 import { layerCases } from "./backend_conformance_layers.ts";
 import { matmulCases } from "./backend_conformance_matmul.ts";
 import { memoryCases } from "./backend_conformance_memory.ts";
+import { partCases } from "./backend_conformance_parts.ts";
 import { samplingCases } from "./backend_conformance_sampling.ts";
 
 /** What is tested. */
@@ -49,6 +50,7 @@ export const cases: readonly Case[] = [
   ...layerCases,
   ...matmulCases,
   ...attentionCases,
+  ...partCases,
   ...samplingCases,
 ];
 

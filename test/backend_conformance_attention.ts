@@ -9,11 +9,11 @@ import * as twin from "./backend_conformance_twin.ts";
 
 const { exact, half, Random, single } = twin;
 
-type KvType = "f32" | "f16" | "i8";
-const KV_TYPES: readonly KvType[] = ["f32", "f16", "i8"];
+export type KvType = "f32" | "f16" | "i8";
+export const KV_TYPES: readonly KvType[] = ["f32", "f16", "i8"];
 
 /** A cache of one layer: what its memory holds, and the numbers that stand for. */
-interface Cache {
+export interface Cache {
   /** [kvHeads, length, headDim] */
   readonly data: Float32Array<ArrayBuffer> | Float16Array<ArrayBuffer> | Int8Array<ArrayBuffer>;
   /** [kvHeads, length] */
@@ -21,7 +21,7 @@ interface Cache {
   readonly values: Float32Array;
 }
 
-function randomCache(seed: number, type: KvType, kvHeads: number, length: number, headDim: number): Cache {
+export function randomCache(seed: number, type: KvType, kvHeads: number, length: number, headDim: number): Cache {
   const random = new Random(seed);
   const floats = random.floats(kvHeads * length * headDim);
   const scales = Float32Array.from({ length: kvHeads * length }, () => 0.01 * (0.5 + random.uniform()));
@@ -36,7 +36,7 @@ function randomCache(seed: number, type: KvType, kvHeads: number, length: number
 }
 
 /** Rows `[from, to)` of every head, in a segment with `spare` unused rows. */
-function segmentOf(
+export function segmentOf(
   at: Bench,
   type: KvType,
   keys: Cache,
