@@ -2,7 +2,6 @@
 #include "file.h"
 #include "flat_search.h"
 #include "kvasir_index.h"
-#include "sampler.h"
 
 namespace kvasir {
 namespace {
@@ -16,13 +15,9 @@ class Flat final : public Index {
   void commit() override { searchable_ = end() - begin(); }
 
   void search(const Query& query, const Hits& hits, Report& report) override {
-    if (query.goal.kind == Goal::kError) {
-      sample_by_error(environment_, shape_, codes_, rows_, searchable_, query, hits, report, sampling_);
-      report.certificate = KVASIR_CERTIFICATE_UNBIASED;
-      return;
-    }
     search_.run({&environment_, &shape_, &rows_, &codes_, searchable_}, query, hits, report);
-    report.certificate = query.goal.sample_tail ? KVASIR_CERTIFICATE_UNBIASED : KVASIR_CERTIFICATE_EXACT;
+    const bool best = query.goal.kind == Goal::kTopk && !query.goal.sample_tail;
+    report.certificate = best ? KVASIR_CERTIFICATE_EXACT : KVASIR_CERTIFICATE_UNBIASED;
   }
 
   std::unique_ptr<Index> fork(const Rows& rows) const override {
@@ -66,7 +61,6 @@ class Flat final : public Index {
   Codes codes_;
   int32_t searchable_ = 0;  // keys
   FlatSearch search_;
-  SampleMemory sampling_;
 };
 
 std::unique_ptr<Flat> make_flat(const Environment& environment, const LayerShape& shape, const Params& params, Rows rows) {

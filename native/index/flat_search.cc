@@ -19,12 +19,16 @@ void FlatSearch::run(const FlatScope& scope, const Query& query, const Hits& hit
 void FlatSearch::run(const FlatScope& scope, const int32_t* kv_heads, int32_t count, const Query& query, const Hits& hits,
                      Report& report) {
   if (count == 0) return;
+  if (query.goal.kind == Goal::kError) {
+    sample_by_error(*scope.environment, *scope.shape, *scope.codes, *scope.rows, scope.keys, kv_heads, count, query, hits, report,
+                    sampling_);
+    return;
+  }
   s_ = scope;
   prepared_.resize(std::max(prepared_.size(), static_cast<size_t>(count)));
   reports_.resize(std::max(reports_.size(), static_cast<size_t>(count * scope.shape->group())));
   const int32_t group = s_.shape->group(), threads = s_.environment->pool->threads();
-  const bool certified = query.goal.kind == Goal::kTopk && !query.goal.sample_tail;
-  const bool priority = query.goal.kind == Goal::kTopk && query.goal.sample_tail;
+  const bool certified = !query.goal.sample_tail, priority = !certified;
   const size_t stride = static_cast<size_t>(s_.keys + kBlockKeys - 1) / kBlockKeys * kBlockKeys;
   // Scores of all heads, noise by KV head, then each worker's selection.
   const size_t scores_floats = stride * static_cast<size_t>(count * group);
@@ -57,18 +61,15 @@ void FlatSearch::run(const FlatScope& scope, const int32_t* kv_heads, int32_t co
                                            (to - from + kBlockKeys - 1) / kBlockKeys * kBlockKeys);
     }
   });
-  const bool shared = query.goal.kind == Goal::kError;
-  const int32_t per_head = shared ? 1 : group, out_rows = count * per_head;
-  s_.environment->pool->run(out_rows, [&](int32_t task, int worker) {
-    const int32_t i = task / per_head, row = kv_heads[i] * per_head + task % per_head;
+  s_.environment->pool->run(count * group, [&](int32_t task, int worker) {
+    const int32_t i = task / group, row = kv_heads[i] * group + task % group;
     float* const own = work + static_cast<size_t>(worker) * work_floats;
-    const float* s = scores + static_cast<size_t>(i * group + (shared ? 0 : task % per_head)) * stride;
+    const float* s = scores + static_cast<size_t>(task) * stride;
     Report& done = reports_[static_cast<size_t>(task)] = Report();
-    if (shared) sample(query, hits, row, s, stride, done);
-    else if (certified) top(query, hits, row, s, own, done);
+    if (certified) top(query, hits, row, s, own, done);
     else draw_best(query, hits, row, s, noise + static_cast<size_t>(i) * stride, own, stride, done);
   });
-  for (int32_t row = 0; row < out_rows; row++) {
+  for (int32_t row = 0; row < count * group; row++) {
     report.keys_kept += reports_[static_cast<size_t>(row)].keys_kept;
     report.bytes_read += reports_[static_cast<size_t>(row)].bytes_read;
   }
@@ -146,46 +147,6 @@ void FlatSearch::draw_best(const Query& query, const Hits& hits, int32_t row, co
   hits.counts[row] = kept;
   hits.errors[row] = std::numeric_limits<float>::quiet_NaN();
   report.keys_kept = kept;
-}
-
-// Threshold sampling shared by the group: p = min(1, max over its heads of exp(s) / (tau Z)).
-void FlatSearch::sample(const Query& query, const Hits& hits, int32_t head, const float* scores, size_t stride, Report& report) const {
-  const int32_t n = s_.keys, group = s_.shape->group();
-  const double tau = query.goal.value * query.goal.value;
-  std::vector<double> log_threshold(static_cast<size_t>(group)), log_sum(static_cast<size_t>(group));
-  for (int32_t g = 0; g < group; g++) {
-    const float* s = scores + static_cast<size_t>(g) * stride;
-    const double exact = query.exact[head * group + g];
-    double max = exact;
-    for (int32_t i = 0; i < n; i++) max = std::max(max, static_cast<double>(s[i]));
-    double sum = std::isfinite(exact) ? std::exp(exact - max) : 0;
-    for (int32_t i = 0; i < n; i++) sum += std::exp(static_cast<double>(s[i]) - max);
-    log_sum[static_cast<size_t>(g)] = max + std::log(sum);
-    log_threshold[static_cast<size_t>(g)] = log_sum[static_cast<size_t>(g)] + std::log(tau);
-  }
-  const uint32_t key = draw_key(query.goal.draw, head);
-  std::vector<double> squares(static_cast<size_t>(group));
-  int32_t kept = 0;
-  for (int32_t i = 0; i < n; i++) {
-    double log_p = -std::numeric_limits<double>::infinity();
-    for (int32_t g = 0; g < group; g++) {
-      const double s = scores[static_cast<size_t>(g) * stride + static_cast<size_t>(i)];
-      log_p = std::max(log_p, s - log_threshold[static_cast<size_t>(g)]);
-    }
-    const double p = log_p >= 0 || tau == 0 ? 1 : std::exp(log_p);
-    if (draw_bits(key, s_.codes->begin() + i) >= p * 0x1p32) continue;
-    for (int32_t g = 0; g < group; g++) {
-      const double s = scores[static_cast<size_t>(g) * stride + static_cast<size_t>(i)];
-      const double weight = std::exp(s - log_sum[static_cast<size_t>(g)]) / p;
-      squares[static_cast<size_t>(g)] += (1 - p) * weight * weight;
-    }
-    put(hits, head, kept++, i, p == 1 ? 0.0f : static_cast<float>(-std::log(p)));
-  }
-  double worst = 0;
-  for (double s : squares) worst = std::max(worst, s);
-  hits.counts[head] = kept;
-  hits.errors[head] = static_cast<float>(std::sqrt(worst));
-  report.keys_kept += kept;
 }
 
 void FlatSearch::put(const Hits& hits, int32_t row, int32_t at, int32_t i, float bias) const {

@@ -6,6 +6,7 @@
 
 #include "codes.h"
 #include "index.h"
+#include "sampler.h"
 
 namespace kvasir {
 
@@ -36,14 +37,13 @@ class FlatSearch {
   // Priority sampling (Duffield, Lund, Thorup 2007): the K best s - ln u, weights relative to the next one.
   void draw_best(const Query& query, const Hits& hits, int32_t row, const float* scores, const float* noise, float* memory,
                  size_t stride, Report& report) const;
-  // Threshold sampling shared by the group: p = min(1, max over its heads of exp(s) / (tau Z)).
-  void sample(const Query& query, const Hits& hits, int32_t head, const float* scores, size_t stride, Report& report) const;
   void put(const Hits& hits, int32_t row, int32_t at, int32_t i, float bias) const;
 
   FlatScope s_{};
   std::vector<int32_t> all_;
   std::vector<PreparedQuery> prepared_;
   std::vector<Report> reports_;
+  SampleMemory sampling_;
 };
 
 }  // namespace kvasir

@@ -43,6 +43,7 @@ struct Partition {
   double recall = __builtin_nan("");    // on held-out queries
   double visited = __builtin_nan("");   // keys scored there, of all
   int32_t keys = 0;                     // ids [0, keys) have a home
+  bool serves_best = true, serves_samples = true;  // where not, a scan is cheaper
 
   const ListTable& lists() const { return routed.count() > 0 ? routed : homes; }
   size_t bytes() const;

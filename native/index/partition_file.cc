@@ -55,34 +55,43 @@ void restore_table(ListTable& table, const FileReader& from, const std::string& 
   table.members.assign(ids, ids + offsets[lists]);
 }
 
+constexpr int32_t kBest = 1, kSamples = 2;
+
 struct Header {
-  int32_t keys, cells, lists, metric, probes, reserved;
+  int32_t keys, cells, lists, metric, probes, serves;
   double recall, visited;
 };
 
 struct SetHeader {
-  int32_t heads, built, due, reserved;
+  int32_t heads, built, due, known;
   double seconds;
 };
 
 void save_set(FileWriter& to, const std::string& prefix, const PartitionSet& set, int32_t due) {
-  const SetHeader header = {static_cast<int32_t>(set.heads.size()), set.built, due, 0, set.seconds};
+  const SetHeader header = {static_cast<int32_t>(set.heads.size()), set.built, due, set.known, set.seconds};
   to.add(prefix, &header, sizeof header);
   std::string text;
   for (const std::string& line : set.decisions) text += line + "\n";
   to.add(prefix + ".why", text.data(), text.size());
-  for (size_t h = 0; h < set.heads.size(); h++) set.heads[h]->save(to, prefix + "." + std::to_string(h));
+  std::vector<uint8_t> listed;
+  for (const auto& head : set.heads) listed.push_back(head != nullptr);
+  to.add(prefix + ".listed", listed.data(), listed.size());
+  for (size_t h = 0; h < set.heads.size(); h++) {
+    if (set.heads[h] != nullptr) set.heads[h]->save(to, prefix + "." + std::to_string(h));
+  }
 }
 
 std::shared_ptr<PartitionSet> restore_set(const FileReader& from, const std::string& prefix, const LayerShape& shape, int32_t most,
                                           int32_t* due) {
   SetHeader header;
   std::memcpy(&header, from.array<SetHeader>(prefix, 1), sizeof header);
-  if (header.heads != shape.kv_heads || header.built < 1 || header.built > most || header.due < 0) {
+  if (header.heads != shape.kv_heads || header.built < 1 || header.built > most || header.due < 0 ||
+      header.known < header.built || header.known > most) {
     refuse(prefix, "does not fit this index");
   }
   auto set = std::make_shared<PartitionSet>();
   set->built = header.built;
+  set->known = header.known;
   set->seconds = std::isfinite(header.seconds) ? header.seconds : 0;
   *due = header.due;
   const FileReader::Section why = from.find(prefix + ".why");
@@ -91,10 +100,16 @@ std::shared_ptr<PartitionSet> restore_set(const FileReader& from, const std::str
     if (why.data[i] != '\n') line += static_cast<char>(why.data[i]);
     else set->decisions.push_back(std::move(line)), line.clear();
   }
+  const uint8_t* listed = from.array<uint8_t>(prefix + ".listed", static_cast<size_t>(header.heads));
   for (int32_t h = 0; h < header.heads; h++) {
+    if (listed[h] > 1) refuse(prefix + ".listed", "holds other than 0 and 1");
+    if (listed[h] == 0) {
+      set->heads.push_back(nullptr);
+      continue;
+    }
     auto p = std::make_shared<Partition>();
     p->restore(from, prefix + "." + std::to_string(h), shape.head_dim);
-    if (p->keys < header.built || p->keys > most || (h > 0 && p->keys != set->keys())) refuse(prefix, "counts keys wrongly");
+    if (p->keys != header.known) refuse(prefix, "counts keys wrongly");
     set->heads.push_back(std::move(p));
   }
   return set;
@@ -103,7 +118,8 @@ std::shared_ptr<PartitionSet> restore_set(const FileReader& from, const std::str
 }  // namespace
 
 void Partition::save(FileWriter& to, const std::string& prefix) const {
-  const Header header = {keys, homes.count(), routed.count(), metric.count() > 0, probes, 0, recall, visited};
+  const Header header = {keys, homes.count(), routed.count(), metric.count() > 0, probes,
+                         (serves_best ? kBest : 0) | (serves_samples ? kSamples : 0), recall, visited};
   to.add(prefix, &header, sizeof header);
   save_table(to, prefix + ".home", homes);
   to.add(prefix + ".dev", deviations.data(), deviations.size() * sizeof(float));
@@ -118,11 +134,13 @@ void Partition::restore(const FileReader& from, const std::string& prefix, int32
   Header header;
   std::memcpy(&header, from.array<Header>(prefix, 1), sizeof header);
   if (header.keys < 1 || header.cells < 1 || header.cells > header.keys || header.lists < 0 || header.lists > header.keys ||
-      header.probes < 1 || (header.metric != 0 && header.metric != 1)) {
+      header.probes < 1 || (header.metric != 0 && header.metric != 1) || (header.serves & ~(kBest | kSamples)) != 0) {
     refuse(prefix, "has impossible counts");
   }
   keys = header.keys;
   probes = header.probes;
+  serves_best = (header.serves & kBest) != 0;
+  serves_samples = (header.serves & kSamples) != 0;
   recall = header.recall >= 0 && header.recall <= 1 ? header.recall : __builtin_nan("");
   visited = header.visited;
   restore_table(homes, from, prefix + ".home", header.cells, dim, keys);
@@ -153,6 +171,7 @@ void PartitionIndex::save(FileWriter& to) const {
   to.add("takeovers", text.data(), text.size());
   codes_.save(to);
   samples_->save(to);
+  recipe_->save(to);
   if (set_ != nullptr) save_set(to, "now", *set_, 0);
   if (next != nullptr) save_set(to, "next", *next, pending_.due());
 }

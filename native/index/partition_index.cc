@@ -59,6 +59,7 @@ void PartitionIndex::start_if_due() {
   const Rows rows = rows_;
   const LayerShape shape = shape_;
   const IndexIsa* isa = environment_.isa;
+  const auto codes = std::make_shared<const Codes>(codes_.fork());
   pending_.start(*environment_.builders, end_ + takeover_horizon(keys), [=](BuildJob& job) -> SetPtr {
     const double start = wall_seconds();
     const RunTasks run = [&job](int32_t count, const std::function<void(int32_t)>& body) { 
@@ -68,16 +69,18 @@ void PartitionIndex::start_if_due() {
     };
     auto set = std::make_shared<PartitionSet>();
     set->built = build ? keys : old->built;
+    set->known = keys;
     if (!build) set->decisions = old->decisions;
     for (int32_t head = 0; head < shape.kv_heads; head++) {
       if (job.cancelled()) return nullptr;
       const PartitionSource source = {isa, &rows, head, shape.head_dim, begin, keys};
       if (build) {
         std::string decision;
-        set->heads.push_back(recipe->build({source, &shape, samples.get(), &run}, decision));
+        set->heads.push_back(recipe->build({source, &shape, samples.get(), codes.get(), &run}, decision));
         set->decisions.push_back(std::move(decision));
       } else {
-        set->heads.push_back(extend(*old->heads[static_cast<size_t>(head)], source, run));
+        const auto& known = old->heads[static_cast<size_t>(head)];
+        set->heads.push_back(known == nullptr ? nullptr : extend(*known, source, run));
       }
     }
     set->seconds = wall_seconds() - start;
@@ -86,20 +89,28 @@ void PartitionIndex::start_if_due() {
 }
 
 void PartitionIndex::search(const Query& query, const Hits& hits, Report& report) {
-  std::vector<Report> reports(static_cast<size_t>(shape_.kv_heads));
-  double recall = 1;
-  if (set_ != nullptr) {
-    for (const auto& p : set_->heads) recall = std::isnan(p->recall) || std::isnan(recall) ? p->recall : std::min(recall, p->recall);
-  }
-  environment_.pool->run(shape_.kv_heads, [&](int32_t head, int worker) {
-    const Partition* p = set_ == nullptr ? nullptr : set_->heads[static_cast<size_t>(head)].get();
-    const int32_t probes = p == nullptr ? 0 : recipe_->probes > 0 ? recipe_->probes : p->probes;
-    const SearchScope scope = {environment_.isa, &shape_, &rows_, &codes_, p, head, committed_, probes, recipe_->lift};
-    searches_[static_cast<size_t>(worker)].run(scope, query, hits, reports[static_cast<size_t>(head)]);
-  });
   const bool sampled = query.goal.kind == Goal::kError || query.goal.sample_tail;
+  double recall = 1;
+  scanned_.clear();
+  listed_.clear();
+  for (int32_t head = 0; head < shape_.kv_heads; head++) {
+    const Partition* p = set_ == nullptr ? nullptr : set_->heads[static_cast<size_t>(head)].get();
+    const bool scanned = p == nullptr || !(sampled ? p->serves_samples : p->serves_best);
+    (scanned ? scanned_ : listed_).push_back(head);
+    if (!scanned) recall = std::isnan(p->recall) || std::isnan(recall) ? p->recall : std::min(recall, p->recall);
+  }
+  std::vector<Report> reports(listed_.size());
+  environment_.pool->run(static_cast<int>(listed_.size()), [&](int32_t task, int worker) {
+    const int32_t head = listed_[static_cast<size_t>(task)];
+    const Partition* p = set_->heads[static_cast<size_t>(head)].get();
+    const int32_t probes = recipe_->probes > 0 ? recipe_->probes : p->probes;
+    const SearchScope scope = {environment_.isa, &shape_, &rows_, &codes_, p, head, committed_, probes, recipe_->lift};
+    searches_[static_cast<size_t>(worker)].run(scope, query, hits, reports[static_cast<size_t>(task)]);
+  });
+  const FlatScope scope = {&environment_, &shape_, &rows_, &codes_, committed_};
+  scan_.run(scope, scanned_.data(), static_cast<int32_t>(scanned_.size()), query, hits, report);
   if (sampled) report.certificate = query.goal.kind == Goal::kError && query.goal.value == 0 ? KVASIR_CERTIFICATE_EXACT : KVASIR_CERTIFICATE_UNBIASED;
-  else if (set_ == nullptr || query.goal.value >= committed_) report.certificate = KVASIR_CERTIFICATE_EXACT;
+  else if (listed_.empty() || query.goal.value >= committed_) report.certificate = KVASIR_CERTIFICATE_EXACT;
   else if (std::isfinite(recall) && query.goal.value <= recipe_->calibrated) report.certificate = KVASIR_CERTIFICATE_CALIBRATED;
   else report.certificate = KVASIR_CERTIFICATE_NONE;
   if (report.certificate == KVASIR_CERTIFICATE_CALIBRATED) report.expected_recall = recall;
@@ -134,7 +145,7 @@ IndexStats PartitionIndex::stats() const {
   if (set_ == nullptr) s.decisions.push_back(refusal.empty() ? "being built: scanning" : refusal + ": scanning");
   s.decisions.insert(s.decisions.end(), takeovers_.begin(), takeovers_.end());
   if (set_ == nullptr) return s;
-  for (const auto& p : set_->heads) s.bytes += static_cast<double>(p->bytes());
+  for (const auto& p : set_->heads) s.bytes += p == nullptr ? 0 : static_cast<double>(p->bytes());
   s.decisions.insert(s.decisions.end(), set_->decisions.begin(), set_->decisions.end());
   return s;
 }

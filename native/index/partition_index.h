@@ -6,6 +6,7 @@
 
 #include "builders.h"
 #include "codes.h"
+#include "flat_search.h"
 #include "index.h"
 #include "partition.h"
 #include "partition_search.h"
@@ -18,6 +19,7 @@ struct PartitionInput {
   PartitionSource source;
   const LayerShape* shape;
   const QuerySamples* samples;
+  const Codes* codes;   // of the same keys
   const RunTasks* run;  // leaves tasks out once the build was cancelled: what is made then is dropped
 };
 
@@ -25,8 +27,10 @@ struct PartitionInput {
 class PartitionRecipe {
  public:
   virtual ~PartitionRecipe() = default;
-  // One line for stats goes behind `decisions`.
+  // One line for stats goes behind `decisions`. Null: the head is scanned.
   virtual std::shared_ptr<const Partition> build(const PartitionInput& input, std::string& decision) const = 0;
+  // What, beside its parameters, it decides by.
+  virtual void save(FileWriter&) const {}
   // Why nothing is built over these tokens; empty: something is.
   virtual std::string refuses(const QuerySamples& samples, int32_t keys) const = 0;
 
@@ -40,12 +44,13 @@ class PartitionRecipe {
 
 // The partitions of all KV heads, as one structure that takes over at once.
 struct PartitionSet {
-  std::vector<std::shared_ptr<const Partition>> heads;
-  int32_t built = 0;  // keys at the last build; those of `heads` may be more, by extensions
+  std::vector<std::shared_ptr<const Partition>> heads;  // null: scanned
+  int32_t built = 0;  // keys at the last build
+  int32_t known = 0;  // keys of every partition in `heads`: more than built, by extensions
   double seconds = 0;
   std::vector<std::string> decisions;
 
-  int32_t keys() const { return heads.empty() ? 0 : heads.front()->keys; }
+  int32_t keys() const { return known; }
 };
 
 class PartitionIndex final : public Index {
@@ -76,6 +81,8 @@ class PartitionIndex final : public Index {
   double build_seconds_ = 0, waited_seconds_ = 0;
   std::vector<std::string> takeovers_;
   std::vector<PartitionSearch> searches_;  // by worker
+  FlatSearch scan_;
+  std::vector<int32_t> scanned_, listed_;  // KV heads of the running search
 };
 
 }  // namespace kvasir

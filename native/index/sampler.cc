@@ -38,34 +38,35 @@ const uint32_t* second_stage() {
 
 class Sampling {
  public:
+  // shape: of the KV heads named alone; their places in it are what `head` means here.
   Sampling(const Environment& environment, const LayerShape& shape, const Codes& codes, const Rows& rows, int32_t count,
-           const Query& query, SampleMemory& memory)
-      : environment_(environment), shape_(shape), codes_(codes), rows_(rows), query_(query), kernels_(*environment.isa->sample),
+           const int32_t* kv_heads, const Query& query, SampleMemory& memory)
+      : environment_(environment), shape_(shape), codes_(codes), names_(kv_heads), rows_(rows), query_(query), kernels_(*environment.isa->sample),
         count_(count), group_(shape.group()), ranges_((count + kRange - 1) / kRange),
         // Rows that start at the same place of a page would fight for the same lines of L1.
         stride_(static_cast<size_t>((count + 31) / 32 * 32) + 96), tau_(query.goal.value * query.goal.value), prepared_(memory.prepared), ref_(memory.ref), sums_(memory.sums),
         offsets_(memory.offsets), parts_(memory.parts), found_(memory.found) {
-    const size_t heads = static_cast<size_t>(shape.heads), kv_heads = static_cast<size_t>(shape.kv_heads);
+    const size_t heads = static_cast<size_t>(shape.heads), num_kv_heads = static_cast<size_t>(shape.kv_heads);
     const size_t room = stride_ + 64 * static_cast<size_t>(ranges_);  // survivors of a KV head, each range with its slack
     const bool fast = codes.kind() == Codes::kInt4 && shape.softcap == 0;
-    bytes_ = heads * stride_ * 2 + kv_heads * room * 6 + 256;
+    bytes_ = heads * stride_ * 2 + num_kv_heads * room * 6 + 256;
     const size_t floats = heads * stride_ * 4;
     char* at = static_cast<char*>((*environment.scratch)[0].get(bytes_ + (fast ? 0 : floats)));
     place(at, fast ? nullptr : at + bytes_);
-    prepared_.resize(kv_heads);
+    prepared_.resize(num_kv_heads);
     ref_.resize(heads), sums_.resize(heads), offsets_.resize(heads);
     parts_.resize(static_cast<size_t>(ranges_) * heads);
-    found_.resize(static_cast<size_t>(ranges_) * kv_heads);
+    found_.resize(static_cast<size_t>(ranges_) * num_kv_heads);
     environment_.pool->run(shape.kv_heads, [&](int32_t head, int) {
-      codes_.prepare(prepared_[static_cast<size_t>(head)], head, query.q + static_cast<size_t>(head * group_ * shape.head_dim),
-                     group_, shape.scale, 1, Codes::kPlain);
+      const float* q = query.q + static_cast<size_t>(names_[head] * group_ * shape.head_dim);
+      codes_.prepare(prepared_[static_cast<size_t>(head)], names_[head], q, group_, shape.scale, 1, Codes::kPlain);
     });
   }
 
   void run(const Hits& hits, Report& report) {
     if (!scan_logs()) scan_floats();
     for (size_t h = 0; h < sums_.size(); h++) {
-      const double exact = static_cast<double>(query_.exact[h]), ref = static_cast<double>(ref_[h]);
+      const double exact = static_cast<double>(exact_of(h)), ref = static_cast<double>(ref_[h]);
       const double z = sums_[h] / static_cast<double>(kLogExcess) + (exact == -INFINITY ? 0 : std::exp(exact - ref));
       // Scores become logarithms of p * 2^16, rounded up.
       const double offset = std::ceil(16 * 128 - 128 * std::log2(tau_ * z));
@@ -100,6 +101,10 @@ class Sampling {
   float* floats(int32_t head, int32_t range) const {
     return floats_ + static_cast<size_t>(head * group_) * stride_ + static_cast<size_t>(range) * kRange;
   }
+  float exact_of(size_t h) const {
+    const size_t group = static_cast<size_t>(group_);
+    return query_.exact[static_cast<size_t>(names_[h / group]) * group + h % group];
+  }
   float* part(int32_t head, int32_t range) {
     return parts_.data() + static_cast<size_t>(range) * sums_.size() + static_cast<size_t>(head * group_);
   }
@@ -129,7 +134,7 @@ class Sampling {
     double reach = 0, far = 0;
     for (const PreparedQuery& p : prepared_) reach = std::max(reach, p.reach());
     for (size_t h = 0; h < ref_.size(); h++) {
-      ref_[h] = query_.exact[h];
+      ref_[h] = exact_of(h);
       far = std::max(far, std::fabs(static_cast<double>(ref_[h])));
     }
     if (!(reach + far < 1e6)) return false;
@@ -159,9 +164,9 @@ class Sampling {
         bases[g] = (base[first + g] - ref_[static_cast<size_t>(head * group_ + first + g)]) * kLogUnit + kLogOne;
       }
       const int32_t blocks = n / kBlockKeys;
-      const uint8_t* codes = codes_.blocks(head, chunk);
+      const uint8_t* codes = codes_.blocks(names_[head], chunk);
       int16_t* to = out + static_cast<size_t>(first) * stride_;
-      const uint8_t* next = (chunk + 1) * Codes::kChunkKeys < count_ ? codes_.blocks(head, chunk + 1) : nullptr;
+      const uint8_t* next = (chunk + 1) * Codes::kChunkKeys < count_ ? codes_.blocks(names_[head], chunk + 1) : nullptr;
       kernels_.scan(to, stride_, shape, some, gains, bases, codes, blocks, next, sums + first);
       if (n % kBlockKeys == 0) continue;
       // The last block has room for keys that are not there.
@@ -199,7 +204,7 @@ class Sampling {
       }
     });
     for (size_t h = 0; h < ref_.size(); h++) {
-      ref_[h] = query_.exact[h];
+      ref_[h] = exact_of(h);
       for (int32_t r = 0; r < ranges_; r++) ref_[h] = std::max(ref_[h], parts_[static_cast<size_t>(r) * sums_.size() + h]);
     }
     each_range([&](int32_t head, int32_t range, int32_t n) {
@@ -215,7 +220,7 @@ class Sampling {
 
   // Both stages; what is kept stays in the range's room.
   void draw(int32_t head, int32_t range) {
-    const uint32_t key = draw_key(query_.goal.draw, head), again = lowbias32(key ^ 0x5bd1e995u);
+    const uint32_t key = draw_key(query_.goal.draw, names_[head]), again = lowbias32(key ^ 0x5bd1e995u);
     const int32_t first = range * kRange, n = std::min(kRange, count_ - first);
     int32_t* keys = keys_ + survivors_at(head, range);
     int16_t* tops = tops_ + survivors_at(head, range);
@@ -238,11 +243,12 @@ class Sampling {
     constexpr float kStep = 0.6931471805599453f / 128;
     int32_t total = 0;
     for (int32_t r = 0; r < ranges_; r++) total += found_[static_cast<size_t>(head * ranges_ + r)];
-    hits.counts[head] = total;
+    const int32_t row = names_[head];
+    hits.counts[row] = total;
     report.keys_kept += total;
     const bool fits = total <= hits.capacity;
-    int32_t* tokens = hits.tokens + static_cast<size_t>(head) * static_cast<size_t>(fits ? hits.capacity : 0);
-    float* bias = hits.bias + static_cast<size_t>(head) * static_cast<size_t>(fits ? hits.capacity : 0);
+    int32_t* tokens = hits.tokens + static_cast<size_t>(row) * static_cast<size_t>(fits ? hits.capacity : 0);
+    float* bias = hits.bias + static_cast<size_t>(row) * static_cast<size_t>(fits ? hits.capacity : 0);
     int32_t at = 0;
     for (int32_t r = 0; r < ranges_; r++) {
       const int32_t* keys = keys_ + survivors_at(head, r);
@@ -253,7 +259,7 @@ class Sampling {
         bias[at] = static_cast<float>(std::max(0, kDrawOne - tops[i])) * kStep;
       }
     }
-    hits.errors[head] = estimate(head);
+    hits.errors[row] = estimate(head);
   }
 
   // Root of sum (1 - p) w^2 over what was kept, w = exp(s) / (Z p), as if values had the output's norm; the worst head's.
@@ -285,6 +291,7 @@ class Sampling {
   const Environment& environment_;
   const LayerShape& shape_;
   const Codes& codes_;
+  const int32_t* names_;  // KV heads by place
   const Rows& rows_;
   const Query& query_;
   const SampleKernels& kernels_;
@@ -305,8 +312,9 @@ class Sampling {
 };
 
 // An error of 0: everything is kept.
-void take_all(const LayerShape& shape, int32_t begin, int32_t count, const Hits& hits, Report& report) {
-  for (int32_t head = 0; head < shape.kv_heads; head++) {
+void take_all(const int32_t* kv_heads, int32_t num_heads, int32_t begin, int32_t count, const Hits& hits, Report& report) {
+  for (int32_t h = 0; h < num_heads; h++) {
+    const int32_t head = kv_heads[h];
     hits.counts[head] = count;
     hits.errors[head] = 0;
     for (int32_t i = 0; i < count && count <= hits.capacity; i++) {
@@ -321,12 +329,16 @@ void take_all(const LayerShape& shape, int32_t begin, int32_t count, const Hits&
 }  // namespace
 
 void sample_by_error(const Environment& environment, const LayerShape& shape, const Codes& codes, const Rows& rows,
-                     int32_t count, const Query& query, const Hits& hits, Report& report, SampleMemory& memory) {
+                     int32_t count, const int32_t* kv_heads, int32_t num_heads, const Query& query, const Hits& hits,
+                     Report& report, SampleMemory& memory) {
   // So small an error is none in the floats that carry it.
   if (count == 0 || query.goal.value * query.goal.value < 1e-30) {
-    return take_all(shape, codes.begin(), count, hits, report);
+    return take_all(kv_heads, num_heads, codes.begin(), count, hits, report);
   }
-  Sampling(environment, shape, codes, rows, count, query, memory).run(hits, report);
+  LayerShape named = shape;
+  named.kv_heads = num_heads;
+  named.heads = num_heads * shape.group();
+  Sampling(environment, named, codes, rows, count, kv_heads, query, memory).run(hits, report);
 }
 
 }  // namespace kvasir

@@ -22,8 +22,9 @@ struct SampleMemory {
   std::vector<int32_t> found;  // [KV head][range]
 };
 
-// Draws from the first `count` keys of `codes`: one row of hits per KV head. Adds to report's counts.
+// Draws from the first `count` keys of `codes`: one row of hits for each of the KV heads named. Adds to report's counts.
 void sample_by_error(const Environment& environment, const LayerShape& shape, const Codes& codes, const Rows& rows,
-                     int32_t count, const Query& query, const Hits& hits, Report& report, SampleMemory& memory);
+                     int32_t count, const int32_t* kv_heads, int32_t num_heads, const Query& query, const Hits& hits,
+                     Report& report, SampleMemory& memory);
 
 }  // namespace kvasir

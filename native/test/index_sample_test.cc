@@ -72,7 +72,9 @@ struct Drawn {
     kvasir::Goal goal;
     goal.value = error, goal.draw = number;
     kvasir::Report report;
-    kvasir::sample_by_error(environment, shape, codes, rows, count, {q.data(), exact.data(), goal},
+    std::vector<int32_t> heads;
+    for (int32_t h = 0; h < shape.kv_heads; h++) heads.push_back(h);
+    kvasir::sample_by_error(environment, shape, codes, rows, count, heads.data(), shape.kv_heads, {q.data(), exact.data(), goal},
                             {f.capacity, f.tokens.data(), f.bias.data(), f.counts.data(), f.errors.data()}, report, memory);
     f.report[1] = report.keys_scored, f.report[2] = report.keys_kept, f.report[3] = report.bytes_read;
     return f;
