@@ -17,6 +17,7 @@
 export { Engine } from "./engine/engine.ts";
 export type { Prompt } from "./engine/protocol.ts";
 export type {
+  AttendedStats,
   EngineInfo,
   EngineLike,
   EngineOptions,
@@ -58,5 +59,15 @@ export type {
   SearchReport,
   Surrogates,
 } from "./index/index.ts";
-export type { PromptSink, Spans } from "./attention/policy.ts";
+export type { AttentionPolicy, LayerPolicy, PolicyPlace, PolicyStats, PromptSink, Spans } from "./attention/policy.ts";
+export type { ResolvedAttention } from "./attention/mod.ts";
 export { Ops } from "./backends/ops.ts";
+export type { RopeOverride } from "./model/rope_override.ts";
+export {
+  type AttentionOptions,
+  builtinPolicies,
+  type Policies,
+  type Preset,
+  presets,
+  resolveAttention,
+} from "./attention/mod.ts";

@@ -2,16 +2,23 @@
  * Attention of one step's rows, sequence by sequence: keys and values join the sequence's cache, then the queries look
  * at them.
  *
+ * Prompts attend exactly. A single new token attends as its layer's policy says: spans → hits → merge.
+ *
  * @module
  */
 import type { Tensor } from "../core/tensor.ts";
+import type { KvLayer } from "../core/kv.ts";
+import type { AttentionPart, Kernels } from "../backends/backend.ts";
 import type { Ops } from "../backends/ops.ts";
-import type { KvCache } from "./kv_cache.ts";
+import type { SearchHits } from "../index/index.ts";
+import type { LayerPolicy } from "./policy.ts";
+import type { SequenceState } from "./state.ts";
+import { Unsupported } from "../core/errors.ts";
 
 /** Rows `[row, row + numTokens)` of a step belong to one sequence. */
 export interface AttendRows {
   /** The sequence's. */
-  readonly cache: KvCache;
+  readonly state: SequenceState;
   /** The first row in the step. */
   readonly row: number;
   /** How many rows. */
@@ -35,19 +42,45 @@ export function attend(
   const { backend } = ops;
   const out = backend.alloc(q.shape, "f32", "step");
   const n = q.shape[0] as number;
-  for (const { cache, row, numTokens, numQueries } of parts) {
-    const kv = cache.layers[layer];
-    if (kv === undefined) throw new RangeError(`Cannot attend: layer ${layer} of ${cache.layers.length}`);
-    if (numQueries === n) {
-      // One sequence alone, above all while it decodes: no views are needed.
-      cache.append(layer, k, v);
-      backend.kernels.attendCausal(out, q, kv);
-      continue;
-    }
-    cache.append(layer, ops.rows(k, row, numTokens), ops.rows(v, row, numTokens));
+  for (const { state, row, numTokens, numQueries } of parts) {
+    const kv = state.cache.layers[layer];
+    if (kv === undefined) throw new RangeError(`Cannot attend: layer ${layer} of ${state.cache.layers.length}`);
+    // One sequence alone, above all while it decodes, needs no views: `rows` gives the tensor itself.
+    const start = kv.length;
+    state.cache.append(layer, ops.rows(k, row, numTokens), ops.rows(v, row, numTokens));
+    const policy = state.policies[layer];
+    policy?.observe?.({ start, count: numTokens, q: ops.rows(q, row, numTokens) });
     if (numQueries === 0) continue;
     const from = row + numTokens - numQueries;
-    backend.kernels.attendCausal(ops.rows(out, from, numQueries), ops.rows(q, from, numQueries), kv);
+    const [to, queries] = n === numQueries
+      ? [out, q]
+      : [ops.rows(out, from, numQueries), ops.rows(q, from, numQueries)];
+    if (policy === undefined || numTokens > 1) backend.kernels.attendCausal(to, queries, kv);
+    else attendSparsely(ops, state.hits, policy, kv, to, queries);
   }
   return out;
+}
+
+/** One query q [1, heads, headDim]. */
+function attendSparsely(ops: Ops, hits: SearchHits, policy: LayerPolicy, kv: KvLayer, out: Tensor, q: Tensor): void {
+  const { attendWindow, attendTopk, merge } = sparseKernels(ops);
+  const near = part(ops, q);
+  attendWindow(near, q, kv, policy.spans(kv.length));
+  if (!policy.hits(hits, q, kv.length, near.lse)) return merge(out, [near]);
+  const far = part(ops, q);
+  attendTopk(far, q, kv, hits);
+  merge(out, [near, far]);
+}
+
+function part(ops: Ops, q: Tensor): AttentionPart {
+  const [n, heads] = q.shape as readonly [number, number];
+  return { o: ops.backend.alloc(q.shape, "f32", "step"), lse: ops.backend.alloc([n, heads], "f32", "step") };
+}
+
+function sparseKernels({ backend }: Ops): Required<Pick<Kernels, "attendWindow" | "attendTopk" | "merge">> {
+  const { attendWindow, attendTopk, merge } = backend.kernels;
+  if (attendWindow !== undefined && attendTopk !== undefined && merge !== undefined) {
+    return { attendWindow, attendTopk, merge };
+  }
+  throw new Unsupported(`Cannot attend sparsely: backend "${backend.spec}" lacks the kernels, use --preset full`);
 }

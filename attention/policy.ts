@@ -7,7 +7,7 @@
  * @module
  */
 import type { Tensor } from "../core/tensor.ts";
-import type { KvChunk, KvLayer, LayerShape } from "../core/kv.ts";
+import type { KvChunk, KvLayer } from "../core/kv.ts";
 import type { KvIndex, Params, SearchHits } from "../index/index.ts";
 
 /** Disjoint, ascending ranges `[start, end)` of token positions: [start0, end0, start1, end1, …]. */
@@ -27,20 +27,66 @@ export interface PromptSink {
   readonly columnSums?: Tensor;
 }
 
+/** What decode queries of one layer looked at, summed over queries. */
+export interface PolicyStats {
+  /** Decode queries. */
+  readonly queries: number;
+  /** Of those, the ones that attended to everything. */
+  readonly dense: number;
+  /** Keys there were to look at, per KV head. */
+  readonly tokens: number;
+  /** Keys attended in spans, per KV head. */
+  readonly spanned: number;
+  /** Keys attended because the index found them: rows read, the mean over KV heads (over query heads for top-k goals). */
+  readonly retrieved: number;
+  /** Keys the index scored, the mean over KV heads. */
+  readonly scored: number;
+  /** Bytes the index read. */
+  readonly indexBytes: number;
+  /** Relative L2 error of the output as the index estimates it, summed over queries that it answered; the mean over heads. */
+  readonly estimatedError: number;
+}
+
 /** A policy's state for one layer of one sequence. */
 export interface LayerPolicy extends Disposable {
+  /** What the prompt's attention should note on its way. */
   sink?(start: number, count: number): PromptSink;
-  observe(chunk: KvChunk): void;
+  /** Queries of new tokens, for indexes that learn from them; again for the same tokens after an interrupted step. */
+  observe?(chunk: KvChunk): void;
+  /** The step is over: the first `length` tokens of the cache are there for good. */
+  advance(length: number): void;
   /** Called at the end of each prompt, again at each turn. */
   endPrompt(): void;
+  /** Ranges that are attended exactly; valid until the next call. */
   spans(length: number): Spans;
-  /** False when no hits are needed. */
+  /** Searches for one query q [heads, headDim]; exact [heads] is the spans' log-sum-exp. False when no hits are needed. */
   hits(out: SearchHits, q: Tensor, length: number, exact: Tensor): boolean;
-  fork(kv: KvLayer): LayerPolicy;
+  /** What happened so far. */
+  stats(): PolicyStats;
+}
+
+/** Where a policy's state is opened. */
+export interface PolicyPlace {
+  /** The layer's cache. */
+  readonly kv: KvLayer;
+  /** Its number. */
+  readonly layer: number;
+  /** Makes the layer's index, of the kind that was asked for. */
+  readonly newIndex: () => KvIndex;
 }
 
 /** One entry of the policy registry. */
 export interface AttentionPolicy<P extends Params = Params> {
+  /** One sentence for `--help` and error messages. */
+  readonly summary: string;
+  /** Parameters and their defaults. */
   readonly defaults: P;
-  open(shape: LayerShape, layer: number, params: P, newIndex: (spec?: string) => KvIndex): LayerPolicy;
+  /** Everything is attended to, always. */
+  readonly isDense: boolean;
+  /** Whether `open` may make an index. */
+  readonly usesIndex: boolean;
+  /** Throws `RangeError` for values that make no sense; `params` have the types of the defaults. */
+  check(params: P): void;
+  /** Undefined: the layer attends to everything, always. */
+  open(place: PolicyPlace, params: P): LayerPolicy | undefined;
 }

@@ -42,8 +42,8 @@ export async function prepareBackend(
 
 /**
  * Backends of a module that exports `backends`; a path is taken from the working directory. Throws `TypeError` when the
- * export's shape is another.
+ * export's shape is another, and when there is none unless `isOptional`.
  */
-export async function loadPlugin(url: string): Promise<Backends> {
-  return await loadEntries(url, { field: "backends", kind: "backend", methods: ["open"] }) as Backends;
+export async function loadPlugin(url: string, isOptional = false): Promise<Backends> {
+  return await loadEntries(url, { field: "backends", kind: "backend", methods: ["open"], isOptional }) as Backends;
 }

@@ -12,7 +12,8 @@ import type { LayerShape } from "../core/kv.ts";
 import type { Backend } from "../backends/backend.ts";
 import type { Model, ModelConfig } from "../model/model.ts";
 import { openBackend, prepareBackend } from "../backends/mod.ts";
-import { KvCache } from "../attention/kv_cache.ts";
+import type { KvCache } from "../attention/kv_cache.ts";
+import { SequenceState } from "../attention/state.ts";
 import { Ops } from "../backends/ops.ts";
 import { Forward } from "../engine/forward.ts";
 import { loadModel } from "../model/mod.ts";
@@ -70,7 +71,7 @@ export function record(
   using out = new OffsetWriter(path);
   out.size(bytes);
   out.write(0, encodeTables(header, entries, bytes) as Uint8Array<ArrayBuffer>);
-  using cache = new KvCache(backend, model.config.layers, "f16", n);
+  using state = new SequenceState(backend, model.config.layers, "f16", n, undefined);
   let start = 0;
   const forward = new Forward(
     watched(model, (layer, q, o) => writeQueries(out, entries, header, backend, start, layer, q, o)),
@@ -79,12 +80,12 @@ export function record(
   );
   while (start < n) {
     const numTokens = start < n - decoded ? Math.min(CHUNK, n - decoded - start) : 1;
-    forward.run([{ cache, tokens, start, numTokens, numLogits: 1 }]);
+    forward.run([{ state, tokens, start, numTokens, numLogits: 1 }]);
     backend.endStep();
     start += numTokens;
     progress(start);
   }
-  for (const entry of entries) writeRows(out, entry, backend, cache);
+  for (const entry of entries) writeRows(out, entry, backend, state.cache);
 }
 
 /** The model, whose attention is shown to `see`: layer, queries and output, both f32 [tokens, heads, headDim]. */

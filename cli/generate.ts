@@ -4,7 +4,7 @@
  * @module
  */
 import type { Command } from "@commander-js/extra-typings";
-import type { Timings, TokenEvent } from "../engine/types.ts";
+import type { AttendedStats, Timings, TokenEvent } from "../engine/types.ts";
 import type { Message } from "../model/model.ts";
 import { UsageError } from "./exit.ts";
 import { engineOptions, integer, samplingCommand, samplingOptions } from "./options.ts";
@@ -86,6 +86,7 @@ async function printEvents(
       stop_reason: last.stop ?? null,
       seed: last.seed,
       timings: last.timings,
+      ...(last.attended === undefined ? {} : { attended: last.attended }),
       peak_bytes: peak,
       tokens: tokens.map((event) =>
         event.type !== "token" ? {} : {
@@ -98,13 +99,13 @@ async function printEvents(
     };
     writeAll(encoder.encode(`${JSON.stringify(report)}\n`));
   } else if (flags.quiet !== true) {
-    console.error(formatTimings(last.timings, peak));
+    console.error(formatTimings(last.timings, peak, last.attended));
   }
   return 0;
 }
 
 /** `prompt 36 tokens, 812.3 tok/s · answer 64 tokens, 95.1 tok/s · first token 62 ms · peak 291 MB` */
-export function formatTimings(timings: Timings, peakBytes: number): string {
+export function formatTimings(timings: Timings, peakBytes: number, attended?: AttendedStats): string {
   const rate = (tokens: number, ms: number) => ms > 0 ? (1000 * tokens / ms).toFixed(1) : "–";
   // The first token comes out of the prompt's last chunk, so decoding made one fewer.
   const decoded = Math.max(0, timings.predictedTokens - 1);
@@ -113,7 +114,14 @@ export function formatTimings(timings: Timings, peakBytes: number): string {
     `answer ${timings.predictedTokens} tokens, ${rate(decoded, timings.predictedMs)} tok/s`,
     `first token ${timings.firstTokenMs.toFixed(0)} ms`,
     `peak ${(peakBytes / 1e6).toFixed(0)} MB`,
+    ...(attended === undefined || attended.queries === attended.dense ? [] : [formatAttended(attended)]),
   ].join(" · ");
+}
+
+/** `attended 612 of 8192 keys, 96 of them retrieved` */
+function formatAttended({ queries, tokens, spanned, retrieved }: AttendedStats): string {
+  const mean = (sum: number) => (sum / queries).toFixed(0);
+  return `attended ${mean(spanned + retrieved)} of ${mean(tokens)} keys, ${mean(retrieved)} of them retrieved`;
 }
 
 /** The prompt from the argument, a file, or standard input, in that order; refuses more than one, none, and not-text. */

@@ -5,6 +5,8 @@
  */
 import { Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import type { EngineOptions, Sampling } from "../engine/types.ts";
+import type { RopeOverride } from "../model/rope_override.ts";
+import { presets } from "../attention/presets.ts";
 import { UsageError } from "./exit.ts";
 
 /** Parser of whole numbers in `[min, max]`. */
@@ -64,10 +66,33 @@ export function modelCommand(name: string) {
       ).choices(KV_TYPES),
     )
     .addOption(
+      new Option("--rope-scaling <type>", "stretch the context: none, linear or yarn, by --rope-scale").env(
+        "KVASIR_ROPE_SCALING",
+      ).choices(["none", "linear", "yarn"] as const),
+    )
+    .option("--rope-scale <factor>", "how many times longer the context gets", decimal(1, 1024))
+    .option("--rope-freq-base <base>", "base of the rotary frequencies, in place of the model's", decimal(1, 1e12))
+    .option("--yarn-orig-ctx <tokens>", "YaRN: tokens of the first training (default: the model's)", integer(1))
+    .option("--yarn-attn-factor <x>", "YaRN: factor on cosine and sine", decimal(0, 100))
+    .option("--yarn-beta-fast <turns>", "YaRN: turns from which on a frequency is kept (default: 32)", decimal(0, 1e6))
+    .option("--yarn-beta-slow <turns>", "YaRN: turns below which it is stretched in full (default: 1)", decimal(0, 1e6))
+    .addOption(
       new Option("-b, --batch-size <tokens>", "most tokens of one prefill chunk").env("KVASIR_BATCH_SIZE")
         .argParser(integer(1, 65536)).default(2048),
     )
-    .addOption(new Option("--plugin <file.ts>", "module that exports more backends (repeatable)").argParser(collect))
+    .addOption(
+      new Option("--preset <name>", `attention method: ${Object.keys(presets).join(", ")} (default: full)`)
+        .env("KVASIR_PRESET"),
+    )
+    .addOption(new Option("--policy <spec>", "attention policy, in place of the preset's").env("KVASIR_POLICY"))
+    .addOption(new Option("--index <spec>", "index, in place of the preset's").env("KVASIR_INDEX"))
+    .option("--error <x>", "relative error of attention outputs that retrieval aims at, e.g. 0.05", decimal(0, 1))
+    .option("--budget <keys>", "keys that retrieval takes per query head, instead of an error", integer(1, 4096))
+    .addOption(
+      new Option("--plugin <file.ts>", "module that exports more `backends` or `indexTypes` (repeatable)").argParser(
+        collect,
+      ),
+    )
     .addOption(new Option("--offline", "never use the network").env("KVASIR_OFFLINE"));
 }
 
@@ -78,7 +103,19 @@ export interface ModelFlags {
   readonly ctxSize?: number | undefined;
   readonly cacheTypeK?: "f16" | "f32" | "i8" | undefined;
   readonly cacheTypeV?: "f16" | "f32" | "i8" | undefined;
+  readonly ropeScaling?: "none" | "linear" | "yarn" | undefined;
+  readonly ropeScale?: number | undefined;
+  readonly ropeFreqBase?: number | undefined;
+  readonly yarnOrigCtx?: number | undefined;
+  readonly yarnAttnFactor?: number | undefined;
+  readonly yarnBetaFast?: number | undefined;
+  readonly yarnBetaSlow?: number | undefined;
   readonly batchSize: number;
+  readonly preset?: string | undefined;
+  readonly policy?: string | undefined;
+  readonly index?: string | undefined;
+  readonly error?: number | undefined;
+  readonly budget?: number | undefined;
   readonly plugin?: string[] | undefined;
   readonly offline?: true | undefined;
 }
@@ -89,15 +126,35 @@ export function engineOptions(flags: ModelFlags): EngineOptions {
   if (flags.cacheTypeV !== undefined && flags.cacheTypeV !== kvType) {
     throw new UsageError("Cannot open the cache: keys and values must have one type, give -ctk and -ctv the same");
   }
+  const rope = ropeOverride(flags);
   return {
     model: flags.model,
+    ...(Object.keys(rope).length === 0 ? {} : { rope }),
     batchSize: flags.batchSize,
     ...(flags.backend === undefined ? {} : { backend: flags.backend }),
     ...(flags.ctxSize === undefined ? {} : { ctxSize: flags.ctxSize }),
     ...(kvType === undefined ? {} : { kvType }),
+    ...(flags.preset === undefined ? {} : { preset: flags.preset }),
+    ...(flags.policy === undefined ? {} : { policy: flags.policy }),
+    ...(flags.index === undefined ? {} : { index: flags.index }),
+    ...(flags.error === undefined ? {} : { error: flags.error }),
+    ...(flags.budget === undefined ? {} : { budget: flags.budget }),
     ...(flags.plugin === undefined ? {} : { plugins: flags.plugin.map(pluginUrl) }),
     ...(flags.offline === undefined ? {} : { offline: flags.offline }),
   };
+}
+
+function ropeOverride(flags: ModelFlags): RopeOverride {
+  const all = {
+    scaling: flags.ropeScaling,
+    scale: flags.ropeScale,
+    freqBase: flags.ropeFreqBase,
+    yarnOrigCtx: flags.yarnOrigCtx,
+    yarnAttnFactor: flags.yarnAttnFactor,
+    yarnBetaFast: flags.yarnBetaFast,
+    yarnBetaSlow: flags.yarnBetaSlow,
+  };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined)) as RopeOverride;
 }
 
 /** Sampling flags, added to a command. Absent flags keep the model's or Kvasir's defaults. */

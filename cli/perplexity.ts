@@ -4,6 +4,7 @@
  * @module
  */
 import { type Command, Option } from "@commander-js/extra-typings";
+import type { AttendedStats } from "../engine/types.ts";
 import { ModelFileError } from "../core/errors.ts";
 import { QualityError, UsageError } from "./exit.ts";
 import { decodeText, readFile } from "./generate.ts";
@@ -49,6 +50,7 @@ export function perplexityCommand(done: (code: number) => void): Command {
         const nll: number[] = [];
         const kl: number[] = [];
         let same = 0;
+        const attended: AttendedStats[] = [];
         for (const [i, window] of windows.entries()) {
           const result = await engine.evaluate(tokens.slice(window.start, window.end), {
             from: window.from - window.start,
@@ -60,10 +62,11 @@ export function perplexityCommand(done: (code: number) => void): Command {
           for (const logprob of result.logprobs) nll.push(-logprob);
           for (const value of result.kl ?? []) kl.push(value);
           for (const value of result.sameTop ?? []) same += value;
+          if (result.attended !== undefined) attended.push(result.attended);
           progress.report({ phase: "prefill", done: window.end, total: windows.at(-1)?.end ?? 0, detail: `${i + 1}` });
         }
         progress.clear();
-        const report = summarize(nll, kl, same);
+        const report = { ...summarize(nll, kl, same), ...attendedReport(attended) };
         console.log(flags.json === true ? JSON.stringify(report) : formatReport(report));
         if (flags.maxKl !== undefined && !(report.kl !== undefined && report.kl.mean <= flags.maxKl)) {
           throw new QualityError(`Mean KL divergence ${report.kl?.mean} is above ${flags.maxKl}`);
@@ -106,6 +109,20 @@ export interface Report {
     readonly max: number;
     readonly sameTop: number;
   };
+  /** What decode queries looked at, means over queries and layers with a sparse policy. */
+  readonly attended?: {
+    /** Keys that an index found, per KV head, and their share of all keys. */
+    readonly rows: number;
+    readonly share: number;
+    /** Keys of sinks and window. */
+    readonly spanned: number;
+    /** Share of all keys that the index scored. */
+    readonly scored: number;
+    /** Share of queries that attended to everything. */
+    readonly dense: number;
+    /** Relative L2 error of outputs as the index estimates it. */
+    readonly estimatedError: number;
+  };
 }
 
 /** Mean, error and quantiles from per-token values. */
@@ -131,6 +148,24 @@ export function summarize(nll: readonly number[], kl: readonly number[], sameTop
   };
 }
 
+/** Sums of several runs as shares and means; nothing where every layer attended to everything. */
+function attendedReport(runs: readonly AttendedStats[]): Pick<Report, "attended"> {
+  const sum = (key: keyof AttendedStats) => runs.reduce((total, run) => total + run[key], 0);
+  const queries = sum("queries");
+  if (queries === 0) return {};
+  const tokens = sum("tokens");
+  return {
+    attended: {
+      rows: sum("retrieved") / queries,
+      share: sum("retrieved") / tokens,
+      spanned: sum("spanned") / queries,
+      scored: sum("scored") / tokens,
+      dense: sum("dense") / queries,
+      estimatedError: sum("estimatedError") / Math.max(1, queries - sum("dense")),
+    },
+  };
+}
+
 function meanAndError(values: readonly number[]): [mean: number, error: number] {
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
   if (values.length < 2) return [mean, 0];
@@ -150,6 +185,16 @@ function formatReport(report: Report): string {
       `KL to base     ${mean.toExponential(3)} ± ${error.toExponential(1)}`,
       `KL p50, p99    ${p50.toExponential(3)}, ${p99.toExponential(3)} (max ${max.toExponential(3)})`,
       `same best      ${(100 * sameTop).toFixed(2)} %`,
+    );
+  }
+  if (report.attended !== undefined) {
+    const { rows, share, spanned, scored, dense, estimatedError } = report.attended;
+    lines.push(
+      `rows retrieved ${rows.toFixed(1)} a KV head, ${(100 * share).toFixed(2)} % of all keys, beside ${
+        spanned.toFixed(0)
+      } near`,
+      `keys scored    ${(100 * scored).toFixed(1)} %; ${(100 * dense).toFixed(0)} % of queries dense`,
+      `error          ${estimatedError.toFixed(4)} estimated`,
     );
   }
   return lines.join("\n");

@@ -12,14 +12,17 @@ export interface PluginExport {
   readonly kind: string;
   /** Functions that an entry must have, beside `summary` and `defaults`. */
   readonly methods: readonly string[];
+  /** A module without the export has no entries; otherwise that is an error. */
+  readonly isOptional?: boolean;
 }
 
 /**
  * Entries of a module; a path is taken from the working directory. Throws `TypeError` when the export's shape is another.
  */
-export async function loadEntries(url: string, { field, kind, methods }: PluginExport): Promise<object> {
+export async function loadEntries(url: string, { field, kind, methods, isOptional }: PluginExport): Promise<object> {
   const module: Readonly<Record<string, unknown>> = await import(moduleUrl(url));
   const found = module[field];
+  if (found === undefined && isOptional === true) return {};
   const complain = (why: string) => new TypeError(`Cannot load plugin "${url}": ${why}`);
   if (typeof found !== "object" || found === null) throw complain(`it exports no \`${field}\` object`);
   for (const [name, entry] of Object.entries(found)) {

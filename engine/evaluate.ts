@@ -10,7 +10,8 @@ import type { EvaluateOptions, Evaluation } from "./types.ts";
 import type { Pacer } from "./pacer.ts";
 import { DoesNotFit } from "../core/errors.ts";
 import { Ops } from "../backends/ops.ts";
-import { KvCache, type KvType } from "../attention/kv_cache.ts";
+import type { KvType } from "../attention/kv_cache.ts";
+import { type AttentionPlan, SequenceState } from "../attention/state.ts";
 import { Forward } from "./forward.ts";
 import { LogitsFile } from "./logits_file.ts";
 
@@ -29,6 +30,8 @@ export interface EvaluateContext {
   readonly ctxSize: number;
   /** Most tokens of a chunk. */
   readonly batchSize: number;
+  /** How to attend; absent: to everything. */
+  readonly plan?: AttentionPlan | undefined;
   /** Says how large chunks may be. */
   readonly pacer: Pacer;
   /** Whether a cancel waits to be heard. */
@@ -48,7 +51,7 @@ export function* evaluate(
   const { vocab } = model.config;
   checkArguments(context, tokens, options);
   const count = tokens.length - options.from;
-  using cache = new KvCache(backend, model.config.layers, context.kvType, context.ctxSize);
+  using state = new SequenceState(backend, model.config.layers, context.kvType, context.ctxSize, context.plan);
   using save = options.saveLogits === undefined ? undefined : LogitsFile.open(options.saveLogits, vocab, "append");
   using base = options.klBase === undefined ? undefined : LogitsFile.open(options.klBase, vocab, "read");
   const logprobs = new Float32Array(count);
@@ -67,7 +70,7 @@ export function* evaluate(
     const startMs = performance.now();
     try {
       const numLogits = scored ? numTokens : 0;
-      const logits = forward.run([{ cache, tokens, start, numTokens, numLogits }], context.isInterrupted);
+      const logits = forward.run([{ state, tokens, start, numTokens, numLogits }], context.isInterrupted);
       if (logits === undefined) {
         yield;
         continue;
@@ -90,7 +93,8 @@ export function* evaluate(
     start += numTokens;
     yield;
   }
-  return base === undefined ? { logprobs } : { logprobs, kl, sameTop };
+  const attended = options.mode === "decode" ? { attended: state.stats() } : {};
+  return base === undefined ? { logprobs, ...attended } : { logprobs, kl, sameTop, ...attended };
 }
 
 function checkArguments(

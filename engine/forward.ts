@@ -6,13 +6,13 @@
 import type { Tensor } from "../core/tensor.ts";
 import type { Ops } from "../backends/ops.ts";
 import type { Model, Step } from "../model/model.ts";
-import type { KvCache } from "../attention/kv_cache.ts";
+import type { SequenceState } from "../attention/state.ts";
 import { attend, type AttendRows } from "../attention/attend.ts";
 
 /** The next tokens of one sequence. */
 export interface ForwardPart {
   /** The sequence's. */
-  readonly cache: KvCache;
+  readonly state: SequenceState;
   /** All tokens of the sequence; `[start, start + numTokens)` are run. */
   readonly tokens: ArrayLike<number>;
   /** Tokens in the cache already. */
@@ -52,8 +52,8 @@ export class Forward {
       if (n > 0 && part.numLogits !== part.numTokens) {
         throw new RangeError("Cannot run step: only its first part may have tokens without logits");
       }
-      part.cache.reserve(part.start + part.numTokens, part.tokens.length);
-      rows.push({ cache: part.cache, row: n, numTokens: part.numTokens, numQueries: part.numTokens });
+      part.state.cache.reserve(part.start + part.numTokens, part.tokens.length);
+      rows.push({ state: part.state, row: n, numTokens: part.numTokens, numQueries: part.numTokens });
       for (let i = 0; i < part.numTokens; i++) {
         this.#tokens[n + i] = part.tokens[part.start + i] as number;
         this.#positions[n + i] = part.start + i;
@@ -62,12 +62,19 @@ export class Forward {
       numLogits += part.numLogits;
     }
     const step = this.#step(rows, n, numLogits, parts[0]?.numLogits ?? 0);
+    const logits = this.#interruptible(step, parts, isInterrupted);
+    if (logits !== undefined) { for (const part of parts) part.state.advance(); }
+    return logits;
+  }
+
+  /** Undefined when it was interrupted: what it did is undone. */
+  #interruptible(step: Step, parts: readonly ForwardPart[], isInterrupted?: () => boolean): Tensor | undefined {
     if (isInterrupted === undefined) return this.#model.forward(step);
     try {
       return this.#model.forward(interruptible(step, isInterrupted));
     } catch (error) {
       if (!(error instanceof Interrupted)) throw error;
-      for (const part of parts) part.cache.truncate(part.start);
+      for (const part of parts) part.state.cache.truncate(part.start);
       return undefined;
     }
   }

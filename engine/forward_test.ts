@@ -2,7 +2,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import type { KvType } from "../attention/kv_cache.ts";
 import type { Loaded } from "./loaded.ts";
-import { KvCache } from "../attention/kv_cache.ts";
+import { SequenceState } from "../attention/state.ts";
 import { Ops } from "../backends/ops.ts";
 import { Forward } from "./forward.ts";
 import { TINY_VOCAB, tinyLoader } from "./tiny_model.ts";
@@ -19,28 +19,31 @@ describe("Forward.run()", () => {
     using loaded = await load();
     const { model, backend } = loaded;
     const forward = new Forward(model, new Ops(backend), 512);
-    const logits = (cache: KvCache, start: number, numTokens: number, isInterrupted?: () => boolean) => {
-      const out = forward.run([{ cache, tokens: TOKENS, start, numTokens, numLogits: 1 }], isInterrupted);
+    const logits = (state: SequenceState, start: number, numTokens: number, isInterrupted?: () => boolean) => {
+      const out = forward.run([{ state, tokens: TOKENS, start, numTokens, numLogits: 1 }], isInterrupted);
       const values = out === undefined ? undefined : backend.read(out);
       backend.endStep();
       return values;
     };
     for (const type of ["f32", "i8"] satisfies KvType[]) {
-      using plain = new KvCache(backend, model.config.layers, type, 400);
-      using cut = new KvCache(backend, model.config.layers, type, 400);
+      using plain = new SequenceState(backend, model.config.layers, type, 400, undefined);
+      using cut = new SequenceState(backend, model.config.layers, type, 400, undefined);
       for (const [start, count] of [[0, 7], [7, 249], [256, 1], [257, 43]] as const) {
         for (let at = 1; at <= model.config.layers.length; at++) {
           let asked = 0;
           assertEquals(logits(cut, start, count, () => ++asked === at), undefined);
-          assertEquals(cut.layers.map((kv) => kv.length), model.config.layers.map(() => start));
+          assertEquals(cut.cache.layers.map((kv) => kv.length), model.config.layers.map(() => start));
           assertEquals(
-            cut.layers.map((kv) => kv.segments.reduce((sum, s) => sum + s.count, 0)),
-            cut.layers.map(() => start),
+            cut.cache.layers.map((kv) => kv.segments.reduce((sum, s) => sum + s.count, 0)),
+            cut.cache.layers.map(() => start),
           );
         }
         assertEquals(logits(cut, start, count, () => false), logits(plain, start, count));
       }
-      assertEquals(cut.layers[0]?.segments.map((s) => s.sealed), plain.layers[0]?.segments.map((s) => s.sealed));
+      assertEquals(
+        cut.cache.layers[0]?.segments.map((s) => s.sealed),
+        plain.cache.layers[0]?.segments.map((s) => s.sealed),
+      );
     }
   });
 
@@ -48,12 +51,12 @@ describe("Forward.run()", () => {
     using loaded = await load();
     const { model, backend } = loaded;
     const forward = new Forward(model, new Ops(backend), 512);
-    const cache = () => new KvCache(backend, model.config.layers, "f32", 400);
-    using a = cache();
-    using b = cache();
-    using alone = cache();
-    const part = (cache: KvCache, start: number, numTokens: number, numLogits: number) => ({
-      cache,
+    const state = () => new SequenceState(backend, model.config.layers, "f32", 400, undefined);
+    using a = state();
+    using b = state();
+    using alone = state();
+    const part = (state: SequenceState, start: number, numTokens: number, numLogits: number) => ({
+      state,
       tokens: TOKENS,
       start,
       numTokens,
@@ -68,7 +71,7 @@ describe("Forward.run()", () => {
     const both = read(part(a, 0, 30, 1), part(b, 20, 1, 1));
     const [first, second] = [both.slice(0, TINY_VOCAB), both.slice(TINY_VOCAB)];
     assertEquals(read(part(alone, 0, 21, 1)), second);
-    alone.truncate(0);
+    alone.cache.truncate(0);
     assertEquals(read(part(alone, 0, 30, 3)).slice(2 * TINY_VOCAB), first);
     assert(first.some((x, i) => x !== second[i]));
     assertThrows(() => forward.run([part(a, 30, 1, 1), part(b, 21, 2, 1)]), RangeError, "only its first part");

@@ -4,7 +4,7 @@
  * @module
  */
 import type { TokenDecoder, Tokenizer } from "../model/model.ts";
-import type { Sampling, Timings, TokenEvent, TokenLogprob } from "./types.ts";
+import type { AttendedStats, Sampling, Timings, TokenEvent, TokenLogprob } from "./types.ts";
 import type { Sequence } from "./sequence.ts";
 import type { StepLogprobs } from "./runner.ts";
 import { Sampler } from "./sampler.ts";
@@ -75,10 +75,21 @@ export class Generation {
     return this.#end("cancelled");
   }
 
+  /** What its decode queries looked at, for the last event: asked once. */
+  attended: (() => AttendedStats) | undefined;
+
   #end(reason: "stop" | "length" | "cancelled", stop?: string | number): TokenEvent {
     this.ended = true;
     const timings = this.#timings();
-    return { type: "done", reason, ...(stop === undefined ? {} : { stop }), timings, seed: this.#sampling.seed };
+    const attended = this.attended?.();
+    return {
+      type: "done",
+      reason,
+      ...(stop === undefined ? {} : { stop }),
+      timings,
+      seed: this.#sampling.seed,
+      ...(attended === undefined ? {} : { attended }),
+    };
   }
 
   #timings(): Timings {

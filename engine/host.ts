@@ -12,6 +12,8 @@ import { evaluate } from "./evaluate.ts";
 import { Generation } from "./generation.ts";
 import { Loop } from "./loop.ts";
 import { Pacer } from "./pacer.ts";
+import { type EnginePlan, planAttention } from "./plan.ts";
+import { loadPlugins } from "./plugins.ts";
 import { toRemote } from "./remote_error.ts";
 import { Runner } from "./runner.ts";
 import { resolveSampling } from "./sampling.ts";
@@ -25,7 +27,9 @@ export interface HostOptions {
   /** Where answers go. */
   readonly post: (reply: Reply) => void;
   /** The caller's own backends. */
-  readonly backends?: NonNullable<EngineOptions["backends"]>;
+  readonly backends?: EngineOptions["backends"];
+  /** The caller's own index types. */
+  readonly indexTypes?: EngineOptions["indexTypes"];
   /** Of `open`, which cannot hear messages while it works. */
   readonly signal: { readonly aborted: boolean };
   /** Whether a cancel waits to be heard; without it steps are kept short. */
@@ -42,6 +46,7 @@ interface Open {
   readonly ctxSize: number;
   readonly batchSize: number;
   readonly kvType: NonNullable<EngineOptions["kvType"]>;
+  readonly attention: EnginePlan;
 }
 
 /** See the module's head. */
@@ -79,7 +84,9 @@ export class Host {
       case "evaluate": {
         const open = this.#opened();
         const { model, backend } = open.loaded;
-        const pieces = evaluate({ ...open, model, backend, ...this.#interruptible() }, request.tokens, request.options);
+        const { plan } = open.attention;
+        const context = { ...open, model, backend, plan, ...this.#interruptible() };
+        const pieces = evaluate(context, request.tokens, request.options);
         const failed = (error: unknown) => this.#options.post({ type: "error", id, error: toRemote(error) });
         return open.loop.addJob({ id, pieces, done: result, failed });
       }
@@ -97,9 +104,10 @@ export class Host {
   }
 
   async #load(options: OpenOptions): Promise<Open> {
-    const { post, signal, backends = {} } = this.#options;
+    const { post, signal, backends, indexTypes } = this.#options;
+    const plugins = await loadPlugins(options.plugins ?? []);
     const loaded = await this.#options.load(options, {
-      backends,
+      backends: { ...plugins.backends, ...backends },
       signal,
       progress: (progress) => post({ type: "progress", progress }),
       notice: (text) => post({ type: "notice", text }),
@@ -118,7 +126,9 @@ export class Host {
       const kvType = options.kvType ?? "f16";
       const limits = { maxRunning: parallel, maxBatchTokens: batchSize, maxCachedTokens: parallel * ctxSize };
       const pacer = new Pacer(batchSize);
-      const runner = new Runner(loaded.model, loaded.backend, { kvType, maxBatchTokens: batchSize });
+      const attention = planAttention(options, loaded.backend, { ...plugins.indexTypes, ...indexTypes });
+      const { plan } = attention;
+      const runner = new Runner(loaded.model, loaded.backend, { kvType, maxBatchTokens: batchSize, plan });
       const loop = new Loop(
         new Scheduler(limits),
         runner,
@@ -130,7 +140,7 @@ export class Host {
         this.#options.breath(() => this.#preparing.size > 0),
         this.#options.isInterrupted,
       );
-      return { loaded, loop, pacer, ctxSize, batchSize, kvType };
+      return { loaded, loop, pacer, ctxSize, batchSize, kvType, attention };
     } catch (error) {
       loaded[Symbol.dispose]();
       throw error;
@@ -148,9 +158,11 @@ export class Host {
   }
 
   #info() {
-    const { loaded, ctxSize, kvType } = this.#opened();
+    const { loaded, ctxSize, kvType, attention } = this.#opened();
     const { model, backend, file, chatTemplate } = loaded;
-    return { config: model.config, backend: backend.spec, ctxSize, kvType, bytes: backend.bytes, file, chatTemplate };
+    const { policy, index } = attention;
+    const { bytes } = backend;
+    return { config: model.config, backend: backend.spec, ctxSize, kvType, policy, index, bytes, file, chatTemplate };
   }
 
   async #generate(id: number, prompt: Prompt, wanted: Partial<Sampling>): Promise<void> {

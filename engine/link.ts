@@ -56,15 +56,15 @@ export function workerLink(to: Receiver, script: URL = new URL("./worker.ts", im
   };
 }
 
-/** A host on the caller's thread: for loaders and backends that are values, which cannot cross threads. */
+/** A host on the caller's thread: for loaders, backends and index types that are values, which cannot cross threads. */
 export async function localLink(
   to: Receiver,
   load: Loader,
-  backends: NonNullable<EngineOptions["backends"]>,
+  own: Pick<EngineOptions, "backends" | "indexTypes">,
 ): Promise<Link> {
   const [{ Host }, { localBreath }] = await Promise.all([import("./host.ts"), import("./breath.ts")]);
   const signal = { aborted: false };
-  const host = new Host({ load, backends, signal, post: (reply) => to.reply(reply), breath: localBreath });
+  const host = new Host({ load, ...own, signal, post: (reply) => to.reply(reply), breath: localBreath });
   return {
     send: (request) => void host.handle(request),
     abort: () => void (signal.aborted = true),

@@ -8,14 +8,14 @@ import type { Chat } from "../model/chat.ts";
 import type { Loaded, LoadHooks } from "./loaded.ts";
 import type { OpenOptions } from "./protocol.ts";
 import { Unsupported } from "../core/errors.ts";
-import { type Backends, loadPlugin, openBackend, prepareBackend } from "../backends/mod.ts";
+import { type Backends, openBackend, prepareBackend } from "../backends/mod.ts";
 import { loadModel } from "../model/mod.ts";
 import { openModelFile } from "../model/open.ts";
 import { loadTokenizer, type TextTokenizer } from "../model/tokenizer.ts";
 
 /** See {@link Loaded}; throws what the parts throw, having freed all. */
 export async function load(options: OpenOptions, hooks: LoadHooks): Promise<Loaded> {
-  using opened = openModelFile(options.model);
+  using opened = openModelFile(options.model, options.rope);
   const tokenizer = loadTokenizer(opened.tokenizerSource());
   const backend = await chooseBackend(options, hooks);
   try {
@@ -45,9 +45,8 @@ export async function load(options: OpenOptions, hooks: LoadHooks): Promise<Load
 }
 
 /** What was asked for, or the best there is: a named backend that cannot run is an error, a default one is not. */
-async function chooseBackend({ backend, plugins = [] }: OpenOptions, hooks: LoadHooks): Promise<Backend> {
-  let extra: Backends = hooks.backends;
-  for (const url of plugins) extra = { ...extra, ...await loadPlugin(url) };
+async function chooseBackend({ backend }: OpenOptions, hooks: LoadHooks): Promise<Backend> {
+  const extra = hooks.backends;
   if (backend !== undefined) return await openPrepared(backend, extra, hooks);
   try {
     return await openPrepared("cpu", extra, hooks);

@@ -69,6 +69,7 @@ export class Loop {
   add(generation: Generation): void {
     this.#scheduler.add(generation.sequence);
     this.#runner.admit(generation.sequence, generation.sampler);
+    generation.attended = () => this.#runner.stats(generation.sequence);
     this.#generations.set(generation.sequence, generation);
     this.#turn();
   }
@@ -83,8 +84,9 @@ export class Loop {
   cancel(id: number): void {
     const generation = this.#generations.values().find((g) => g.id === id);
     if (generation !== undefined) {
+      const last = generation.cancel();
       this.#release(generation);
-      this.#outbox.add(id, [generation.cancel()]);
+      this.#outbox.add(id, [last]);
       this.#outbox.flush(this.#nowMs);
     }
     const job = this.#jobs.findIndex((j) => j.id === id);

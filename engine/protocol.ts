@@ -12,7 +12,7 @@ import type { RequestEvents } from "./outbox.ts";
 import type { RemoteError } from "./remote_error.ts";
 
 /** Options of `open` that can be posted. */
-export type OpenOptions = Omit<EngineOptions, "backends" | "onProgress" | "onNotice" | "signal">;
+export type OpenOptions = Omit<EngineOptions, "backends" | "indexTypes" | "onProgress" | "onNotice" | "signal">;
 
 /** What a caller may give as a prompt. */
 export type Prompt = string | readonly Message[] | Int32Array;

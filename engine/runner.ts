@@ -10,7 +10,8 @@ import type { Batch, BatchRow } from "./scheduler.ts";
 import type { Sampler } from "./sampler.ts";
 import type { Sequence } from "./sequence.ts";
 import { Ops } from "../backends/ops.ts";
-import { KvCache, type KvType } from "../attention/kv_cache.ts";
+import type { KvType } from "../attention/kv_cache.ts";
+import { type AttentionPlan, SequenceState } from "../attention/state.ts";
 import { Forward, type ForwardPart } from "./forward.ts";
 
 /** Log-probabilities of one step, over the raw softmax. */
@@ -39,10 +40,12 @@ export interface RunnerOptions {
   readonly kvType: KvType;
   /** Most tokens of a step. */
   readonly maxBatchTokens: number;
+  /** How sequences attend; absent: to everything. */
+  readonly plan?: AttentionPlan | undefined;
 }
 
 interface Slot {
-  readonly cache: KvCache;
+  readonly state: SequenceState;
   readonly sampler: Sampler;
 }
 
@@ -54,7 +57,7 @@ export class Runner {
   readonly #model: Model;
   readonly #ops: Ops;
   readonly #forward: Forward;
-  readonly #kvType: KvType;
+  readonly #options: RunnerOptions;
   readonly #slots = new Map<Sequence, Slot>();
 
   /** Model and backend stay the caller's. */
@@ -63,18 +66,19 @@ export class Runner {
     this.#backend = backend;
     this.#ops = new Ops(backend);
     this.#forward = new Forward(model, this.#ops, options.maxBatchTokens);
-    this.#kvType = options.kvType;
+    this.#options = options;
   }
 
   /** Gives a sequence its (still empty) cache. */
   admit(sequence: Sequence, sampler: Sampler): void {
-    const cache = new KvCache(this.#backend, this.#model.config.layers, this.#kvType, sequence.numMaxTokens);
-    this.#slots.set(sequence, { cache, sampler });
+    const { kvType, plan } = this.#options;
+    const state = new SequenceState(this.#backend, this.#model.config.layers, kvType, sequence.numMaxTokens, plan);
+    this.#slots.set(sequence, { state, sampler });
   }
 
   /** Frees what a sequence held. Idempotent. */
   release(sequence: Sequence): void {
-    this.#slots.get(sequence)?.cache[Symbol.dispose]();
+    this.#slots.get(sequence)?.state[Symbol.dispose]();
     this.#slots.delete(sequence);
   }
 
@@ -92,6 +96,11 @@ export class Runner {
     } finally {
       this.#backend.endStep();
     }
+  }
+
+  /** What a live sequence's decode queries looked at so far. */
+  stats(sequence: Sequence): ReturnType<SequenceState["stats"]> {
+    return this.#slot(sequence).state.stats();
   }
 
   #slot(sequence: Sequence): Slot {
@@ -147,6 +156,6 @@ export class Runner {
   }
 }
 
-function partOf({ sequence, start, numTokens, samples }: BatchRow, { cache }: Slot): ForwardPart {
-  return { cache, tokens: sequence.tokens, start, numTokens, numLogits: samples ? 1 : 0 };
+function partOf({ sequence, start, numTokens, samples }: BatchRow, { state }: Slot): ForwardPart {
+  return { state, tokens: sequence.tokens, start, numTokens, numLogits: samples ? 1 : 0 };
 }

@@ -5,6 +5,9 @@
  */
 import type { BackendType } from "../backends/backend.ts";
 import type { Message, ModelConfig } from "../model/model.ts";
+import type { RopeOverride } from "../model/rope_override.ts";
+import type { IndexType } from "../index/index.ts";
+import type { PolicyStats } from "../attention/policy.ts";
 
 /** How an engine is opened. */
 export interface EngineOptions {
@@ -14,16 +17,30 @@ export interface EngineOptions {
   readonly backend?: string;
   /** Tokens a sequence may hold; default: what the model was trained for. */
   readonly ctxSize?: number;
+  /** Rotary embedding in place of the model's, to run past the length of its training. */
+  readonly rope?: RopeOverride;
   /** Type of cached keys and values; default `f16`. */
   readonly kvType?: "f16" | "f32" | "i8";
   /** Most tokens of one prefill chunk; chunks shrink so that cancelling stays quick. Default 2048. */
   readonly batchSize?: number;
   /** Sequences that run at once; more wait. Default 4. */
   readonly parallel?: number;
-  /** Modules (paths or URLs) that export `backends`, registered beside the built-in ones; they load in the worker. */
+  /** Attention method: a name of `presets` (default `full`). */
+  readonly preset?: string;
+  /** Spec of an attention policy, in place of the preset's. */
+  readonly policy?: string;
+  /** Spec of an index, in place of the preset's. */
+  readonly index?: string;
+  /** Relative L2 error that retrieval aims at. */
+  readonly error?: number;
+  /** Keys per query head that retrieval takes instead. */
+  readonly budget?: number;
+  /** Modules (paths or URLs) that export `backends` or `indexTypes`, registered beside the built-in ones; they load in the worker. */
   readonly plugins?: readonly string[];
   /** Backends as values. Functions cannot cross threads: with these the engine's loop runs on the caller's thread. */
   readonly backends?: Readonly<Record<string, BackendType>>;
+  /** Index types as values, as `backends`. */
+  readonly indexTypes?: Readonly<Record<string, IndexType>>;
   /** No network, ever. */
   readonly offline?: boolean;
   /** Hears of downloads, builds and loading. */
@@ -110,7 +127,15 @@ export type TokenEvent =
     readonly stop?: string | number;
     readonly timings: Timings;
     readonly seed: number;
+    /** What its decode queries looked at. */
+    readonly attended?: AttendedStats;
   };
+
+/** What decode queries looked at, summed over queries and over the layers whose policy may leave something out. */
+export interface AttendedStats extends PolicyStats {
+  /** So many layers. */
+  readonly layers: number;
+}
 
 /** Where the time of one generation went, in milliseconds. */
 export interface Timings {
@@ -138,6 +163,10 @@ export interface EngineInfo {
   readonly ctxSize: number;
   /** Type of cached keys and values. */
   readonly kvType: string;
+  /** Canonical spec of the attention policy. */
+  readonly policy: string;
+  /** Spec of the index that it asks. */
+  readonly index: string;
   /** Live bytes of weights and caches. */
   readonly bytes: number;
   /** Path of the file or folder. */
@@ -170,6 +199,8 @@ export interface Evaluation {
   readonly kl?: Float32Array;
   /** 1 where the best token equals the base's. */
   readonly sameTop?: Uint8Array;
+  /** What the scored queries looked at; with mode `decode`. */
+  readonly attended?: AttendedStats;
 }
 
 /** The façade's surface; the body is `Engine` in engine.ts. */

@@ -77,9 +77,9 @@ export class IndexRegistry {
 
 /**
  * Index types of a module that exports `indexTypes`; a path is taken from the working directory. Throws `TypeError` when the
- * export's shape is another.
+ * export's shape is another, and when there is none unless `isOptional`.
  */
-export async function loadIndexTypes(url: string): Promise<IndexTypes> {
-  const shape = { field: "indexTypes", kind: "index type", methods: ["create", "map"] };
+export async function loadIndexTypes(url: string, isOptional = false): Promise<IndexTypes> {
+  const shape = { field: "indexTypes", kind: "index type", methods: ["create", "map"], isOptional };
   return await loadEntries(url, shape) as IndexTypes;
 }

@@ -8,6 +8,7 @@ import { Fields, LIMITS } from "./config_fields.ts";
 import type { ModelConfig } from "./model.ts";
 import { badFile } from "./open_source.ts";
 import { ropeFrequencies, type RopeOptions } from "./rope.ts";
+import { overrideRope, type RopeOverride, stretchedContext } from "./rope_override.ts";
 
 /** Canonical architecture names. */
 export const ARCHITECTURES = ["llama", "qwen2", "qwen3", "gemma3"] as const;
@@ -54,9 +55,9 @@ export interface Hyperparameters {
   readonly localRope: RopeOptions | undefined;
 }
 
-/** Checks how the fields fit together and makes the layers; throws `ModelFileError`. */
-export function buildConfig(h: Hyperparameters): ModelConfig {
-  const rope = makeRope(h, h.rope);
+/** Checks how the fields fit together and makes the layers; throws `ModelFileError`, and `RangeError` for a wrong `override`. */
+export function buildConfig(h: Hyperparameters, override: RopeOverride = {}): ModelConfig {
+  const rope = makeRope(h, overrideRope(h.rope, override, h.contextLength));
   const localRope = h.localRope === undefined ? rope : makeRope(h, h.localRope);
   const layers = h.heads.map((heads, i): LayerShape => {
     const kvHeads = h.kvHeads[i] as number;
@@ -74,7 +75,8 @@ export function buildConfig(h: Hyperparameters): ModelConfig {
       rope: slides ? localRope : rope,
     };
   });
-  const { architecture, name, vocab, width, mlpWidth, normEpsilon, contextLength } = h;
+  const { architecture, name, vocab, width, mlpWidth, normEpsilon } = h;
+  const contextLength = stretchedContext(override, h.contextLength);
   return { architecture, name, vocab, width, mlpWidth, normEpsilon, contextLength, layers };
 }
 

@@ -9,9 +9,10 @@ import type { GgufFile } from "./gguf.ts";
 import type { ModelConfig } from "./model.ts";
 import { badFile, isList, quoted, type TensorEntry } from "./open_source.ts";
 import type { RopeScaling } from "./rope.ts";
+import type { RopeOverride } from "./rope_override.ts";
 
 /** Reads and checks the hyperparameters of a GGUF model; throws `ModelFileError` naming the key and its value. */
-export function fromGguf(file: GgufFile): ModelConfig {
+export function fromGguf(file: GgufFile, rope?: RopeOverride): ModelConfig {
   const path = file.paths[0] as string;
   const lookup = (key: string) => file.metadata.get(key);
   const general = new Fields(path, lookup, "general.");
@@ -61,7 +62,7 @@ export function fromGguf(file: GgufFile): ModelConfig {
     pairing: architecture === "llama" ? "neighbours" : "halves",
     rope: { base, dims, ...(scaling === undefined ? {} : { scaling }) },
     localRope: gemma ? { base: f.positive("rope.freq_base_swa", 10000), dims } : undefined,
-  });
+  }, rope);
 }
 
 function architectureOf(general: Fields): ArchitectureName {

@@ -8,6 +8,7 @@ import { Fields, LIMITS } from "./config_fields.ts";
 import type { ModelConfig } from "./model.ts";
 import { badFile, isList } from "./open_source.ts";
 import type { RopeOptions, RopeScaling } from "./rope.ts";
+import type { RopeOverride } from "./rope_override.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -42,7 +43,7 @@ export interface HfConfig {
 }
 
 /** Checks `json`, the parsed config.json at `path`; throws `ModelFileError` naming the field and its value. */
-export function fromHf(json: unknown, path: string): HfConfig {
+export function fromHf(json: unknown, path: string, rope?: RopeOverride): HfConfig {
   const outer = asObject(json, path);
   const type = new Fields(path, (name) => outer[name]).text("model_type");
   const architecture = MODEL_TYPES[type];
@@ -88,7 +89,7 @@ export function fromHf(json: unknown, path: string): HfConfig {
     pairing: "halves",
     rope: ropes.global,
     localRope: gemma ? ropes.local : undefined,
-  });
+  }, rope);
   const tied = new Fields(path, (name) => inner[name] ?? outer[name]).flag("tie_word_embeddings", gemma);
   return { config, tied };
 }

@@ -11,6 +11,7 @@ import type { ModelConfig } from "./model.ts";
 import { openFolder } from "./open_folder.ts";
 import { readJsonFile, readSmallFile } from "./open_json.ts";
 import { badFile } from "./open_source.ts";
+import type { RopeOverride } from "./rope_override.ts";
 import { type GenerationDefaults, ggufDefaults, hfDefaults } from "./open_defaults.ts";
 import { FileWeights, type WeightEntry, type WeightOptions } from "./weights.ts";
 
@@ -58,10 +59,10 @@ export interface OpenedModel extends Disposable {
 }
 
 /**
- * Opens the model at `path`. Throws `ModelFileError`: not found (with names that come near), cut off, damaged or not
- * supported.
+ * Opens the model at `path`, with `rope` in place of what the file says of it. Throws `ModelFileError`: not found (with names
+ * that come near), cut off, damaged or not supported.
  */
-export function openModelFile(path: string): OpenedModel {
+export function openModelFile(path: string, rope?: RopeOverride): OpenedModel {
   let info: Deno.FileInfo;
   try {
     info = Deno.statSync(path);
@@ -69,19 +70,19 @@ export function openModelFile(path: string): OpenedModel {
     if (error instanceof Deno.errors.NotFound) throw badFile(path, `no such file or folder${nearNames(path)}`);
     throw badFile(path, (error as Error).message);
   }
-  return info.isDirectory ? openHf(path.replace(/\/+$/, "") || "/") : openGgufModel(path);
+  return info.isDirectory ? openHf(path.replace(/\/+$/, "") || "/", rope) : openGgufModel(path, rope);
 }
 
 /** Tensors that say nothing new: frequencies are in the configuration already. */
 const OPTIONAL = /^(rope_freqs\.weight|.*rot_embd.*)$/;
 
-function openGgufModel(path: string): OpenedModel {
+function openGgufModel(path: string, rope: RopeOverride | undefined): OpenedModel {
   const file = openGguf(path);
   try {
     const entries = new Map<string, WeightEntry>();
     for (const [name, entry] of file.tensors) entries.set(name, { ...entry, optional: OPTIONAL.test(name) });
     return {
-      ...common("gguf", path, fromGguf(file), entries, file.paths),
+      ...common("gguf", path, fromGguf(file, rope), entries, file.paths),
       chatTemplate: ggufTemplate(file),
       generationDefaults: ggufDefaults(file.metadata, path),
       tokenizerSource: () => ({ kind: "gguf", path, metadata: file.metadata }),
@@ -93,8 +94,8 @@ function openGgufModel(path: string): OpenedModel {
   }
 }
 
-function openHf(path: string): OpenedModel {
-  const folder = openFolder(path);
+function openHf(path: string, rope: RopeOverride | undefined): OpenedModel {
+  const folder = openFolder(path, rope);
   try {
     const read = (name: string) => readJsonFile(`${path}/${name}`);
     const generationConfig = read("generation_config.json");

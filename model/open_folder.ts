@@ -6,6 +6,7 @@
 import { fromHf } from "./config.ts";
 import type { ModelConfig } from "./model.ts";
 import { readJsonFile } from "./open_json.ts";
+import type { RopeOverride } from "./rope_override.ts";
 import { badFile, FileSource, quoted, shown, type TensorEntry } from "./open_source.ts";
 import { parseSafetensors } from "./safetensors.ts";
 import { mapName } from "./safetensors_names.ts";
@@ -26,11 +27,11 @@ export interface ModelFolder extends Disposable {
 }
 
 /** Parses the folder's configuration and the headers of its weight files; throws `ModelFileError`. */
-export function openFolder(folder: string): ModelFolder {
+export function openFolder(folder: string, rope?: RopeOverride): ModelFolder {
   const configPath = `${folder}/config.json`;
   const json = readJsonFile(configPath);
   if (json === undefined) throw badFile(folder, `the folder has no config.json${ggufFiles(folder)}`);
-  const { config, tied } = fromHf(json, configPath);
+  const { config, tied } = fromHf(json, configPath, rope);
   const sources: FileSource[] = [];
   const dispose = () => sources.forEach((source) => source.close());
   try {

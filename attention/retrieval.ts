@@ -1,0 +1,179 @@
+/**
+ * The policy `retrieval`: sinks and a recent window exactly, what lies between through an index (RetrievalAttention, Liu et
+ * al. 2024). Under the default goal the index draws an unbiased sample of as many keys as the wanted error takes.
+ *
+ * @module
+ */
+import type { Tensor } from "../core/tensor.ts";
+import type { Goal, KvIndex, SearchHits } from "../index/index.ts";
+import type { AttentionPolicy, LayerPolicy, PolicyPlace, PolicyStats, Spans } from "./policy.ts";
+import { Near } from "./near.ts";
+import { checkNear } from "./window.ts";
+
+/** Tokens that leave the window join the index so many at a time; until then the window is that much longer. */
+const BLOCK = 64;
+
+/** The estimated error is read back for one query in so many. */
+const ESTIMATE_EVERY = 8;
+
+const DEFAULTS = {
+  /** First tokens that stay in sight. */
+  sinks: 4,
+  /** Last tokens that stay in sight. */
+  window: 512,
+  /** Relative L2 error of a head's output; unused with a budget. */
+  error: 0.05,
+  /** Keys per query head; 0: as many as the error takes. */
+  budget: 0,
+  /** With a budget: `none` takes the best keys, `sample` an unbiased sample. */
+  tail: "none",
+  /** Below so many tokens attention is dense. */
+  min_length: 4096,
+  /** Of the draws. */
+  seed: 0,
+};
+
+type RetrievalParams = typeof DEFAULTS;
+
+/** Registry entry. */
+export const retrieval: AttentionPolicy<RetrievalParams> = {
+  summary: "attends to sinks and a recent window, and to what an index finds between them",
+  defaults: DEFAULTS,
+  isDense: false,
+  usesIndex: true,
+  check,
+  // A sliding window is the model's own choice of what to see.
+  open: (place, params) => place.kv.shape.slidingWindow === undefined ? new RetrievalLayer(place, params) : undefined,
+};
+
+function check(params: RetrievalParams): void {
+  checkNear(params);
+  const whole = (key: "budget" | "min_length" | "seed", most: number) => {
+    const value = params[key];
+    if (Number.isInteger(value) && value >= 0 && value <= most) return;
+    throw new RangeError(`Cannot use "retrieval": ${key} is ${value}, expected a whole number from 0 to ${most}`);
+  };
+  whole("budget", 4096);
+  whole("min_length", 2 ** 30);
+  whole("seed", 2 ** 32 - 1);
+  if (!(params.error >= 0 && params.error <= 1)) {
+    throw new RangeError(`Cannot use "retrieval": error is ${params.error}, expected a number from 0 to 1`);
+  }
+  if (params.tail !== "none" && params.tail !== "sample") {
+    throw new RangeError(`Cannot use "retrieval": tail is "${params.tail}", expected none or sample`);
+  }
+}
+
+class RetrievalLayer implements LayerPolicy {
+  readonly #place: PolicyPlace;
+  readonly #params: RetrievalParams;
+  readonly #near: Near;
+  /** Made when the first token leaves the window. */
+  #index: KvIndex | undefined;
+  /** Everything in `[sinks, #indexed)` is in the index. */
+  #indexed: number;
+  /** Layers take turns, or one step in so many would insert for all of them. */
+  readonly #phase: number;
+  #position = 0;
+  #queries = 0;
+  #dense = 0;
+  #tokens = 0;
+  #spanned = 0;
+  #retrieved = 0;
+  #scored = 0;
+  #indexBytes = 0;
+  #error = 0;
+  #errors = 0;
+  #answered = 0;
+
+  constructor(place: PolicyPlace, params: RetrievalParams) {
+    this.#place = place;
+    this.#params = params;
+    this.#near = new Near(params.sinks);
+    this.#indexed = params.sinks;
+    this.#phase = place.layer * 13 % BLOCK;
+  }
+
+  advance(length: number): void {
+    const leaves = length - this.#params.window - this.#phase - this.#indexed;
+    if (leaves < BLOCK) return;
+    this.#index ??= this.#place.newIndex();
+    const added = leaves - leaves % BLOCK;
+    this.#index.add({ start: this.#indexed, count: added });
+    this.#index.commit();
+    this.#indexed += added;
+  }
+
+  endPrompt(): void {}
+
+  spans(length: number): Spans {
+    this.#position = length - 1;
+    this.#queries++;
+    this.#tokens += length;
+    const from = this.#index === undefined || length < this.#params.min_length ? 0 : this.#indexed;
+    const spans = this.#near.spans(from, length);
+    if (from <= this.#near.sinks) {
+      this.#dense++;
+      this.#spanned += length;
+    } else {
+      this.#spanned += length - from + this.#near.sinks;
+    }
+    return spans;
+  }
+
+  hits(out: SearchHits, q: Tensor, length: number, exact: Tensor): boolean {
+    if (this.#index === undefined || length < this.#params.min_length) return false;
+    this.#index.search(out, q, this.#goal(), exact);
+    const { heads, kvHeads } = this.#place.kv.shape;
+    const rows = this.#params.budget > 0 ? heads : kvHeads;
+    this.#answered++;
+    this.#retrieved += out.report.keysKept / rows;
+    this.#scored += out.report.keysScored / kvHeads;
+    this.#indexBytes += out.report.bytesRead;
+    if (this.#answered % ESTIMATE_EVERY === 1) this.#noteError(out);
+    return out.report.keysKept > 0;
+  }
+
+  stats(): PolicyStats {
+    return {
+      queries: this.#queries,
+      dense: this.#dense,
+      tokens: this.#tokens,
+      spanned: this.#spanned,
+      retrieved: this.#retrieved,
+      scored: this.#scored,
+      indexBytes: this.#indexBytes,
+      estimatedError: this.#errors === 0 ? 0 : this.#error / this.#errors * this.#answered,
+    };
+  }
+
+  [Symbol.dispose](): void {
+    this.#index?.[Symbol.dispose]();
+    this.#index = undefined;
+    this.#indexed = this.#params.sinks;
+  }
+
+  #goal(): Goal {
+    const { error, budget, tail } = this.#params;
+    const draw = hash(hash(this.#params.seed, this.#place.layer), this.#position);
+    if (budget === 0) return { error, draw };
+    return tail === "sample" ? { topk: budget, tail, draw } : { topk: budget, draw };
+  }
+
+  #noteError(out: SearchHits): void {
+    const errors = out.estimatedError.backend.read(out.estimatedError);
+    let sum = 0;
+    for (const error of errors) sum += error;
+    if (Number.isNaN(sum)) return;
+    this.#error += sum / errors.length;
+    this.#errors++;
+  }
+}
+
+/** Two words into one (lowbias32 of their mix): draws of neighbouring layers and positions have nothing in common. */
+function hash(a: number, b: number): number {
+  let x = (a ^ Math.imul(b + 1, 0x9e3779b9)) >>> 0;
+  x = Math.imul(x ^ x >>> 16, 0x7feb352d);
+  x = Math.imul(x ^ x >>> 15, 0x846ca68b);
+  return (x ^ x >>> 16) >>> 0;
+}

@@ -1,0 +1,47 @@
+/**
+ * How an engine's sequences attend: options resolved to a policy and an index on the engine's backend.
+ *
+ * @module
+ */
+import type { Backend } from "../backends/backend.ts";
+import type { AttentionPlan } from "../attention/state.ts";
+import type { OpenOptions } from "./protocol.ts";
+import { resolveAttention, type ResolvedAttention } from "../attention/mod.ts";
+import { IndexRegistry, type IndexTypes } from "../index/mod.ts";
+
+/** What was resolved, as specs and as something to attend with. */
+export interface EnginePlan {
+  /** Canonical spec of the policy. */
+  readonly policy: string;
+  /** Canonical spec of the index; empty where none is asked. */
+  readonly index: string;
+  /** Absent where everything is attended to. */
+  readonly plan?: AttentionPlan;
+}
+
+/**
+ * Throws `RangeError` that lists what there is for unknown names, and `Unsupported` for an index that the backend cannot
+ * have. `indexTypes` are the caller's own. A preset's native index is replaced by the TypeScript one on a backend whose
+ * memory native code cannot see.
+ */
+export function planAttention(options: OpenOptions, backend: Backend, indexTypes: IndexTypes = {}): EnginePlan {
+  const attention = resolveAttention(options);
+  if (!attention.type.usesIndex) return withoutIndex(attention);
+  const registry = new IndexRegistry(indexTypes);
+  const wanted = options.index === undefined && backend.host === undefined ? "flat-reference" : attention.index;
+  const index = registry.canonical(wanted);
+  return {
+    policy: attention.policy,
+    index,
+    plan: { attention, newIndex: (kv) => registry.create(index, kv, backend) },
+  };
+}
+
+function withoutIndex(attention: ResolvedAttention): EnginePlan {
+  const { policy, type } = attention;
+  if (type.isDense) return { policy, index: "" };
+  const newIndex = () => {
+    throw new TypeError(`Cannot make an index: policy "${policy}" uses none`);
+  };
+  return { policy, index: "", plan: { attention, newIndex } };
+}
