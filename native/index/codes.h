@@ -79,6 +79,8 @@ class Codes {
   // out[g * stride + i - from] for keys [from, to); `from` is a multiple of 32, and there is room for (and -INFINITY is written
   // to) `to` rounded up to 32.
   void score_all(const PreparedQuery& query, const Rows& rows, int32_t from, int32_t to, float* out, size_t stride) const;
+  // The same by the rows themselves, exact and without what is behind `to`.
+  void score_exact(const PreparedQuery& query, const Rows& rows, int32_t from, int32_t to, float* out, size_t stride) const;
   // out[g * stride + i] for keys ids[i] (positions less begin()), `count` of them, in any order.
   void score(const PreparedQuery& query, const Rows& rows, const int32_t* ids, int32_t count, float* out, size_t stride) const;
 
@@ -94,6 +96,8 @@ class Codes {
   size_t chunk_bytes() const;
   ChunkPtr new_chunk() const;
   void append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t from, int32_t to);
+  const float* centre(int32_t head, int32_t chunk) const;
+  float norm(int32_t head, int32_t chunk) const;  // the largest of a centred key
   void score_rows(const PreparedQuery& query, const Rows& rows, int32_t key, float* out, size_t stride) const;
   void check(const Chunk& chunk, int32_t count, int32_t head) const;
   void refresh(size_t from);  // pointers of chunks from that on

@@ -69,13 +69,53 @@ void FlatSearch::run(const FlatScope& scope, const int32_t* kv_heads, int32_t co
     if (certified) top(query, hits, row, s, own, done);
     else draw_best(query, hits, row, s, noise + static_cast<size_t>(i) * stride, own, stride, done);
   });
+  double read_whole = 0;
+  if (certified) read_whole = scan_undecided(kv_heads, count, query, hits, scores, stride, work, work_floats);
   for (int32_t row = 0; row < count * group; row++) {
     report.keys_kept += reports_[static_cast<size_t>(row)].keys_kept;
     report.bytes_read += reports_[static_cast<size_t>(row)].bytes_read;
   }
   const double keys = static_cast<double>(s_.keys) * count;
-  report.keys_scored += keys;
+  report.keys_scored += keys + read_whole;
+  report.bytes_read += read_whole * row_bytes();
   report.bytes_read += keys * (s_.codes->kind() == Codes::kNone ? row_bytes() : s_.codes->key_bytes() + (certified ? 2 : 0));
+}
+
+// Heads whose bounds decide too little (4-bit codes of wide heads) are answered from their rows, the group in one pass.
+double FlatSearch::scan_undecided(const int32_t* kv_heads, int32_t count, const Query& query, const Hits& hits, float* scores,
+                                  size_t stride, float* work, size_t work_floats) {
+  const int32_t group = s_.shape->group();
+  undecided_.clear();
+  for (int32_t i = 0; i < count; i++) {
+    bool any = false;
+    for (int32_t g = 0; g < group; g++) any = any || reports_[static_cast<size_t>(i * group + g)].keys_kept < 0;
+    if (any) undecided_.push_back(i);
+  }
+  if (undecided_.empty()) return 0;
+  const int32_t heads = static_cast<int32_t>(undecided_.size());
+  const int32_t pieces = (s_.keys + Codes::kChunkKeys - 1) / Codes::kChunkKeys;
+  s_.environment->pool->run(heads * pieces, [&](int32_t task, int) {
+    const int32_t i = undecided_[static_cast<size_t>(task / pieces)], from = task % pieces * Codes::kChunkKeys;
+    s_.codes->score_exact(prepared_[static_cast<size_t>(i)], *s_.rows, from, std::min(s_.keys, from + Codes::kChunkKeys),
+                          scores + static_cast<size_t>(i * group) * stride + from, stride);
+  });
+  s_.environment->pool->run(heads * group, [&](int32_t task, int worker) {
+    const int32_t i = undecided_[static_cast<size_t>(task / group)], g = task % group;
+    Report& done = reports_[static_cast<size_t>(i * group + g)];
+    if (done.keys_kept >= 0) return;
+    const SelectWork own(work + static_cast<size_t>(worker) * work_floats, s_.keys);
+    const int32_t k = select_best(*s_.environment->isa->select, scores + static_cast<size_t>(i * group + g) * stride, s_.keys,
+                                  static_cast<int32_t>(query.goal.value), own);
+    give(hits, kv_heads[i] * group + g, own.ids, k, done);
+  });
+  return static_cast<double>(heads) * s_.keys;
+}
+
+void FlatSearch::give(const Hits& hits, int32_t row, const int32_t* ids, int32_t k, Report& report) const {
+  for (int32_t i = 0; i < std::min(k, hits.capacity); i++) put(hits, row, i, ids[i], 0);
+  hits.counts[row] = k;
+  hits.errors[row] = std::numeric_limits<float>::quiet_NaN();
+  report.keys_kept = k;
 }
 
 double FlatSearch::row_bytes() const {
@@ -101,13 +141,11 @@ void FlatSearch::top(const Query& query, const Hits& hits, int32_t row, const fl
   } else {
     k = select_certified(kernels, scores, s_.keys, wanted, work,
                          [&](float* out, const int32_t* ids, int32_t count) { rescore(out, q, head, ids, count); },
-                         &rescored);
+                         &rescored, std::max(1024, s_.keys / 4));
   }
-  for (int32_t i = 0; i < std::min(k, hits.capacity); i++) put(hits, row, i, work.ids[i], 0);
-  hits.counts[row] = k;
-  hits.errors[row] = std::numeric_limits<float>::quiet_NaN();
-  report.keys_kept = k;
   report.bytes_read = rescored * row_bytes();
+  if (k < 0) report.keys_kept = -1;
+  else give(hits, row, work.ids, k, report);
 }
 
 // Exact scores of keys `ids`, ascending.

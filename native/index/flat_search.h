@@ -30,8 +30,12 @@ class FlatSearch {
  private:
   double row_bytes() const;
   void soften(float* scores, int32_t count, size_t stride) const;
-  // The best `value` keys; among equals those of lower position.
+  // The best `value` keys; among equals those of lower position. keys_kept is -1 where bounds decide too little.
   void top(const Query& query, const Hits& hits, int32_t row, const float* scores, float* memory, Report& report) const;
+  // Returns how many keys it scored by their rows.
+  double scan_undecided(const int32_t* kv_heads, int32_t count, const Query& query, const Hits& hits, float* scores, size_t stride,
+                        float* work, size_t work_floats);
+  void give(const Hits& hits, int32_t row, const int32_t* ids, int32_t k, Report& report) const;
   // Exact scores of keys `ids`, ascending.
   void rescore(float* out, const float* q, int32_t head, const int32_t* ids, int32_t count) const;
   // Priority sampling (Duffield, Lund, Thorup 2007): the K best s - ln u, weights relative to the next one.
@@ -40,7 +44,7 @@ class FlatSearch {
   void put(const Hits& hits, int32_t row, int32_t at, int32_t i, float bias) const;
 
   FlatScope s_{};
-  std::vector<int32_t> all_;
+  std::vector<int32_t> all_, undecided_;
   std::vector<PreparedQuery> prepared_;
   std::vector<Report> reports_;
   SampleMemory sampling_;

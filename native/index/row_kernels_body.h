@@ -53,34 +53,43 @@ inline float sum_dot_lanes(const DotLanes& v) {
 #endif
 }
 
-template <class T>
-void dot_rows(float* out, const float* q, const T* row, int32_t group, int32_t dim) {
-  for (int32_t g0 = 0; g0 < group; g0 += 8) {
-    const int32_t some = group - g0 < 8 ? group - g0 : 8;
-    DotLanes sums[8] = {};
-    int32_t i = 0;
-    for (; i + kDotLanes <= dim; i += kDotLanes) {
-      float wide[kDotLanes];
-      widen_lanes(wide, row + i);
-      DotLanes k;
-      std::memcpy(&k, wide, sizeof k);
-      for (int32_t g = 0; g < some; g++) {
-        DotLanes x;
-        std::memcpy(&x, q + static_cast<size_t>(g0 + g) * dim + i, sizeof x);
-        sums[g] += x * k;
-      }
-    }
-    for (int32_t g = 0; g < some; g++) {
-      float sum = sum_dot_lanes(sums[g]);
-      for (int32_t j = i; j < dim; j++) {
-        float k;
-        if constexpr (sizeof(T) == 2) k = widen_half(row[j]);
-        else k = static_cast<float>(row[j]);
-        sum += q[static_cast<size_t>(g0 + g) * dim + j] * k;
-      }
-      out[g0 + g] = sum;
+template <int32_t G, class T>
+inline void dot_tile(float* out, const float* q, const T* row, int32_t dim) {
+  DotLanes sums[G];
+#pragma GCC unroll 8
+  for (int32_t g = 0; g < G; g++) sums[g] = DotLanes{};
+  int32_t i = 0;
+  for (; i + kDotLanes <= dim; i += kDotLanes) {
+    float wide[kDotLanes];
+    widen_lanes(wide, row + i);
+    DotLanes k;
+    std::memcpy(&k, wide, sizeof k);
+#pragma GCC unroll 8
+    for (int32_t g = 0; g < G; g++) {
+      DotLanes x;
+      std::memcpy(&x, q + static_cast<size_t>(g) * dim + i, sizeof x);
+      sums[g] += x * k;
     }
   }
+#pragma GCC unroll 8
+  for (int32_t g = 0; g < G; g++) {
+    float sum = sum_dot_lanes(sums[g]);
+    for (int32_t j = i; j < dim; j++) {
+      float k;
+      if constexpr (sizeof(T) == 2) k = widen_half(row[j]);
+      else k = static_cast<float>(row[j]);
+      sum += q[static_cast<size_t>(g) * dim + j] * k;
+    }
+    out[g] = sum;
+  }
+}
+
+template <class T>
+void dot_rows(float* out, const float* q, const T* row, int32_t group, int32_t dim) {
+  for (; group >= 4; group -= 4, out += 4, q += 4 * static_cast<size_t>(dim)) dot_tile<4>(out, q, row, dim);
+  if (group == 3) dot_tile<3>(out, q, row, dim);
+  else if (group == 2) dot_tile<2>(out, q, row, dim);
+  else if (group == 1) dot_tile<1>(out, q, row, dim);
 }
 
 }  // namespace

@@ -46,10 +46,10 @@ int32_t select_best(const SelectKernels& kernels, const float* scores, int32_t n
 
 // The same by exact scores where those given are upper bounds of them ("Exact top-k by int8 scan", with the k-th exact score of
 // a first batch as the threshold: one bound wide instead of two). exact(out, ids, count) computes exact scores. *rescored counts
-// them.
+// them. Where more than `limit` keys cannot be told apart by their bounds, the answer is -1: scanning the keys is cheaper then.
 template <class Exact>
 int32_t select_certified(const SelectKernels& kernels, const float* upper, int32_t n, int32_t k, const SelectWork& work,
-                         Exact&& exact, int32_t* rescored) {
+                         Exact&& exact, int32_t* rescored, int32_t limit = std::numeric_limits<int32_t>::max()) {
   *rescored = 0;
   if (k >= n) {
     for (int32_t i = 0; i < n; i++) work.ids[i] = i;
@@ -73,8 +73,10 @@ int32_t select_certified(const SelectKernels& kernels, const float* upper, int32
     work.more_ids[rest] = work.ids[i];
     rest += work.values[i] >= bound.value && work.values[i] < first.value;
   }
+  *rescored = batch;
+  if (rest > limit) return -1;
   exact(work.more_exact, work.more_ids, rest);
-  *rescored = batch + rest;
+  *rescored += rest;
   // Both batches ascend: merged by the same tests.
   int32_t kept = 0;
   for (int32_t i = 0, a = 0, b = 0; i < all.count; i++) {

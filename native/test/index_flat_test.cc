@@ -153,7 +153,7 @@ TEST("flat's top-k is exact: every head size, group, cache, kind of codes and in
     Random random(3);
     const std::vector<float> q = random.normals(static_cast<size_t>(2 * group * dim));
     for (const std::string& isa : isas()) {
-      for (const char* spec : {"flat:codes=int8", "flat:codes=f16"}) {
+      for (const char* spec : {"flat:codes=int8", "flat:codes=int4", "flat:codes=f16"}) {
         IndexContext c(("threads=2,isa=" + isa).c_str());
         const kvasir_index index = filled(c, keys, spec, 667);
         for (const int32_t k : {1, 7, 100, 666, 667, 4096}) expect_best(keys, ask(c, index, keys, q, k), q, 667, k);
@@ -175,6 +175,17 @@ TEST("flat's top-k is exact where keys are many, and rescores few of them") {
     EXPECT(rescored >= 6 * k);
     EXPECT(rescored <= 6 * (1.6 * k + 40));
   }
+}
+
+TEST("where 4-bit bounds decide too little, flat reads the rows once for the group") {
+  const Keys keys(4, 1, 6000, 256, KVASIR_F16, 9);
+  Random random(4);
+  const std::vector<float> q = random.normals(4 * 256);
+  IndexContext c("threads=2");
+  const kvasir_index index = filled(c, keys, "flat:codes=int4", 6000);
+  const Answer a = ask(c, index, keys, q, 100);
+  expect_best(keys, a, q, 6000, 100);
+  EXPECT_EQ(a.report[1], 12000.0);  // every key by its code, then by its row
 }
 
 TEST("flat's top-k stays exact for duplicates, constant keys, huge, tiny and unequal norms") {
@@ -201,13 +212,17 @@ TEST("flat's top-k stays exact for duplicates, constant keys, huge, tiny and une
       std::vector<float> q = random.normals(4 * kDim, size);
       std::fill(q.begin(), q.begin() + kDim, 0.0f);  // the first head asks nothing: lowest positions win
       for (const std::string& isa : isas()) {
-        IndexContext c(("threads=1,isa=" + isa).c_str());
-        const kvasir_index index = filled(c, keys, "flat:codes=int8", 300);
-        const Answer a = ask(c, index, keys, q, 20);
-        const int before = failures();
-        expect_best(keys, a, q, 300, 20, 0.125, 1e-5);
-        for (int32_t i = 0; i < 20; i++) EXPECT_EQ(a.tokens[0][static_cast<size_t>(i)], kStart + i);
-        if (failures() != before) std::printf("  keys: %s, queries of size %g, %s\n", shape.name, static_cast<double>(size), isa.c_str());
+        for (const char* spec : {"flat:codes=int8", "flat:codes=int4"}) {
+          IndexContext c(("threads=1,isa=" + isa).c_str());
+          const kvasir_index index = filled(c, keys, spec, 300);
+          const Answer a = ask(c, index, keys, q, 20);
+          const int before = failures();
+          expect_best(keys, a, q, 300, 20, 0.125, 1e-5);
+          for (int32_t i = 0; i < 20; i++) EXPECT_EQ(a.tokens[0][static_cast<size_t>(i)], kStart + i);
+          if (failures() != before) {
+            std::printf("  keys: %s, queries of size %g, %s, %s\n", shape.name, static_cast<double>(size), isa.c_str(), spec);
+          }
+        }
       }
     }
   }

@@ -1,0 +1,99 @@
+// What the codes of a head need to know of a group's queries.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "codes.h"
+#include "nibble_layout.h"
+#include "row_kernels.h"
+
+namespace kvasir {
+
+void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t group, float scale, int planes,
+                    Scores scores) const {
+  const size_t dim = static_cast<size_t>(shape_.dim), g_count = static_cast<size_t>(group);
+  to.head_ = head;
+  to.scale_ = scale;
+  to.upper_ = scores == kUpper;
+  to.risky_ = false;
+  to.q_.assign(q, q + g_count * dim);
+  CodeQuery& query = to.query_;
+  query.group = group;
+  query.planes = planes;
+  if (kind_ == kNone) return;
+  const int32_t shift = kernels_->shift, limit = (1 << shift) - 1;
+  const int32_t most = planes == 2 ? limit << shift : limit;
+  const size_t units = static_cast<size_t>(shape_.units), bands = static_cast<size_t>(shape_.bands);
+  query.row_bytes = (units * kUnit + kLine - 1) / kLine * kLine;
+  to.lines_.assign(static_cast<size_t>(planes) * g_count * units * kLine, 0);
+  to.rows_.assign(static_cast<size_t>(planes) * g_count * query.row_bytes, 0);
+  to.offsets_.assign(g_count * bands, 0);
+  to.factors_.assign(g_count, 0);
+  to.bounds_.assign(g_count, 0);
+  const size_t chunks = chunks_[static_cast<size_t>(head)].size();
+  to.base_.resize(chunks * g_count);
+  to.reach_ = 0;
+  std::vector<float> turned(kind_ == kInt4 ? units * kUnit : 0);
+  for (size_t g = 0; g < g_count; g++) {
+    const float* x = q + g * dim;
+    if (kind_ == kInt4) {
+      std::fill(std::copy(x, x + dim, turned.begin()), turned.end(), 0.0f);
+      for (size_t band = 0; band < bands; band++) rotate_band(turned.data() + band * kBand);
+      x = turned.data();
+    }
+    float peak = 0;
+    double squares = 0, lost = 0;
+    const size_t width = kind_ == kInt4 ? units * kUnit : dim;
+    for (size_t i = 0; i < width; i++) {
+      peak = std::max(peak, std::fabs(x[i]));
+      squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    }
+    const double step = static_cast<double>(peak) / most;
+    for (size_t i = 0; i < width; i++) {
+      const int32_t all = step > 0 ? static_cast<int32_t>(std::lrint(static_cast<double>(x[i]) / step)) : 0;
+      const double rest = static_cast<double>(x[i]) - all * step;
+      lost += rest * rest;
+      to.offsets_[g * bands + i / kBand] -= kernels_->offset * all;
+      // all = hi * 2^shift + lo, lo as near to zero as it gets
+      const int32_t hi = planes == 2 ? (all + (1 << shift) / 2) >> shift : all;
+      const int32_t parts[2] = {hi, all - hi * (1 << shift)};
+      for (size_t p = 0; p < static_cast<size_t>(planes); p++) {
+        const int8_t part = static_cast<int8_t>(parts[p]);
+        to.rows_[(p * g_count + g) * query.row_bytes + i] = part;
+        for (size_t copy = 0; copy < 4 && kind_ == kInt8; copy++) {
+          to.lines_[((p * g_count + g) * units + i / kUnit) * kLine + copy * kUnit + i % kUnit] = part;
+        }
+      }
+    }
+    const double s = static_cast<double>(scale), norm = std::sqrt(squares), rounding = std::sqrt(lost);
+    to.factors_[g] = static_cast<float>(step * s);
+    to.bounds_[g] = static_cast<float>((norm + rounding) * s * 1.001) + std::numeric_limits<float>::min();
+    x = q + g * dim;
+    for (size_t c = 0; c < chunks; c++) {
+      const float* middle_key = centre(head, static_cast<int32_t>(c));
+      float products[2];
+      isa_->rows->dot_f32(products, x, middle_key, 1, shape_.dim);
+      isa_->rows->dot_f32(products + 1, middle_key, middle_key, 1, shape_.dim);
+      const double dot = static_cast<double>(products[0]);
+      const double spread = static_cast<double>(this->norm(head, static_cast<int32_t>(c))), middle = std::sqrt(static_cast<double>(products[1]));
+      // Outside this range float products overflow or vanish, and no bound of relative errors holds.
+      const double reach = norm * s * (spread + middle);
+      const bool risky = !(reach < 1e36) || !std::isfinite(dot) || (norm > 0 && to.factors_[g] < 1e-30f);
+      to.risky_ = to.risky_ || risky;
+      to.reach_ = std::max(to.reach_, reach);
+      double base = dot * s;
+      if (scores == kUpper) {
+        base += s * (rounding * spread * 1.001 + 2 * static_cast<double>(slack_) * norm * middle) +
+                std::fabs(base) * 0x1p-20 + static_cast<double>(std::numeric_limits<float>::min());
+      }
+      to.base_[c * g_count + g] = risky ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(base);
+    }
+  }
+  query.lines = to.lines_.data();
+  query.rows = to.rows_.data();
+  query.offsets = to.offsets_.data();
+  query.factors = to.factors_.data();
+  query.bounds = to.bounds_.data();
+}
+
+}  // namespace kvasir
