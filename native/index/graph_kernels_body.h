@@ -47,6 +47,22 @@ inline float sum_lanes(Floats v) {
 #endif
 }
 
+// Four sums at once.
+inline void sum_four(float* out, Floats a, Floats b, Floats c, Floats d) {
+#if defined(__AVX512F__)
+  const auto half = [](Floats v) {
+    return _mm256_add_ps(_mm512_castps512_ps256((__m512)v), _mm512_extractf32x8_ps((__m512)v, 1));
+  };
+  const __m256 two = _mm256_hadd_ps(_mm256_hadd_ps(half(a), half(b)), _mm256_hadd_ps(half(c), half(d)));
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1)));
+#elif defined(__AVX2__)
+  const __m256 two = _mm256_hadd_ps(_mm256_hadd_ps((__m256)a, (__m256)b), _mm256_hadd_ps((__m256)c, (__m256)d));
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1)));
+#else
+  out[0] = sum_lanes(a), out[1] = sum_lanes(b), out[2] = sum_lanes(c), out[3] = sum_lanes(d);
+#endif
+}
+
 // R rows against G queries: sums stay in registers.
 template <int32_t R, int32_t G, class T>
 inline void score_tile(float* out, int32_t group, const float* q, const void* const* rows, int32_t dim) {
@@ -65,11 +81,24 @@ inline void score_tile(float* out, int32_t group, const float* q, const void* co
       for (int32_t g = 0; g < G; g++) sums[r][g] += k * load(q + static_cast<size_t>(g) * static_cast<size_t>(dim) + i);
     }
   }
+  float totals[R * G];
+  if constexpr (R == 4 && G == 1) {
+    sum_four(totals, sums[0][0], sums[1][0], sums[2][0], sums[3][0]);
+  } else if constexpr (G == 4) {
+#pragma GCC unroll 8
+    for (int32_t r = 0; r < R; r++) sum_four(totals + 4 * r, sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+  } else {
+#pragma GCC unroll 8
+    for (int32_t r = 0; r < R; r++) {
+#pragma GCC unroll 8
+      for (int32_t g = 0; g < G; g++) totals[r * G + g] = sum_lanes(sums[r][g]);
+    }
+  }
 #pragma GCC unroll 8
   for (int32_t r = 0; r < R; r++) {
 #pragma GCC unroll 8
     for (int32_t g = 0; g < G; g++) {
-      float sum = sum_lanes(sums[r][g]);
+      float sum = totals[r * G + g];
       for (int32_t j = i; j < dim; j++) {
         sum += widen_one(static_cast<const T*>(rows[r])[j]) * q[static_cast<size_t>(g) * static_cast<size_t>(dim) + j];
       }
@@ -81,6 +110,9 @@ inline void score_tile(float* out, int32_t group, const float* q, const void* co
 template <int32_t G, class T>
 void score_group(float* out, int32_t group, const float* q, const void* const* rows, int32_t count, int32_t dim) {
   int32_t r = 0;
+  if constexpr (G == 1) {
+    for (; r + 4 <= count; r += 4) score_tile<4, G, T>(out + static_cast<size_t>(r) * group, group, q, rows + r, dim);
+  }
   for (; r + 2 <= count; r += 2) score_tile<2, G, T>(out + static_cast<size_t>(r) * group, group, q, rows + r, dim);
   if (r < count) score_tile<1, G, T>(out + static_cast<size_t>(r) * group, group, q, rows + r, dim);
 }

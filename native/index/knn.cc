@@ -66,7 +66,8 @@ Neighbours nearest_keys(const IndexIsa& isa, const RunTasks& run, const Rows& ro
   out.queries = count;
   out.k = std::min(k, to - from);
   if (count == 0 || out.k == 0) return out;
-  out.positions.resize(static_cast<size_t>(count) * static_cast<size_t>(out.k));
+  // Where run leaves tasks out, positions are still positions.
+  out.positions.assign(static_cast<size_t>(count) * static_cast<size_t>(out.k), from);
   out.scores.resize(out.positions.size());
   const int32_t dim = rows.find(from).head_dim(), panels = (to - from + kPanelRows - 1) / kPanelRows;
   const size_t room = static_cast<size_t>(2 * out.k + kSlack + kPanelRows);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "graph_build.h"
+
 namespace kvasir {
 namespace {
 
@@ -27,7 +29,7 @@ void ListTable::append(const std::vector<std::vector<int32_t>>& more) {
 
 size_t Partition::bytes() const {
   return homes.bytes() + routed.bytes() + metric.bytes() + cells.panels.bytes() +
-         (deviations.size() + cells.offsets.size() + thresholds.size()) * sizeof(float);
+         (graph == nullptr ? 0 : graph->bytes()) + (deviations.size() + cells.offsets.size() + thresholds.size()) * sizeof(float);
 }
 
 std::shared_ptr<const Partition> extend(const Partition& from, const PartitionSource& source, const RunTasks& run) {
@@ -67,6 +69,10 @@ std::shared_ptr<const Partition> extend(const Partition& from, const PartitionSo
     grown->routed.append(more);
   }
   grown->keys = source.keys;
+  if (from.graph != nullptr) {
+    const GraphKeys nodes(source.isa->graph, *source.rows, source.head, source.begin, source.keys);
+    grown->graph = insert_nodes(*source.isa, *from.graph, nodes, grown->homes, run);
+  }
   return grown;
 }
 

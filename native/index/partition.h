@@ -3,7 +3,8 @@
 // Every key has one home: cells of a k-means on keys. Where queries are known, cells are compact in their metric, the mean of
 // (q . x)^2 over training queries, because a cell must tell what its keys' scores are: mean q . centroid, deviation as stored.
 // From a home the keys that no list returned are drawn. Type "lists" has routed lists beside, under centroids of queries: each
-// holds the keys that its queries score best, so that a key stands in several lists or in none.
+// holds the keys that its queries score best, so that a key stands in several lists or in none. Type "graph" has a graph over the
+// same keys in place of lists.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -18,6 +19,7 @@ namespace kvasir {
 
 class FileReader;
 class FileWriter;
+struct Graph;
 
 // Lists of keys under centroids. Ids are positions less the index's first one.
 struct ListTable {
@@ -39,7 +41,8 @@ struct Partition {
   Nearest cells;                  // centroids of the cells in that metric
   ListTable routed;               // empty in "ivf"
   std::vector<float> thresholds;  // [routed.count()]: q-centroid . key from which a new key belongs to the list
-  int32_t probes = 1;
+  std::shared_ptr<const Graph> graph;  // null but in "graph"
+  int32_t probes = 1;                  // lists a query; the width of a graph's queue
   double recall = __builtin_nan("");    // on held-out queries
   double visited = __builtin_nan("");   // keys scored there, of all
   int32_t keys = 0;                     // ids [0, keys) have a home

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "file.h"
+#include "graph_build.h"
 #include "partition_index.h"
 
 namespace kvasir {
@@ -55,7 +56,7 @@ void restore_table(ListTable& table, const FileReader& from, const std::string& 
   table.members.assign(ids, ids + offsets[lists]);
 }
 
-constexpr int32_t kBest = 1, kSamples = 2;
+constexpr int32_t kBest = 1, kSamples = 2, kWalked = 4;  // what a partition serves, and whether it has a graph
 
 struct Header {
   int32_t keys, cells, lists, metric, probes, serves;
@@ -119,12 +120,13 @@ std::shared_ptr<PartitionSet> restore_set(const FileReader& from, const std::str
 
 void Partition::save(FileWriter& to, const std::string& prefix) const {
   const Header header = {keys, homes.count(), routed.count(), metric.count() > 0, probes,
-                         (serves_best ? kBest : 0) | (serves_samples ? kSamples : 0), recall, visited};
+                         (serves_best ? kBest : 0) | (serves_samples ? kSamples : 0) | (graph != nullptr ? kWalked : 0), recall, visited};
   to.add(prefix, &header, sizeof header);
   save_table(to, prefix + ".home", homes);
   to.add(prefix + ".dev", deviations.data(), deviations.size() * sizeof(float));
   save_panels(to, prefix + ".cell", cells.panels);
   if (metric.count() > 0) save_panels(to, prefix + ".metric", metric);
+  if (graph != nullptr) save_graph(to, prefix + ".graph", *graph);
   if (routed.count() == 0) return;
   save_table(to, prefix + ".list", routed);
   to.add(prefix + ".least", thresholds.data(), thresholds.size() * sizeof(float));
@@ -134,7 +136,7 @@ void Partition::restore(const FileReader& from, const std::string& prefix, int32
   Header header;
   std::memcpy(&header, from.array<Header>(prefix, 1), sizeof header);
   if (header.keys < 1 || header.cells < 1 || header.cells > header.keys || header.lists < 0 || header.lists > header.keys ||
-      header.probes < 1 || (header.metric != 0 && header.metric != 1) || (header.serves & ~(kBest | kSamples)) != 0) {
+      header.probes < 1 || (header.metric != 0 && header.metric != 1) || (header.serves & ~(kBest | kSamples | kWalked)) != 0) {
     refuse(prefix, "has impossible counts");
   }
   keys = header.keys;
@@ -156,6 +158,7 @@ void Partition::restore(const FileReader& from, const std::string& prefix, int32
   restore_panels(packed, from, prefix + ".cell", header.cells, dim);
   cells = Nearest(std::move(packed));
   if (header.metric != 0) restore_panels(metric, from, prefix + ".metric", dim, dim);
+  if ((header.serves & kWalked) != 0) graph = restore_graph(from, prefix + ".graph", keys, dim);
   if (header.lists == 0) return;
   restore_table(routed, from, prefix + ".list", header.lists, dim, keys);
   const float* least = finite_array(from, prefix + ".least", static_cast<size_t>(header.lists));

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "draw.h"
+#include "graph_build.h"
 #include "row_kernels.h"
 
 namespace kvasir {
@@ -33,37 +34,58 @@ void PartitionSearch::mark(int32_t id) {
   ids_.push_back(id);
 }
 
-// Candidates for certain: keys of the lists nearest to each query, by inner product, then those without a home.
+// Keys of the lists nearest to each query, by inner product.
+void PartitionSearch::visit_lists(Report& report) {
+  const Partition& p = *s_.partition;
+  const ListTable& lists = p.lists();
+  const size_t width = lists.centroids.width();
+  route_.resize(width * static_cast<size_t>(group_));
+  lists.centroids.dot(*s_.isa->panels, route_.data(), q_, group_);
+  lists_.clear();
+  const int32_t probes = std::min(s_.probes, lists.count());
+  for (int32_t g = 0; g < group_; g++) {
+    float* row = route_.data() + static_cast<size_t>(g) * width;
+    for (int32_t i = 0; i < probes; i++) {
+      float best;
+      const int32_t list = s_.isa->panels->argmax(&best, row, lists.count());
+      lists_.push_back(list);
+      row[list] = -std::numeric_limits<float>::infinity();
+    }
+  }
+  std::sort(lists_.begin(), lists_.end());
+  lists_.erase(std::unique(lists_.begin(), lists_.end()), lists_.end());
+  size_t read = 0;
+  for (int32_t list : lists_) {
+    const size_t from = static_cast<size_t>(lists.offsets[static_cast<size_t>(list)]);
+    const size_t to = static_cast<size_t>(lists.offsets[static_cast<size_t>(list) + 1]);
+    for (size_t i = from; i < to; i++) mark(lists.members[i]);
+    read += to - from;
+  }
+  report.bytes_read += static_cast<double>(lists.centroids.bytes() + 4 * read);
+}
+
+// Every node that a graph's search scored is a candidate.
+void PartitionSearch::walk(Report& report) {
+  const Partition& p = *s_.partition;
+  const GraphKeys keys(s_.isa->graph, *s_.rows, s_.head, s_.codes->begin(), p.keys);
+  int32_t width = std::min(s_.probes, p.keys);
+  // More keys than the width was chosen for need a longer queue.
+  if (query_->goal.kind == Goal::kTopk) width = std::max(width, std::min(p.keys, static_cast<int32_t>(2 * query_->goal.value)));
+  search_graph(walk_, *s_.isa, *p.graph, keys, q_, group_, width);
+  for (int32_t node : walk_.scored()) mark(node);
+  report.bytes_read += static_cast<double>(walk_.scored().size()) * static_cast<double>(keys.row_bytes()) +
+                       static_cast<double>(p.graph->entries->centroids.bytes()) +
+                       static_cast<double>(walk_.expanded()) * 4 * p.graph->links.slots();
+}
+
+// Candidates for certain: what lists or graph lead to, then keys without a home.
 void PartitionSearch::visit(Report& report) {
   ids_.clear();
   if (s_.partition != nullptr) {
     const Partition& p = *s_.partition;
-    const ListTable& lists = p.lists();
     marks_.assign((static_cast<size_t>(p.keys) + 63) / 64, 0);
-    const size_t width = lists.centroids.width();
-    route_.resize(width * static_cast<size_t>(group_));
-    lists.centroids.dot(*s_.isa->panels, route_.data(), q_, group_);
-    lists_.clear();
-    const int32_t probes = std::min(s_.probes, lists.count());
-    for (int32_t g = 0; g < group_; g++) {
-      float* row = route_.data() + static_cast<size_t>(g) * width;
-      for (int32_t i = 0; i < probes; i++) {
-        float best;
-        const int32_t list = s_.isa->panels->argmax(&best, row, lists.count());
-        lists_.push_back(list);
-        row[list] = -std::numeric_limits<float>::infinity();
-      }
-    }
-    std::sort(lists_.begin(), lists_.end());
-    lists_.erase(std::unique(lists_.begin(), lists_.end()), lists_.end());
-    size_t read = 0;
-    for (int32_t list : lists_) {
-      const size_t from = static_cast<size_t>(lists.offsets[static_cast<size_t>(list)]);
-      const size_t to = static_cast<size_t>(lists.offsets[static_cast<size_t>(list) + 1]);
-      for (size_t i = from; i < to; i++) mark(lists.members[i]);
-      read += to - from;
-    }
-    report.bytes_read += static_cast<double>(lists.centroids.bytes() + 4 * read);
+    if (p.graph != nullptr) walk(report);
+    else visit_lists(report);
   }
   const int32_t from = s_.partition == nullptr ? 0 : s_.partition->keys;
   certain_ = ids_.size();
@@ -94,7 +116,15 @@ void PartitionSearch::score(Codes::Scores kind, int planes, Report& report) {
   stride_ = 0;
   widen(ids_.size() / 2);
   const int32_t gathered = static_cast<int32_t>(certain_), scanned = static_cast<int32_t>(ids_.size()) - gathered;
-  if (gathered > 0) s_.codes->score(prepared_, *s_.rows, ids_.data(), gathered, scores_.data(), stride_);
+  const bool walked = s_.partition != nullptr && s_.partition->graph != nullptr;
+  if (walked) {
+    const std::vector<float>& dots = walk_.scores();
+    for (size_t g = 0; g < static_cast<size_t>(group_); g++) {
+      float* to = scores_.data() + g * stride_;
+      for (size_t i = 0; i < certain_; i++) to[i] = s_.shape->scale * dots[i * static_cast<size_t>(group_) + g];
+    }
+  }
+  if (gathered > 0 && !walked) s_.codes->score(prepared_, *s_.rows, ids_.data(), gathered, scores_.data(), stride_);
   if (scanned > 0) {
     // A scan starts at a block: it overwrites the tail of what was gathered, which is put back.
     const int32_t from = s_.keys - scanned, start = from / kBlock * kBlock;
@@ -109,7 +139,7 @@ void PartitionSearch::score(Codes::Scores kind, int planes, Report& report) {
   for (int32_t g = 0; g < group_; g++) softcap(scores_.data() + static_cast<size_t>(g) * stride_, ids_.size());
   certain_ = ids_.size();
   report.keys_scored += static_cast<double>(ids_.size());
-  report.bytes_read += static_cast<double>(ids_.size()) * s_.codes->key_bytes();
+  report.bytes_read += static_cast<double>(walked ? scanned : gathered + scanned) * s_.codes->key_bytes();
 }
 
 // Draws from the homes what no list returned. A cell gives each of its keys the rate r = max over the group of

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "codes.h"
+#include "graph_search.h"
 #include "index.h"
 #include "partition.h"
 
@@ -19,7 +20,7 @@ struct SearchScope {
   const Partition* partition;  // null: every key is scanned
   int32_t head;
   int32_t keys;    // ids [0, keys) are searchable, id 0 is position codes->begin()
-  int32_t probes;  // lists a query
+  int32_t probes;  // lists a query; the width of a graph's queue
   double lift;     // deviations added to what a cell expects of its keys
 };
 
@@ -35,6 +36,8 @@ class PartitionSearch {
     float bias;
   };
   void visit(Report& report);
+  void visit_lists(Report& report);
+  void walk(Report& report);
   void mark(int32_t id);
   void score(Codes::Scores kind, int planes, Report& report);
   void propose(double tau, Report& report);
@@ -57,6 +60,7 @@ class PartitionSearch {
   PreparedQuery prepared_;
   std::vector<uint64_t> marks_;    // ids visited by lists
   std::vector<int32_t> lists_;
+  GraphSearch walk_;               // its nodes come first among candidates, with scores from rows
   std::vector<int32_t> ids_;       // candidates: visited, scanned, then proposed
   std::vector<float> scores_;      // [group, stride_]
   size_t stride_ = 0, certain_ = 0;  // candidates before the proposed

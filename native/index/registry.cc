@@ -4,13 +4,14 @@
 
 namespace kvasir {
 
-extern const IndexType kFlat, kIvf, kLists;
+extern const IndexType kFlat, kIvf, kLists, kGraph;
 
 const std::vector<const IndexType*>& index_types() {
   static const std::vector<const IndexType*> types = {
       &kFlat,
       &kIvf,
       &kLists,
+      &kGraph,
   };
   return types;
 }

@@ -112,7 +112,8 @@ TEST("lists without prompt queries say that they scan, and do") {
 
 TEST("partitions sample without bias: numerator and denominator over many draws") {
   Topics t(3000);
-  for (const char* spec : {"lists:depth=64,nprobe=1,codes=f16", "lists:depth=64,codes=int8,lift=0", "ivf:nprobe=2", "ivf:nprobe=3,metric=query,lift=4"}) {
+  for (const char* spec : {"lists:depth=64,nprobe=1,codes=f16", "lists:depth=64,codes=int8,lift=0", "ivf:nprobe=2", "ivf:nprobe=3,metric=query,lift=4",
+                           "graph:ef=20,k=20,m=16"}) {
     IndexContext c("threads=1,builders=0");
     const kvasir_index index = c.index(spec, t.layer, 0.25);
     EXPECT_INDEX_OK(kvasir_index_add(c, index, 0, 2900, t.queries.data()));
@@ -163,7 +164,7 @@ TEST("partitions sample without bias: numerator and denominator over many draws"
 TEST("a key is found from its commit on, whether it has a home or not") {
   Topics t(6000);
   IndexContext c("threads=1,builders=1");
-  for (const char* spec : {"lists:extend=256", "ivf:growth=10"}) {
+  for (const char* spec : {"lists:extend=256", "graph:extend=256,m=16", "ivf:growth=10"}) {
     const kvasir_index index = c.index(spec, t.layer, 0.25);
     int32_t end = 0;
     const std::vector<float> q = t.pair();
@@ -189,7 +190,7 @@ TEST("a key is found from its commit on, whether it has a home or not") {
 TEST("partitions answer alike whatever cut the adds, after a fork, and on their way through a file") {
   Topics t(5000);
   IndexContext c("threads=2,builders=1");
-  for (const char* spec : {"lists:k=20,depth=128,extend=200", "ivf:nprobe=4"}) {
+  for (const char* spec : {"lists:k=20,depth=128,extend=200", "graph:k=20,m=16,extend=200", "ivf:nprobe=4"}) {
     const auto fill = [&](kvasir_index index, int32_t from, int32_t to, int32_t piece) {
       // Commits lie where they lie; what is added between them may be cut.
       for (int32_t at = from; at < to; at += 500) {

@@ -1,0 +1,227 @@
+#include "graph_build.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "graph_entries.h"
+#include "graph_prune.h"
+#include "knn.h"
+#include "partition.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int32_t kMostCandidates = 192;  // of a pivot, after merging
+constexpr int32_t kPivotsPerTask = 64;
+
+// Each query's first key is its pivot, the rest of its nearest keys are what the pivot should lead to. Lists of queries that share
+// a pivot are merged: keys of more lists come first (RoarGraph keeps the last list only).
+void link_pivots(GraphLinks& links, const GraphKeys& keys, const Neighbours& nearest, int32_t m, const RunTasks& run) {
+  std::vector<int32_t> queries(static_cast<size_t>(nearest.queries));
+  std::iota(queries.begin(), queries.end(), 0);
+  std::stable_sort(queries.begin(), queries.end(), [&](int32_t a, int32_t b) { return nearest.of(a)[0] < nearest.of(b)[0]; });
+  std::vector<int32_t> starts;
+  for (int32_t i = 0; i < nearest.queries; i++) {
+    if (i == 0 || nearest.of(queries[static_cast<size_t>(i)])[0] != nearest.of(queries[static_cast<size_t>(i - 1)])[0]) {
+      starts.push_back(i);
+    }
+  }
+  const int32_t pivots = static_cast<int32_t>(starts.size());
+  starts.push_back(nearest.queries);
+  std::vector<int32_t> lists(static_cast<size_t>(pivots) * static_cast<size_t>(m), GraphLinks::kNone);
+  run((pivots + kPivotsPerTask - 1) / kPivotsPerTask, [&](int32_t task) {
+    GraphPruner pruner;
+    std::vector<int32_t> ids, candidates;
+    std::vector<std::pair<int32_t, int32_t>> ranked;
+    for (int32_t p = task * kPivotsPerTask; p < std::min(pivots, (task + 1) * kPivotsPerTask); p++) {
+      ids.clear();
+      const int32_t first = starts[static_cast<size_t>(p)], last = starts[static_cast<size_t>(p) + 1];
+      for (int32_t i = first; i < last; i++) {
+        const int32_t* list = nearest.of(queries[static_cast<size_t>(i)]);
+        ids.insert(ids.end(), list + 1, list + nearest.k);
+      }
+      std::sort(ids.begin(), ids.end());
+      ranked.clear();
+      for (size_t i = 0; i < ids.size();) {
+        size_t j = i;
+        while (j < ids.size() && ids[j] == ids[i]) j++;
+        ranked.push_back({-static_cast<int32_t>(j - i), ids[i]});
+        i = j;
+      }
+      if (ranked.size() > kMostCandidates) {
+        std::nth_element(ranked.begin(), ranked.begin() + kMostCandidates, ranked.end());
+        ranked.resize(kMostCandidates);
+      }
+      candidates.clear();
+      const int32_t pivot = nearest.of(queries[static_cast<size_t>(first)])[0] - keys.begin();
+      for (const auto& r : ranked) {
+        if (r.second - keys.begin() != pivot) candidates.push_back(r.second - keys.begin());
+      }
+      pruner.select(lists.data() + static_cast<size_t>(p) * static_cast<size_t>(m), keys, pivot, candidates.data(),
+                    static_cast<int32_t>(candidates.size()), m);
+    }
+  });
+  std::vector<GraphWish> wishes;
+  for (int32_t p = 0; p < pivots; p++) {
+    const int32_t pivot = nearest.of(queries[static_cast<size_t>(starts[static_cast<size_t>(p)])])[0] - keys.begin();
+    const int32_t* list = lists.data() + static_cast<size_t>(p) * static_cast<size_t>(m);
+    int32_t count = 0;
+    while (count < m && list[count] != GraphLinks::kNone) count++;
+    links.set(pivot, list, count);
+    for (int32_t i = 0; i < count; i++) wishes.push_back({list[i], pivot});
+  }
+  grant_wishes(links, keys, wishes, run);
+}
+
+// Marks what can be reached from `queue` (whose nodes are marked) and returns it.
+void reach(const GraphLinks& links, std::vector<char>& reached, std::vector<int32_t>& queue) {
+  const auto meet = [&](int32_t node) {
+    if (node == GraphLinks::kNone || reached[static_cast<size_t>(node)] != 0) return;
+    reached[static_cast<size_t>(node)] = 1;
+    queue.push_back(node);
+  };
+  while (!queue.empty()) {
+    const int32_t* list = links.of(queue.back());
+    queue.pop_back();
+    for (int32_t i = 0; i < links.slots() - 1 && list[i] != GraphLinks::kNone; i++) meet(list[i]);
+    meet(list[links.slots() - 1]);
+  }
+}
+
+std::vector<int32_t> roots_of(const GraphEntries& entries, std::vector<char>& reached) {
+  std::vector<int32_t> roots;
+  for (int32_t node : entries.nodes) {
+    if (node == GraphLinks::kNone || reached[static_cast<size_t>(node)] != 0) continue;
+    reached[static_cast<size_t>(node)] = 1;
+    roots.push_back(node);
+  }
+  return roots;
+}
+
+// Connects what no walk from the entries reaches: the thread of the nearest reached cell mate with a free one, or else of the
+// last node reached, leads there.
+void connect(Graph& graph, const GraphKeys& keys, const ListTable& homes) {
+  const std::vector<int32_t> home = homes_of(homes, graph.nodes());
+  std::vector<char> reached(static_cast<size_t>(graph.nodes()));
+  std::vector<int32_t> queue = roots_of(*graph.entries, reached), mates;
+  if (queue.empty()) return;  // a cancelled build
+  int32_t last = queue.back();
+  reach(graph.links, reached, queue);
+  std::vector<float> self(static_cast<size_t>(keys.dim())), scores;
+  for (int32_t node = 0; node < graph.nodes(); node++) {
+    if (reached[static_cast<size_t>(node)] != 0) continue;
+    const size_t cell = static_cast<size_t>(home[static_cast<size_t>(node)]);
+    mates.clear();
+    for (int32_t i = homes.offsets[cell]; i < homes.offsets[cell + 1] && mates.size() < 512; i++) {
+      const int32_t mate = homes.members[static_cast<size_t>(i)];
+      if (reached[static_cast<size_t>(mate)] != 0 && graph.links.thread(mate) == GraphLinks::kNone) mates.push_back(mate);
+    }
+    int32_t host = last;
+    if (!mates.empty()) {
+      keys.read(self.data(), node);
+      scores.resize(mates.size());
+      keys.score(scores.data(), self.data(), 1, mates.data(), static_cast<int32_t>(mates.size()));
+      host = mates[static_cast<size_t>(std::max_element(scores.begin(), scores.end()) - scores.begin())];
+    }
+    while (graph.links.thread(host) != GraphLinks::kNone) host = graph.links.thread(host);
+    graph.links.edit(host)[graph.links.slots() - 1] = node;
+    reached[static_cast<size_t>(node)] = 1;
+    last = node;
+    queue.push_back(node);
+    reach(graph.links, reached, queue);
+  }
+}
+
+// Width by width, until enough of the exact best keys of held-out queries is found.
+void calibrate(Graph& graph, const IndexIsa& isa, const GraphKeys& keys, const GraphOptions& options,
+               const std::vector<float>& held_out, const Neighbours& truth, const RunTasks& run) {
+  graph.ef = options.ef > 0 ? options.ef : options.k;
+  if (truth.queries == 0) {
+    graph.expected_recall = __builtin_nan("");
+    return;
+  }
+  constexpr int32_t kMostWidth = 4096;
+  for (int32_t width = std::max(graph.ef, truth.k);; width = std::min(kMostWidth, width + (width / 4 + 15) / 16 * 16)) {
+    std::vector<int64_t> found(static_cast<size_t>(truth.queries)), scored(found.size());
+    constexpr int32_t kTask = 8;
+    run((truth.queries + kTask - 1) / kTask, [&](int32_t task) {
+      GraphSearch search;
+      std::vector<int32_t> got;
+      for (int32_t i = task * kTask; i < std::min(truth.queries, (task + 1) * kTask); i++) {
+        search_graph(search, isa, graph, keys, held_out.data() + static_cast<size_t>(i) * static_cast<size_t>(keys.dim()), 1,
+                     width);
+        got.clear();
+        for (int32_t j = 0; j < std::min(search.queued(0), truth.k); j++) got.push_back(GraphSearch::node_of(search.queue(0)[j]) + keys.begin());
+        std::sort(got.begin(), got.end());
+        for (int32_t j = 0; j < truth.k; j++) found[static_cast<size_t>(i)] += std::binary_search(got.begin(), got.end(), truth.of(i)[j]);
+        scored[static_cast<size_t>(i)] = static_cast<int64_t>(search.scored().size());
+      }
+    });
+    const double queries = truth.queries;
+    graph.ef = width;
+    graph.expected_recall = static_cast<double>(std::accumulate(found.begin(), found.end(), int64_t{0})) / (queries * truth.k);
+    graph.expected_scored = static_cast<double>(std::accumulate(scored.begin(), scored.end(), int64_t{0})) / queries;
+    // A width that scores half of the keys has lost to scanning them all.
+    if (options.ef > 0 || graph.expected_recall >= options.recall || width == kMostWidth ||
+        graph.expected_scored > keys.nodes() / 2.0) {
+      return;
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<int32_t> homes_of(const ListTable& homes, int32_t nodes) {
+  std::vector<int32_t> home(static_cast<size_t>(nodes));
+  for (int32_t c = 0; c < homes.count(); c++) {
+    for (int32_t i = homes.offsets[static_cast<size_t>(c)]; i < homes.offsets[static_cast<size_t>(c) + 1]; i++) {
+      home[static_cast<size_t>(homes.members[static_cast<size_t>(i)])] = c;
+    }
+  }
+  return home;
+}
+
+void search_graph(GraphSearch& search, const IndexIsa& isa, const Graph& graph, const GraphKeys& keys, const float* q, int32_t group,
+                  int32_t width) {
+  search.start(graph.nodes(), group, width);
+  std::vector<int32_t> roots;
+  for (int32_t g = 0; g < group; g++) {
+    graph.entries->find(roots, *isa.panels, q + static_cast<size_t>(g) * static_cast<size_t>(keys.dim()), graph.starts);
+  }
+  search.offer(keys, q, roots.data(), static_cast<int32_t>(roots.size()));
+  search.run(keys, graph.links, q);
+}
+
+std::shared_ptr<Graph> build_graph(const IndexIsa& isa, const GraphKeys& keys, const GraphOptions& options,
+                                   const ListTable& homes, const std::vector<float>& training, const std::vector<float>& held_out,
+                                   const RunTasks& run) {
+  const int32_t n = keys.nodes(), dim = keys.dim();
+  const auto count = [&](const std::vector<float>& q) { return static_cast<int32_t>(q.size() / static_cast<size_t>(dim)); };
+  // A multiple of 16: a list is whole cache lines.
+  auto graph = std::make_shared<Graph>((options.m * 3 / 2 + 15) / 16 * 16);
+  graph->links.resize(n);
+  const Neighbours nearest = nearest_keys(isa, run, keys.rows(), keys.head(), keys.begin(), keys.begin() + n, training.data(),
+                                          count(training), options.nq);
+  const Neighbours truth = nearest_keys(isa, run, keys.rows(), keys.head(), keys.begin(), keys.begin() + n, held_out.data(),
+                                        count(held_out), options.k);
+  graph->starts = options.entries;
+  graph->entries = make_entries(*isa.panels, training, nearest, keys, options.seed, run);
+  link_pivots(graph->links, keys, nearest, options.m, run);
+  link_mates(graph->links, keys, *isa.panels, homes, options.m / 2, run);
+  connect(*graph, keys, homes);
+  graph->built = n;
+  calibrate(*graph, isa, keys, options, held_out, truth, run);
+  return graph;
+}
+
+std::vector<int32_t> unreachable_nodes(const Graph& graph) {
+  std::vector<char> reached(static_cast<size_t>(graph.nodes()));
+  std::vector<int32_t> queue = roots_of(*graph.entries, reached), missing;
+  reach(graph.links, reached, queue);
+  for (int32_t i = 0; i < graph.nodes(); i++) {
+    if (reached[static_cast<size_t>(i)] == 0) missing.push_back(i);
+  }
+  return missing;
+}
+
+}  // namespace kvasir

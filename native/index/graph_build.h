@@ -1,0 +1,78 @@
+// A graph over the keys of one KV head for the queries that will be asked of it (RetrievalAttention, Liu et al. 2024; RoarGraph,
+// Chen et al. 2024: the projected bipartite graph), and its growth. Candidates come from here, which of them become neighbours
+// from graph_prune.h, how they are walked from graph_search.h: another way to find candidates is another body of this file.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "graph_keys.h"
+#include "graph_links.h"
+#include "graph_search.h"
+#include "isa.h"
+#include "kmeans.h"
+
+namespace kvasir {
+
+class FileReader;
+class FileWriter;
+struct ListTable;  // partition.h: every key's home cell
+
+struct GraphOptions {
+  int32_t m = 32;            // neighbours of a pivot; a list has 3/2 m slots
+  int32_t nq = 64;           // exact nearest keys of a training query
+  int32_t entries = 4;       // centroids of training queries whose best keys a search starts from
+  int32_t ef = 0;            // queue width; 0: the least that reaches `recall` on held-out queries
+  double recall = 0.95;
+  int32_t k = 100;           // keys that recall is about
+  uint32_t seed = 0;
+};
+
+// Where searches start: centroids of the training queries, each with the keys that most of its queries had among their best.
+struct GraphEntries {
+  static constexpr int32_t kKeys = 16;
+  Panels centroids;             // of length 1
+  std::vector<int32_t> nodes;   // [centroids, kKeys], kNone where there are fewer
+
+  size_t bytes() const;
+  // The nodes of the `count` centroids nearest to q [dim], without repeats within a centroid, appended to out.
+  void find(std::vector<int32_t>& out, const PanelKernels& kernels, const float* q, int32_t count) const;
+};
+
+// One version; never changes once others see it.
+struct Graph {
+  explicit Graph(int32_t slots) : links(slots) {}
+  GraphLinks links;
+  std::shared_ptr<const GraphEntries> entries;
+  int32_t built = 0;               // nodes when it was built; the rest was inserted
+  int32_t ef = 0;
+  double expected_recall = 0;      // at ef, on held-out queries
+  double expected_scored = 0;      // keys scored a held-out query
+
+  int32_t starts = 4;              // centroids of entries a query starts from
+
+  int32_t nodes() const { return links.nodes(); }
+  size_t bytes() const { return links.bytes() + entries->bytes(); }
+};
+
+// training, held_out [.., dim]: queries as they will be asked; homes: cells of all keys, whose mates are a key's first neighbours,
+// whether any query voted for it or not.
+std::shared_ptr<Graph> build_graph(const IndexIsa& isa, const GraphKeys& keys, const GraphOptions& options,
+                                   const ListTable& homes, const std::vector<float>& training, const std::vector<float>& held_out,
+                                   const RunTasks& run);
+// Occluded neighbours within the home cell for every node, at most `limit`, where its list has room.
+void link_mates(GraphLinks& links, const GraphKeys& keys, const PanelKernels& kernels, const ListTable& homes, int32_t limit,
+                const RunTasks& run);
+// The next version of `graph`, with nodes [graph.nodes(), keys.nodes()) inserted; homes: of all of them.
+std::shared_ptr<Graph> insert_nodes(const IndexIsa& isa, const Graph& graph, const GraphKeys& keys, const ListTable& homes,
+                                    const RunTasks& run);
+// Starts and runs a search: q [group, dim].
+void search_graph(GraphSearch& search, const IndexIsa& isa, const Graph& graph, const GraphKeys& keys, const float* q, int32_t group,
+                  int32_t width);
+// Nodes that no search can reach from its entries.
+std::vector<int32_t> unreachable_nodes(const Graph& graph);
+
+// A graph in a saved index; restoring throws Error{KVASIR_ARGUMENT} where contents make no graph of `nodes` keys.
+void save_graph(FileWriter& to, const std::string& prefix, const Graph& graph);
+std::shared_ptr<const Graph> restore_graph(const FileReader& from, const std::string& prefix, int32_t nodes, int32_t dim);
+
+}  // namespace kvasir

@@ -1,0 +1,84 @@
+// Graphs in a saved index: complete, or refused.
+#include <cmath>
+#include <cstring>
+
+#include "file.h"
+#include "graph_build.h"
+
+namespace kvasir {
+namespace {
+
+struct Header {
+  int32_t nodes, slots, centroids, starts, built, ef;
+  double recall, scored;
+};
+
+[[noreturn]] void refuse(const std::string& section, const char* why) {
+  fail(KVASIR_ARGUMENT, "Cannot open index: section \"%s\" %s", section.c_str(), why);
+}
+
+// Threads are walked to their ends when the graph grows: they must have some.
+void check_threads(const GraphLinks& links, const std::string& section) {
+  std::vector<int32_t> walk(static_cast<size_t>(links.nodes()), -1);  // by whose walk a node was met
+  for (int32_t start = 0; start < links.nodes(); start++) {
+    for (int32_t at = start; at != GraphLinks::kNone && walk[static_cast<size_t>(at)] < 0; at = links.thread(at)) {
+      walk[static_cast<size_t>(at)] = start;
+      const int32_t next = links.thread(at);
+      if (next != GraphLinks::kNone && walk[static_cast<size_t>(next)] == start) refuse(section, "has a thread without an end");
+    }
+  }
+}
+
+}  // namespace
+
+void save_graph(FileWriter& to, const std::string& prefix, const Graph& graph) {
+  const Header header = {graph.nodes(), graph.links.slots(), graph.entries->centroids.count(), graph.starts, graph.built, graph.ef,
+                         graph.expected_recall, graph.expected_scored};
+  to.add(prefix, &header, sizeof header);
+  const size_t slots = static_cast<size_t>(graph.links.slots());
+  std::vector<int32_t> links(static_cast<size_t>(graph.nodes()) * slots);
+  for (int32_t i = 0; i < graph.nodes(); i++) std::copy_n(graph.links.of(i), slots, links.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(i) * slots));
+  to.add(prefix + ".to", links.data(), links.size() * sizeof(int32_t));
+  to.add(prefix + ".at", graph.entries->centroids.data().data(), graph.entries->centroids.bytes());
+  to.add(prefix + ".in", graph.entries->nodes.data(), graph.entries->nodes.size() * sizeof(int32_t));
+}
+
+std::shared_ptr<const Graph> restore_graph(const FileReader& from, const std::string& prefix, int32_t nodes, int32_t dim) {
+  Header header;
+  std::memcpy(&header, from.array<Header>(prefix, 1), sizeof header);
+  if (header.nodes != nodes || header.slots < 2 || header.slots > (1 << 16) || header.centroids < 1 || header.centroids > nodes ||
+      header.starts < 1 || header.starts > (1 << 16) || header.built < 1 || header.built > nodes || header.ef < 1) {
+    refuse(prefix, "has impossible counts");
+  }
+  auto graph = std::make_shared<Graph>(header.slots);
+  graph->starts = header.starts;
+  graph->built = header.built;
+  graph->ef = header.ef;
+  graph->expected_recall = header.recall;
+  graph->expected_scored = header.scored;
+  const size_t slots = static_cast<size_t>(header.slots), count = static_cast<size_t>(nodes) * slots;
+  const int32_t* links = from.array<int32_t>(prefix + ".to", count);
+  for (size_t i = 0; i < count; i++) {
+    if (links[i] < GraphLinks::kNone || links[i] >= nodes) refuse(prefix + ".to", "leads to no node");
+  }
+  graph->links.resize(nodes);
+  for (int32_t i = 0; i < nodes; i++) std::copy_n(links + static_cast<size_t>(i) * slots, slots, graph->links.edit(i));
+  check_threads(graph->links, prefix + ".to");
+  auto entries = std::make_shared<GraphEntries>();
+  const size_t width = (static_cast<size_t>(header.centroids) + kPanelRows - 1) / kPanelRows * kPanelRows;
+  const float* centroids = from.array<float>(prefix + ".at", width * static_cast<size_t>(dim));
+  for (size_t i = 0; i < width * static_cast<size_t>(dim); i++) {
+    if (!std::isfinite(centroids[i])) refuse(prefix + ".at", "holds a number that is not finite");
+  }
+  entries->centroids.restore(header.centroids, dim, centroids);
+  const size_t roots = static_cast<size_t>(header.centroids) * GraphEntries::kKeys;
+  const int32_t* in = from.array<int32_t>(prefix + ".in", roots);
+  for (size_t i = 0; i < roots; i++) {
+    if (in[i] < GraphLinks::kNone || in[i] >= nodes) refuse(prefix + ".in", "leads to no node");
+  }
+  entries->nodes.assign(in, in + roots);
+  graph->entries = std::move(entries);
+  return graph;
+}
+
+}  // namespace kvasir

@@ -1,0 +1,81 @@
+#include "graph_prune.h"
+
+#include <algorithm>
+
+#include "kvasir_abi.h"
+
+namespace kvasir {
+
+int32_t GraphPruner::select(int32_t* out, const GraphKeys& keys, int32_t node, const int32_t* candidates, int32_t count,
+                            int32_t limit) {
+  const size_t dim = static_cast<size_t>(keys.dim());
+  wide_.resize((static_cast<size_t>(count) + 1) * dim);
+  squares_.resize(static_cast<size_t>(count));
+  dots_.resize(static_cast<size_t>(count));
+  order_.resize(static_cast<size_t>(count));
+  float* self = wide_.data() + static_cast<size_t>(count) * dim;
+  for (int32_t i = 0; i < count; i++) keys.prefetch(candidates[i]);
+  keys.read(self, node);
+  for (int32_t i = 0; i < count; i++) {
+    // Relative to the node, so that distances of keys with a large common part keep their digits.
+    float* row = wide_.data() + static_cast<size_t>(i) * dim;
+    keys.read(row, candidates[i]);
+    float square = 0;
+    for (size_t d = 0; d < dim; d++) row[d] -= self[d];
+    const void* at = row;
+    keys.kernels().score(&square, row, &at, 1, KVASIR_F32, 1, keys.dim());
+    squares_[static_cast<size_t>(i)] = square;
+    order_[static_cast<size_t>(i)] = {square, i};
+  }
+  std::sort(order_.begin(), order_.end());
+  accepted_.resize(static_cast<size_t>(limit));
+  const int32_t taken = occlude(accepted_.data(), order_.data(), count, limit, [&](int32_t a, int32_t b) {
+    const float* row = wide_.data() + static_cast<size_t>(a) * dim;
+    const void* other = wide_.data() + static_cast<size_t>(b) * dim;
+    float dot;
+    keys.kernels().score(&dot, row, &other, 1, KVASIR_F32, 1, keys.dim());
+    return squares_[static_cast<size_t>(a)] + squares_[static_cast<size_t>(b)] - 2 * dot;
+  });
+  used_.assign(static_cast<size_t>(count), 0);
+  for (int32_t i = 0; i < taken; i++) {
+    out[i] = candidates[accepted_[static_cast<size_t>(i)]];
+    used_[static_cast<size_t>(accepted_[static_cast<size_t>(i)])] = 1;
+  }
+  int32_t filled = taken;
+  for (int32_t i = 0; i < count && filled < limit; i++) {
+    const int32_t c = order_[static_cast<size_t>(i)].second;
+    if (used_[static_cast<size_t>(c)] == 0) out[filled++] = candidates[c];
+  }
+  return filled;
+}
+
+void grant_wishes(GraphLinks& links, const GraphKeys& keys, std::vector<GraphWish>& wishes, const RunTasks& run) {
+  // By block of links, keeping the order within: a block is one task's.
+  std::vector<size_t> starts(static_cast<size_t>(links.blocks()) + 1);
+  for (const GraphWish& w : wishes) starts[static_cast<size_t>(w.node >> GraphLinks::kBlockBits) + 1]++;
+  for (size_t b = 1; b < starts.size(); b++) starts[b] += starts[b - 1];
+  std::vector<GraphWish> sorted(wishes.size());
+  std::vector<size_t> at(starts.begin(), starts.end() - 1);
+  for (const GraphWish& w : wishes) sorted[at[static_cast<size_t>(w.node >> GraphLinks::kBlockBits)]++] = w;
+  run(links.blocks(), [&](int32_t block) {
+    GraphWish* from = sorted.data() + starts[static_cast<size_t>(block)];
+    GraphWish* to = sorted.data() + starts[static_cast<size_t>(block) + 1];
+    std::stable_sort(from, to, [](const GraphWish& a, const GraphWish& b) { return a.node < b.node; });
+    GraphPruner pruner;
+    const int32_t room = links.slots() - 1;
+    std::vector<int32_t> list, kept(static_cast<size_t>(room));
+    while (from < to) {
+      const int32_t node = from->node, had = links.count(node);
+      list.assign(links.of(node), links.of(node) + had);
+      for (; from < to && from->node == node; from++) {
+        if (from->to != node && std::find(list.begin(), list.end(), from->to) == list.end()) list.push_back(from->to);
+      }
+      const int32_t count = static_cast<int32_t>(list.size());
+      if (count == had) continue;
+      if (count <= room) links.set(node, list.data(), count);
+      else links.set(node, kept.data(), pruner.select(kept.data(), keys, node, list.data(), count, room));
+    }
+  });
+}
+
+}  // namespace kvasir
