@@ -5,6 +5,8 @@ import type { IndexType } from "./index.ts";
 import { openBackend, prepareBackend } from "../backends/mod.ts";
 import { Unsupported } from "../core/errors.ts";
 import { flatReference } from "./flat_reference.ts";
+import { indexConformance } from "../test/index_conformance.ts";
+import { TestLayer } from "../test/index_conformance_fixture.ts";
 import { HitsBuffer } from "./hits.ts";
 import { IndexRegistry, loadIndexTypes } from "./mod.ts";
 
@@ -93,6 +95,39 @@ describe("loadIndexTypes()", () => {
     for (const [text, message] of cases) {
       await assertRejects(() => loadIndexTypes(moduleOf(text)), TypeError, message);
     }
+  });
+});
+
+describe("docs/index_types.md", () => {
+  it("shows the toys that are tested", async () => {
+    const page = await Deno.readTextFile("docs/index_types.md");
+    for (const file of ["native/test/index_toy.cc", "test/plugin_index.ts"]) {
+      assert(page.includes(await Deno.readTextFile(file)), `the page does not show ${file} as it is`);
+    }
+  });
+
+  it("has a plugin that works beside ours", async () => {
+    using backend = openBackend("reference");
+    const types = new IndexRegistry(await loadIndexTypes("test/plugin_index.ts"));
+    using layer = new TestLayer(backend, { length: 50 });
+    using index = types.create("recent:most=9", layer.filled(), backend);
+    layer.add(index, 10, 40);
+    index.commit();
+    using hits = new HitsBuffer(backend);
+    index.search(hits, layer.queries(1), { topk: 5, draw: 0 }, layer.lend([4], new Float32Array(4)));
+    assertEquals([...backend.read(hits.tokens).slice(0, 5)], [35, 36, 37, 38, 39]);
+    index.search(hits, layer.queries(1), { error: 0.1, draw: 0 }, layer.lend([4], new Float32Array(4)));
+    assertEquals([...backend.read(hits.counts)], [9, 9]);
+  });
+
+  it("has a plugin under the laws: it breaks none that its certificate does not promise", async () => {
+    using backend = openBackend("reference");
+    const types = new IndexRegistry(await loadIndexTypes("test/plugin_index.ts"));
+    const failed = indexConformance({ spec: "recent", types, backend }).filter((r) => r.outcome === "failed");
+    // What it lacks, the suite says: it keeps no more than it was told to, checks nothing, and has no files.
+    assert(failed.some((r) => r.detail.includes("error 0 keeps 1000 keys")), "the suite misses that keys are missing");
+    assert(failed.some((r) => r.name === "life: a saved index answers alike, and goes on"));
+    assert(!failed.some((r) => r.name.startsWith("draws: samples")), "it is held to what it does not promise");
   });
 });
 

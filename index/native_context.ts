@@ -7,6 +7,7 @@ import type { Tensor } from "../core/tensor.ts";
 import type { KvSegment } from "../core/kv.ts";
 import type { Backend, HostMemory, NativePointer } from "../backends/backend.ts";
 import { Unsupported } from "../core/errors.ts";
+import { parseSpec } from "../core/spec.ts";
 import { cString, indexErrorOf, type IndexLibrary, loadIndexLibrary } from "./ffi.ts";
 
 /** Codes of element types that segments may have. */
@@ -36,7 +37,7 @@ export class IndexContext implements Disposable {
     }
     this.host = backend.host;
     this.#library = loadIndexLibrary(path);
-    const context = this.#library.symbols.kvasir_index_context_create(cString(""), this.host.executor);
+    const context = this.#library.symbols.kvasir_index_context_create(cString(optionsOf(backend)), this.host.executor);
     if (context === null) {
       const error = indexErrorOf(this.#library, 0);
       this.#library.close();
@@ -119,4 +120,10 @@ export class IndexContext implements Disposable {
     );
     return out[0] as number;
   }
+}
+
+/** Searches with the instruction set that the backend was opened with, where it names one. */
+function optionsOf(backend: Backend): string {
+  const isa = parseSpec(backend.spec).params.get("isa");
+  return isa === undefined ? "" : `isa=${isa}`;
 }

@@ -46,7 +46,7 @@ export function checkForm(found: Found, layer: TestLayer, goal: Goal, from = 0, 
   check(report.keysKept === kept, `the report says ${report.keysKept} keys are kept, ${kept} are`);
   check(report.keysScored >= 0 && report.bytesRead >= 0, "the report counts less than nothing");
   const weak: readonly string[] = "error" in goal || goal.tail === "sample"
-    ? ["unbiased", "none"]
+    ? ["unbiased", "none", ...(kept === rows * (to - from) ? ["exact"] : [])]
     : ["exact", "calibrated", "none"];
   check(weak.includes(report.certificate), `certificate "${report.certificate}" of goal ${JSON.stringify(goal)}`);
 }
@@ -169,10 +169,10 @@ export const searchLaws: readonly Law[] = [
     },
   },
   {
-    name: "search: groups of 1, 3, 4 and 8 heads",
+    name: "search: groups of 1 to 8 heads",
     run(at) {
-      for (const [group, kvHeads] of [[1, 3], [3, 2], [4, 1], [8, 1]] as const) {
-        const layer = at.layer({ length: 513, group, kvHeads });
+      for (const [group, kvHeads] of [[1, 3], [2, 1], [3, 2], [4, 1], [5, 1], [6, 1], [7, 1], [8, 1]] as const) {
+        const layer = at.layer({ length: 513, group, kvHeads, headDim: group % 2 === 0 ? 64 : 32 });
         checkSearch(at, at.built(layer), layer);
       }
     },
