@@ -116,10 +116,10 @@ float encode_typed(uint8_t* block, uint16_t* errors, const CodeShape& shape, con
         const DotLanes shifted = scaled * inverse + 0x1.8p23f;  // leaves the nearest integer in the low bits
         const DotLanes rest = x[u] - (shifted - 0x1.8p23f) * wide;
         lost += rest * rest;
-        CodeInts bits;
-        std::memcpy(&bits, &shifted, sizeof bits);
-        const CodeBytes bytes = __builtin_convertvector((bits + 128) & 255, CodeBytes);
-        std::memcpy(block + shape.unit_at(lane + r, band * 2 + u), &bytes, sizeof bytes);
+        int32_t bits[kUnit];
+        std::memcpy(bits, &shifted, sizeof bits);
+        uint8_t* const to = block + shape.unit_at(lane + r, band * 2 + u);
+        for (int32_t i = 0; i < kUnit; i++) to[i] = static_cast<uint8_t>(bits[i] + 128);
       }
     }
     const float norm = finish_code(errors + lane + r, shape, slack, sum_dot_lanes(squares), sum_dot_lanes(lost), biggest);

@@ -192,21 +192,31 @@ float Codes::norm(int32_t head, int32_t chunk) const {
   return chunks_[static_cast<size_t>(head)][static_cast<size_t>(chunk)]->header().norm;
 }
 
-void Codes::score_rows(const PreparedQuery& query, const Rows& rows, int32_t key, float* out, size_t stride) const {
-  const Segment& s = rows.find(begin_ + key);
-  const int32_t row = begin_ + key - s.start(), group = query.group();
+void Codes::score_exact(const PreparedQuery& query, const Rows& rows, int32_t from, int32_t to, float* out,
+                        size_t stride) const {
   const RowKernels& kernels = *isa_->rows;
-  float dots[8];
-  for (int32_t g0 = 0; g0 < group; g0 += 8) {
-    const int32_t some = std::min(8, group - g0);
-    const float* q = query.q_.data() + static_cast<size_t>(g0) * static_cast<size_t>(shape_.dim);
-    const void* k = s.key(query.head(), row);
-    if (s.dtype() == KVASIR_F32) kernels.dot_f32(dots, q, static_cast<const float*>(k), some, shape_.dim);
-    else if (s.dtype() == KVASIR_F16) kernels.dot_f16(dots, q, static_cast<const uint16_t*>(k), some, shape_.dim);
-    else kernels.dot_i8(dots, q, static_cast<const int8_t*>(k), some, shape_.dim);
-    for (int32_t g = 0; g < some; g++) {
-      const float x = dots[g] * query.scale_ * s.key_scale(query.head(), row);
-      out[static_cast<size_t>(g0 + g) * stride] = x;
+  const int32_t group = query.group(), head = query.head();
+  for (int32_t i = from; i < to;) {
+    const Segment& s = rows.find(begin_ + i);
+    const int32_t first = begin_ + i - s.start(), n = std::min(to - i, s.capacity() - first);
+    for (int32_t row = first; row < first + n; row++, i++) {
+      const void* k = s.key(head, row);
+      const float scale = s.key_scale(head, row);
+      float dots[8];
+      for (int32_t g0 = 0; g0 < group; g0 += 8) {
+        const int32_t some = std::min(8, group - g0);
+        const float* q = query.q_.data() + static_cast<size_t>(g0) * static_cast<size_t>(shape_.dim);
+        if (s.dtype() == KVASIR_F16) kernels.dot_f16(dots, q, static_cast<const uint16_t*>(k), some, shape_.dim);
+        else if (s.dtype() == KVASIR_F32) kernels.dot_f32(dots, q, static_cast<const float*>(k), some, shape_.dim);
+        else kernels.dot_i8(dots, q, static_cast<const int8_t*>(k), some, shape_.dim);
+        for (int32_t g = 0; g < some; g++) {
+          float x = dots[g] * query.scale_ * scale;
+          if (!std::isfinite(x)) {
+            x = rows.logit(head, begin_ + i, q + static_cast<size_t>(g) * static_cast<size_t>(shape_.dim), query.scale_);
+          }
+          out[static_cast<size_t>(g0 + g) * stride + static_cast<size_t>(i - from)] = x;
+        }
+      }
     }
   }
 }
@@ -223,7 +233,7 @@ void Codes::score_all(const PreparedQuery& query, const Rows& rows, int32_t from
     bool risky = kind_ == kNone;
     for (int32_t g = 0; g < group && !risky; g++) risky = std::isnan(base[g]);
     if (risky) {
-      for (int32_t i = at; i < end; i++) score_rows(query, rows, i, here + (i - at), stride);
+      score_exact(query, rows, at, end, here, stride);
     } else {
       const int32_t block = at % kChunkKeys / kBlockKeys;
       kernels_->scan(here, stride, shape_, query.query_, base,
@@ -236,11 +246,6 @@ void Codes::score_all(const PreparedQuery& query, const Rows& rows, int32_t from
   for (int32_t i = to; i % kBlockKeys != 0; i++) {
     for (int32_t g = 0; g < group; g++) out[static_cast<size_t>(g) * stride + static_cast<size_t>(i - from)] = -kInfinity;
   }
-}
-
-void Codes::score_exact(const PreparedQuery& query, const Rows& rows, int32_t from, int32_t to, float* out,
-                        size_t stride) const {
-  for (int32_t i = from; i < to; i++) score_rows(query, rows, i, out + (i - from), stride);
 }
 
 void Codes::score(const PreparedQuery& query, const Rows& rows, const int32_t* ids, int32_t count, float* out,
@@ -256,7 +261,7 @@ void Codes::score(const PreparedQuery& query, const Rows& rows, const int32_t* i
     for (int32_t g = 0; g < query.group() && !risky; g++) {
       risky = std::isnan(query.base_[static_cast<size_t>(ids[i] / kChunkKeys * query.group() + g)]);
     }
-    if (risky) score_rows(query, rows, ids[i], out + i, stride);
+    if (risky) score_exact(query, rows, ids[i], ids[i] + 1, out + i, stride);
   }
 }
 

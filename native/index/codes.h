@@ -98,7 +98,6 @@ class Codes {
   void append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t from, int32_t to);
   const float* centre(int32_t head, int32_t chunk) const;
   float norm(int32_t head, int32_t chunk) const;  // the largest of a centred key
-  void score_rows(const PreparedQuery& query, const Rows& rows, int32_t key, float* out, size_t stride) const;
   void check(const Chunk& chunk, int32_t count, int32_t head) const;
   void refresh(size_t from);  // pointers of chunks from that on
 

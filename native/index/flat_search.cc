@@ -155,7 +155,10 @@ void FlatSearch::rescore(float* out, const float* q, int32_t head, const int32_t
     const int32_t end = s.start() + s.capacity() - s_.codes->begin(), offset = s_.codes->begin() - s.start();
     const int32_t n = static_cast<int32_t>(std::lower_bound(ids + i, ids + count, end) - (ids + i));
     s_.environment->isa->select->rescore(out + i, q, s.key(head, 0), s.dtype(), s_.shape->head_dim, offset, ids + i, n);
-    for (int32_t j = i; j < i + n; j++) out[j] = out[j] * s_.shape->scale * s.key_scale(head, ids[j] + offset);
+    for (int32_t j = i; j < i + n; j++) {
+      out[j] = out[j] * s_.shape->scale * s.key_scale(head, ids[j] + offset);
+      if (!std::isfinite(out[j])) out[j] = s_.rows->logit(head, s_.codes->begin() + ids[j], q, s_.shape->scale);
+    }
     i += n;
   }
 }

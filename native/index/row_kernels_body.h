@@ -43,6 +43,14 @@ inline float sum_dot_lanes(const DotLanes& v) {
   __m512 x;
   std::memcpy(&x, &v, sizeof x);
   return _mm512_reduce_add_ps(x);  // halves on halves, as below
+#elif defined(__AVX2__)
+  __m256 low, high;
+  std::memcpy(&low, &v, sizeof low);
+  std::memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
+  low = _mm256_add_ps(low, high);
+  __m128 x = _mm_add_ps(_mm256_castps256_ps128(low), _mm256_extractf128_ps(low, 1));
+  x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
 #else
   float part[kDotLanes];
   std::memcpy(part, &v, sizeof v);

@@ -114,6 +114,15 @@ void Rows::read_keys(float* out, int32_t head, int32_t from, int32_t count) cons
   }
 }
 
+float Rows::logit(int32_t head, int32_t position, const float* q, float scale) const {
+  std::vector<float> key(static_cast<size_t>(find(position).head_dim()));
+  read_keys(key.data(), head, position, 1);
+  double dot = 0;
+  for (size_t i = 0; i < key.size(); i++) dot += static_cast<double>(q[i]) * static_cast<double>(key[i]);
+  constexpr double kMost = static_cast<double>(std::numeric_limits<float>::max());
+  return static_cast<float>(std::max(-kMost, std::min(kMost, dot * static_cast<double>(scale))));
+}
+
 bool Rows::keys_finite(int32_t head, int32_t from, int32_t count) const {
   for (int32_t done = 0; done < count;) {
     const Segment& s = find(from + done);

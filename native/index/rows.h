@@ -60,6 +60,8 @@ class Rows {
   // Key rows [from, from + count) of a head as floats, scales applied: out [count, head_dim].
   void read_keys(float* out, int32_t head, int32_t from, int32_t count) const;
   void read_values(float* out, int32_t head, int32_t from, int32_t count) const;
+  // scale * q . key in float64, no farther from zero than floats go: for what overflows in float32.
+  float logit(int32_t head, int32_t position, const float* q, float scale) const;
   // No infinity and no NaN in key rows [from, from + count) of a head, scales included.
   bool keys_finite(int32_t head, int32_t from, int32_t count) const;
 

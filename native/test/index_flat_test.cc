@@ -200,6 +200,7 @@ TEST("flat's top-k stays exact for duplicates, constant keys, huge, tiny and une
       {"zeros", [](float* row, int32_t) { for (int32_t i = 0; i < kDim; i++) row[i] = 0; }},
       {"huge", [](float* row, int32_t) { for (int32_t i = 0; i < kDim; i++) row[i] *= 1e15f; }},
       {"enormous", [](float* row, int32_t) { for (int32_t i = 0; i < kDim; i++) row[i] *= 3e36f; }},
+      {"beyond float32", [](float* row, int32_t) { for (int32_t i = 0; i < kDim; i++) row[i] *= 2e37f; }},
       {"tiny", [](float* row, int32_t) { for (int32_t i = 0; i < kDim; i++) row[i] *= 1e-18f; }},
       {"vanishing", [](float* row, int32_t) { for (int32_t i = 0; i < kDim; i++) row[i] *= 1e-34f; }},
       {"unequal", [](float* row, int32_t r) { for (int32_t i = 0; i < kDim; i++) row[i] *= std::pow(10.0f, static_cast<float>(r % 20 - 10)); }},
@@ -212,7 +213,7 @@ TEST("flat's top-k stays exact for duplicates, constant keys, huge, tiny and une
       std::vector<float> q = random.normals(4 * kDim, size);
       std::fill(q.begin(), q.begin() + kDim, 0.0f);  // the first head asks nothing: lowest positions win
       for (const std::string& isa : isas()) {
-        for (const char* spec : {"flat:codes=int8", "flat:codes=int4"}) {
+        for (const char* spec : {"flat:codes=int8", "flat:codes=int4", "flat:codes=f16"}) {
           IndexContext c(("threads=1,isa=" + isa).c_str());
           const kvasir_index index = filled(c, keys, spec, 300);
           const Answer a = ask(c, index, keys, q, 20);
