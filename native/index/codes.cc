@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 
@@ -50,42 +49,30 @@ struct Codes::Header {
 };
 
 struct Codes::Chunk {
-  std::shared_ptr<const void> holder;  // a mapped file, or null
+  std::shared_ptr<const void> holder;  // of data: a mapped file, or memory
   uint8_t* data = nullptr;
-  ~Chunk() {
-    if (holder == nullptr) std::free(data);
-  }
   Header& header() const { return *reinterpret_cast<Header*>(data); }
   float* centre() const { return reinterpret_cast<float*>(data + kLine); }
   float* sum(const CodeShape& s) const { return centre() + s.units * kUnit; }
   uint16_t* errors(const CodeShape& s) const { return reinterpret_cast<uint16_t*>(sum(s) + s.units * kUnit); }
 };
 
-Codes::Codes(const IndexIsa* isa, Kind kind, int32_t kv_heads, int32_t dim)
-    : isa_(isa), kernels_(kind == kInt4 ? isa->nibbles : isa->codes), kind_(kind), kv_heads_(kv_heads),
+Codes::Codes(const IndexIsa* isa, Kind kind, int32_t kv_heads, int32_t dim, std::shared_ptr<ChunkMemory> memory)
+    : isa_(isa), memory_(memory == nullptr ? std::make_shared<ChunkMemory>() : std::move(memory)), kernels_(kind == kInt4 ? isa->nibbles : isa->codes), kind_(kind), kv_heads_(kv_heads),
       shape_(dim, kind == kInt4 ? 4 : 8),
       // Rounding of the scan and of the float32 scores that it must bound: terms in the longest chain of additions, doubled.
       slack_(static_cast<float>(shape_.bands + dim / 32 + 40) * 0x1p-23f), chunks_(static_cast<size_t>(kv_heads)),
       blocks_(static_cast<size_t>(kv_heads)), errors_(static_cast<size_t>(kv_heads)) {}
 
-size_t Codes::codes_at() const {
-  return kLine + 2 * sizeof(float) * static_cast<size_t>(shape_.units * kUnit) + sizeof(uint16_t) * kChunkKeys;
-}
-
-size_t Codes::chunk_bytes() const { return codes_at() + shape_.block_bytes * (kChunkKeys / kBlockKeys); }
-
 size_t Codes::bytes() const {
   return kind_ == kNone ? 0 : chunk_bytes() * static_cast<size_t>(chunks()) * static_cast<size_t>(kv_heads_);
 }
 
-double Codes::key_bytes() const {
-  return kind_ == kNone ? 0 : static_cast<double>(shape_.block_bytes) / kBlockKeys;
-}
-
 Codes::ChunkPtr Codes::new_chunk() const {
   auto chunk = std::make_shared<Chunk>();
-  chunk->data = static_cast<uint8_t*>(aligned_allocate(chunk_bytes()));
-  if (chunk->data == nullptr) fail(KVASIR_MEMORY, "Cannot encode keys: %zu bytes are not to be had", chunk_bytes());
+  const std::shared_ptr<uint8_t> data = memory_->take(chunk_bytes());
+  chunk->data = data.get();
+  chunk->holder = data;
   std::memset(chunk->data, 0, codes_at());
   return chunk;
 }

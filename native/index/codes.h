@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "chunk_memory.h"
 #include "code_kernels.h"
 #include "index.h"
 
@@ -51,7 +52,8 @@ class Codes {
 
   static constexpr int32_t kChunkBits = 11, kChunkKeys = 1 << kChunkBits;
 
-  Codes(const IndexIsa* isa, Kind kind, int32_t kv_heads, int32_t dim);
+  // memory: where chunks come from; null: memory of its own.
+  Codes(const IndexIsa* isa, Kind kind, int32_t kv_heads, int32_t dim, std::shared_ptr<ChunkMemory> memory = nullptr);
 
   // Encodes keys [size(), size() + count), which are rows begin() + size() ... of `rows`; the first call sets begin() = from.
   // Chunks that a fork shares are copied first. pool may be null.
@@ -65,7 +67,8 @@ class Codes {
   int32_t end() const { return begin_ + size_; }
   int32_t chunks() const { return (size_ + kChunkKeys - 1) / kChunkKeys; }
   size_t bytes() const;        // all chunks, shared ones included
-  double key_bytes() const;    // what scoring one key reads
+  // What scoring one key reads.
+  double key_bytes() const { return kind_ == kNone ? 0 : static_cast<double>(shape_.block_bytes) / kBlockKeys; }
 
   const CodeShape& shape() const { return shape_; }
   // Codes of a chunk's keys, block by block.
@@ -92,8 +95,10 @@ class Codes {
   struct Chunk;
   struct Header;
   using ChunkPtr = std::shared_ptr<Chunk>;
-  size_t codes_at() const;
-  size_t chunk_bytes() const;
+  size_t codes_at() const {
+    return kLine + 2 * sizeof(float) * static_cast<size_t>(shape_.units * kUnit) + sizeof(uint16_t) * kChunkKeys;
+  }
+  size_t chunk_bytes() const { return codes_at() + shape_.block_bytes * (kChunkKeys / kBlockKeys); }
   ChunkPtr new_chunk() const;
   void append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t from, int32_t to);
   const float* centre(int32_t head, int32_t chunk) const;
@@ -102,6 +107,7 @@ class Codes {
   void refresh(size_t from);  // pointers of chunks from that on
 
   const IndexIsa* isa_;
+  std::shared_ptr<ChunkMemory> memory_;
   const CodeKernels* kernels_;
   Kind kind_;
   int32_t kv_heads_;

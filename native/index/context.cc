@@ -1,5 +1,6 @@
 #include "context.h"
 
+#include "chunk_memory.h"
 #include "cpus.h"
 
 namespace {
@@ -24,6 +25,7 @@ kvasir_index_context::kvasir_index_context(const char* options, const kvasir_exe
   }
   scratch = std::vector<kvasir::Scratch>(static_cast<size_t>(pool->threads()));
   environment.pool = pool.get();
+  environment.chunks = std::make_shared<kvasir::ChunkMemory>();
   environment.scratch = &scratch;
   environment.builders = &builders;
 }

@@ -66,7 +66,8 @@ class Flat final : public Index {
 std::unique_ptr<Flat> make_flat(const Environment& environment, const LayerShape& shape, const Params& params, Rows rows) {
   const Codes::Kind kinds[] = {Codes::kInt8, Codes::kInt4, Codes::kNone};
   const Codes::Kind kind = kinds[params.choice("codes", {"int8", "int4", "f16"})];
-  return std::make_unique<Flat>(environment, shape, std::move(rows), Codes(environment.isa, kind, shape.kv_heads, shape.head_dim));
+  return std::make_unique<Flat>(environment, shape, std::move(rows),
+                                Codes(environment.isa, kind, shape.kv_heads, shape.head_dim, environment.chunks));
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 
 namespace kvasir {
 
+class ChunkMemory;
 class FileReader;
 class FileWriter;
 class Builders;
@@ -34,6 +35,7 @@ struct Environment {
   Pool* pool = nullptr;
   std::vector<Scratch>* scratch = nullptr;
   Builders* builders = nullptr;
+  std::shared_ptr<ChunkMemory> chunks;  // of codes
 };
 
 struct Goal {

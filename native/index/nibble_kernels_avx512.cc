@@ -73,6 +73,7 @@ void scan_nibbles(float* out, size_t stride, const CodeShape& shape, const CodeQ
 
 }  // namespace
 
-const CodeKernels kNibblesAvx512 = {kNibbleOffset, kNibbleShift, add_code_rows, encode_nibbles, scan_nibbles, gather_nibbles};
+const CodeKernels kNibblesAvx512 = {kNibbleOffset, kNibbleShift, add_code_rows, encode_nibbles,
+                                     scan_nibbles, gather_nibbles};
 
 }  // namespace kvasir

@@ -44,7 +44,8 @@ class Sampling {
       : environment_(environment), shape_(shape), codes_(codes), names_(kv_heads), rows_(rows), query_(query), kernels_(*environment.isa->sample),
         count_(count), group_(shape.group()), ranges_((count + kRange - 1) / kRange),
         // Rows that start at the same place of a page would fight for the same lines of L1.
-        stride_(static_cast<size_t>((count + 31) / 32 * 32) + 96), tau_(query.goal.value * query.goal.value), prepared_(memory.prepared), ref_(memory.ref), sums_(memory.sums),
+        stride_(static_cast<size_t>((count + 31) / 32 * 32) + 96), tau_(query.goal.value * query.goal.value),
+        prepared_(memory.prepared), ref_(memory.ref), sums_(memory.sums),
         offsets_(memory.offsets), parts_(memory.parts), found_(memory.found) {
     const size_t heads = static_cast<size_t>(shape.heads), num_kv_heads = static_cast<size_t>(shape.kv_heads);
     const size_t room = stride_ + 64 * static_cast<size_t>(ranges_);  // survivors of a KV head, each range with its slack
@@ -265,23 +266,27 @@ class Sampling {
   // Root of sum (1 - p) w^2 over what was kept, w = exp(s) / (Z p), as if values had the output's norm; the worst head's.
   float estimate(int32_t head) const {
     float worst = 0;
-    for (int32_t g = 0; g < group_; g++) {
-      const int32_t offset = offsets_[static_cast<size_t>(head * group_ + g)];
-      float squares = 0;
+    for (int32_t first = 0; first < group_; first += kMostGroup) {
+      const int32_t some = std::min(group_ - first, kMostGroup);
+      const int16_t* offsets = offsets_.data() + head * group_ + first;
+      float squares[kMostGroup] = {};
       for (int32_t r = 0; r < ranges_; r++) {
         const int32_t* keys = keys_ + survivors_at(head, r);
         const int16_t* tops = tops_ + survivors_at(head, r);
-        const int16_t* row = logs_ + static_cast<size_t>(head * group_ + g) * stride_;
+        const int16_t* logs = logs_ + static_cast<size_t>(head * group_ + first) * stride_;
         const int32_t n = found_[static_cast<size_t>(head * ranges_ + r)];
         for (int32_t i = 0; i < n; i++) {
-          // Both as floats times 2^16: their ratio is that of exp(s) / (tau Z) and p.
-          const int32_t log = std::clamp(row[keys[i]] + offset, 0, kLogMost - 1);
-          const float p = std::min(1.0f, log_value(tops[i]) * 0x1p-16f);
-          const float w = log_value(log) * 0x1p-16f / p;
-          squares += (1 - p) * w * w;
+          if (tops[i] >= kDrawOne) continue;  // kept for certain
+          const float p = log_value(tops[i]) * 0x1p-16f;
+          for (int32_t g = 0; g < some; g++) {
+            // exp(s) / (tau Z p): the difference of logarithms, never above 0.
+            const int32_t log = logs[static_cast<size_t>(g) * stride_ + static_cast<size_t>(keys[i])] + offsets[g] - tops[i];
+            const float w = log_value(std::max(0, log + kLogOne));
+            squares[g] += (1 - p) * w * w;
+          }
         }
       }
-      worst = std::max(worst, squares);
+      worst = std::max(worst, *std::max_element(squares, squares + some));
     }
     return static_cast<float>(tau_) * std::sqrt(worst);
   }

@@ -1,7 +1,7 @@
 // Threshold sampling by an error goal: every key is scored by its code, kept with probability p, and weighted by 1 / p.
 //
-// Let s be a key's score, Z the sum of exp(s) over all keys and what is attended exactly. p = min(1, max over the group's heads of
-// exp(s) / (tau Z)), tau = error^2: a head's expected number of keys is at most the mass of its keys over tau, and the relative
+// Let s be a key's score, Z the sum of exp(s) over all keys and what is attended exactly. p = min(1, max over the group's
+// heads of exp(s) / (tau Z)), tau = error^2: a head's expected number of keys is at most the mass of its keys over tau, and the relative
 // L2 error of its output about `error` (priority sampling with a fixed threshold: Duffield, Lund, Thorup 2007, section 4).
 //
 // Scores may be wrong; what is kept is weighted by the very p that decided, so numerator and denominator stay unbiased.

@@ -1,0 +1,339 @@
+// Sampled attention beside exact attention: sinks and window exact, 4-bit scan, draw, attention to what was kept, merge.
+//   cmake -S native -B build && cmake --build build -j2
+//   o=build/CMakeFiles; c++ -O2 -march=native -std=c++17 -I native/include -I native/base -I native/index -I native/bench
+//     native/bench/sampled_attention_bench.cc $o/kvasir_base_objects.dir/base/*.o $o/kvasir_index_objects.dir/index/*.o
+//     $o/kvasir_cpu_objects.dir/cpu/*.o -lpthread -o sampled_attention_bench
+//   ./sampled_attention_bench [threads=1] [error=0.05] [codes=int4] [isa=auto] [keys=32768 dim=64 group=3 kvHeads=3 | heads.kvqk] [megabytes=768]
+// Layers take turns, at least `megabytes` of cache, exact attention over all of them before sampled attention over all of
+// them, so that nothing is found in a cache. Recorded heads are repeated until there are enough. Generated heads have logits
+// of standard deviation 2, correlated within a group, and sinks and a window with about half of the mass.
+// One thread: its CPU time, as the machine may be shared. More: wall time. The best of the rounds.
+#include <immintrin.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "draw.h"
+#include "kvasir_backend.h"
+#include "recorded.h"
+#include "sample_kernels.h"
+#include "sampler.h"
+
+namespace {
+
+using namespace kvasir;
+
+constexpr int32_t kSinks = 4, kWindow = 512;
+
+int threads = 1;
+
+double seconds() {
+  timespec t;
+  clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+void expect(int32_t status) {
+  if (status == KVASIR_OK) return;
+  char text[512];
+  kvasir_last_error(text, sizeof text);
+  std::fprintf(stderr, "%s\n", text);
+  std::exit(1);
+}
+
+struct Layer {
+  int32_t n, dim, group, kv_heads;
+  float scale;
+  int32_t segment[KVASIR_SEGMENT_FIELDS];
+  kvasir_tensor q;
+  std::vector<float> queries;
+  Rows rows;
+  std::unique_ptr<Codes> codes;
+  SampleMemory memory;
+  int32_t heads() const { return group * kv_heads; }
+};
+
+kvasir_tensor make(kvasir_context* ctx, int32_t dtype, std::vector<int32_t> shape) {
+  kvasir_tensor id = 0;
+  expect(kvasir_tensor_create(ctx, &id, dtype, static_cast<int32_t>(shape.size()), shape.data(), KVASIR_SEQUENCE));
+  return id;
+}
+
+// Tensors of one layer and pointers to its rows; the keys' codes come with finish().
+std::unique_ptr<Layer> make_layer(kvasir_context* ctx, int32_t n, int32_t dim, int32_t group, int32_t kv_heads, float scale) {
+  auto l = std::make_unique<Layer>();
+  l->n = n, l->dim = dim, l->group = group, l->kv_heads = kv_heads, l->scale = scale;
+  const kvasir_tensor k = make(ctx, KVASIR_F16, {kv_heads, n, dim}), v = make(ctx, KVASIR_F16, {kv_heads, n, dim});
+  const int32_t fields[] = {0, n, static_cast<int32_t>(k), static_cast<int32_t>(v), 0, 0};
+  std::copy(fields, fields + KVASIR_SEGMENT_FIELDS, l->segment);
+  l->q = make(ctx, KVASIR_F32, {1, l->heads(), dim});
+  l->queries.resize(static_cast<size_t>(l->heads() * dim));
+  const int32_t desc[] = {0, KVASIR_F16, kv_heads, n, dim};
+  l->rows.append(std::make_shared<Segment>(desc, kvasir_tensor_memory(ctx, k), kvasir_tensor_memory(ctx, v), nullptr, nullptr));
+  return l;
+}
+
+void finish(kvasir_context* ctx, Layer& l, const IndexIsa& isa, Codes::Kind kind, Pool& pool,
+            const std::shared_ptr<ChunkMemory>& memory) {
+  expect(kvasir_tensor_write(ctx, l.q, l.queries.data(), static_cast<double>(l.queries.size() * 4), 0));
+  l.codes = std::make_unique<Codes>(&isa, kind, l.kv_heads, l.dim, memory);
+  l.codes->append(l.rows, kSinks, l.n - kWindow - kSinks, &pool);
+}
+
+uint16_t half(float x) { return static_cast<uint16_t>(_cvtss_sh(x, 0)); }
+
+// k = mean + s q' / |q'|^2 + noise, where q' leans to all queries of the group: logits with the wanted spread.
+void generate(Layer& l, uint64_t seed) {
+  static std::vector<float> table;
+  uint32_t state = static_cast<uint32_t>(seed) * 747796405u + 1;
+  const auto uniform = [&state] { return (lowbias32(state++) + 0.5) * 0x1p-32; };
+  const auto normal = [&] { return std::sqrt(-2 * std::log(uniform())) * std::cos(6.283185307179586 * uniform()); };
+  while (table.size() < 1 << 18) table.push_back(static_cast<float>(normal()));
+  const size_t d = static_cast<size_t>(l.dim);
+  const Segment& s = *l.rows.segments().front();
+  for (int32_t h = 0; h < l.kv_heads; h++) {
+    std::vector<float> common(d), mean(d);
+    for (size_t i = 0; i < d; i++) common[i] = static_cast<float>(normal()), mean[i] = static_cast<float>(2 * normal());
+    float* q = l.queries.data() + static_cast<size_t>(h * l.group) * d;
+    double norm = 0;
+    for (size_t i = 0; i < d; i++) norm += double(common[i]) * double(common[i]);
+    for (int32_t g = 0; g < l.group; g++) {
+      for (size_t i = 0; i < d; i++) q[static_cast<size_t>(g) * d + i] = 2.0f * common[i] + 1.2f * static_cast<float>(normal());
+    }
+    for (int32_t i = 0; i < l.n; i++) {
+      uint16_t* key = static_cast<uint16_t*>(const_cast<void*>(s.key(h, i)));
+      uint16_t* value = static_cast<uint16_t*>(const_cast<void*>(s.value(h, i)));
+      const float* noise = table.data() + lowbias32(state++) % (table.size() - 2 * d);
+      double logit = 1.6 * double(table[lowbias32(state++) % table.size()]);
+      // What the window and the sinks gain makes them half of the mass.
+      if (i >= l.n - kWindow) logit += 0.8 * std::log(double(l.n) / kWindow);
+      if (i < kSinks) logit += 0.95 * std::log(double(l.n) / kSinks);
+      const float along = static_cast<float>(logit / (2 * norm * double(l.scale)));
+      for (size_t x = 0; x < d; x++) {
+        key[x] = half(mean[x] + along * common[x] + 0.6f * noise[x]);
+        value[x] = half(noise[x + d]);
+      }
+    }
+  }
+}
+
+struct Bench {
+  kvasir_context* ctx;
+  const IndexIsa& isa;
+  Pool pool;
+  std::vector<Scratch> scratch;
+  Environment environment;
+  Codes::Kind kind;
+  double error;
+
+  Bench(kvasir_context* context, const char* isa_name, Codes::Kind kind_, double error_)
+      : ctx(context), isa(find_index_isa(isa_name)), pool(*kvasir_context_executor(context)),
+        scratch(static_cast<size_t>(pool.threads())), kind(kind_), error(error_) {
+    environment.isa = &isa, environment.pool = &pool, environment.scratch = &scratch;
+    environment.chunks = std::make_shared<ChunkMemory>();
+  }
+
+  // Bytes a second of a read loop over memory that no cache holds, on the clock of everything else.
+  double bandwidth() {
+    constexpr size_t kBytes = size_t{512} << 20, pieces = 64, some = kBytes / 8 / pieces;
+    static uint64_t* memory = static_cast<uint64_t*>(std::memset(aligned_allocate(kBytes), 1, kBytes));
+    static volatile uint64_t sink [[maybe_unused]];
+    const double start = seconds();
+    pool.run(static_cast<int>(pieces), [&](int piece, int) {
+      const uint64_t* p = memory + static_cast<size_t>(piece) * some;
+      __m256i sums[4] = {};
+      for (size_t i = 0; i < some; i += 16) {
+        for (size_t j = 0; j < 4; j++) sums[j] += _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i + 4 * j));
+      }
+      sink = static_cast<uint64_t>((sums[0] + sums[1] + sums[2] + sums[3])[0]);
+    });
+    return static_cast<double>(kBytes) / (seconds() - start);
+  }
+
+  // The scan alone, as the sampler runs it, of all KV heads.
+  void scan(Layer& l, std::vector<int16_t>& logs, const float* exact) {
+    const int32_t n = l.codes->size(), chunks = l.codes->chunks();
+    const size_t stride = static_cast<size_t>(n + 31) / 32 * 32 + 96;
+    logs.resize(stride * static_cast<size_t>(l.heads()));
+    const int32_t ranges = (chunks + 3) / 4;
+    l.memory.prepared.resize(static_cast<size_t>(l.kv_heads));
+    pool.run(l.kv_heads, [&](int32_t h, int) {
+      l.codes->prepare(l.memory.prepared[static_cast<size_t>(h)], h, l.queries.data() + static_cast<size_t>(h * l.group * l.dim),
+                       l.group, l.scale, 1, Codes::kPlain);
+    });
+    pool.run(l.kv_heads * ranges, [&](int32_t task, int) {
+      const int32_t h = task / ranges;
+      const PreparedQuery& p = l.memory.prepared[static_cast<size_t>(h)];
+      float gains[8], bases[8], sums[8] = {};
+      for (int32_t c = task % ranges * 4; c < std::min(chunks, task % ranges * 4 + 4); c++) {
+        for (int32_t g = 0; g < l.group; g++) {
+          gains[g] = p.codes().factors[g] * kLogUnit;
+          bases[g] = (p.base(c)[g] - exact[h * l.group + g]) * kLogUnit + kLogOne;
+        }
+        const int32_t blocks = (std::min(n - c * Codes::kChunkKeys, Codes::kChunkKeys) + 31) / 32;
+        isa.sample->scan(logs.data() + static_cast<size_t>(h * l.group) * stride + static_cast<size_t>(c) * Codes::kChunkKeys,
+                         stride, l.codes->shape(), p.codes(), gains, bases, l.codes->blocks(h, c), blocks,
+                         c + 1 < chunks ? l.codes->blocks(h, c + 1) : nullptr, sums);
+      }
+    });
+  }
+
+  void run(std::vector<std::unique_ptr<Layer>>& layers, const char* what) {
+    const Layer& f = *layers.front();
+    const int32_t heads = f.heads(), capacity = std::max(4096, f.n / 16);
+    const kvasir_tensor whole = make(ctx, KVASIR_F32, {1, heads, f.dim}), out = make(ctx, KVASIR_F32, {1, heads, f.dim});
+    const kvasir_tensor wo = make(ctx, KVASIR_F32, {1, heads, f.dim}), wl = make(ctx, KVASIR_F32, {1, heads});
+    const kvasir_tensor ho = make(ctx, KVASIR_F32, {1, heads, f.dim}), hl = make(ctx, KVASIR_F32, {1, heads});
+    const kvasir_tensor tokens = make(ctx, KVASIR_I32, {f.kv_heads, capacity}), counts = make(ctx, KVASIR_I32, {f.kv_heads});
+    const kvasir_tensor bias = make(ctx, KVASIR_F32, {f.kv_heads, capacity});
+    const auto at = [&](kvasir_tensor t) { return kvasir_tensor_address(ctx, t); };
+    const float* exact = static_cast<const float*>(at(wl));
+    const int32_t spans[] = {0, kSinks, f.n - kWindow, f.n};
+    const kvasir_tensor parts[] = {wo, wl, ho, hl};
+    std::vector<float> errors(static_cast<size_t>(f.kv_heads));
+    std::vector<int16_t> logs;
+    enum { kExact, kScan, kWindowPart, kSearch, kKept, kMerge, kWarmScan, kWarmSearch, kTimes };
+    double best[kTimes], read = 0, total = 1e9, kept = 0, deviation = 0;
+    std::fill(best, best + kTimes, 1e9);
+    const double count = static_cast<double>(layers.size());
+    uint32_t draw = 1;
+    const auto search = [&](Layer& l) {
+      Goal goal;
+      goal.value = error, goal.draw = lowbias32(draw++);
+      Report report;
+      sample_by_error(environment, {l.heads(), l.kv_heads, l.dim, l.scale, 0, {}, false, 0}, *l.codes, l.rows, l.codes->size(),
+                      {l.queries.data(), exact, goal},
+                      {capacity, static_cast<int32_t*>(at(tokens)), static_cast<float*>(at(bias)),
+                       static_cast<int32_t*>(at(counts)), errors.data()},
+                      report, l.memory);
+      return report.keys_kept;
+    };
+    for (int round = 0; round < 5; round++) {
+      read = std::max(read, bandwidth() * 1e-9);
+      double start = seconds();
+      for (auto& l : layers) expect(kvasir_attend_causal(ctx, whole, l->q, l->segment, 1, l->scale, 0, 0));
+      best[kExact] = std::min(best[kExact], (seconds() - start) / count);
+      if (kind == Codes::kInt4) {
+        for (auto& l : layers) {
+          if (l->n <= 16384 || &l == &layers.front()) expect(kvasir_attend_window(ctx, wo, wl, l->q, l->segment, 1, l->scale, 0, spans, 2));
+        }
+        start = seconds();
+        for (auto& l : layers) scan(*l, logs, exact);
+        best[kScan] = std::min(best[kScan], (seconds() - start) / count);
+        for (auto& l : layers) expect(kvasir_attend_causal(ctx, whole, l->q, l->segment, 1, l->scale, 0, 0));
+      }
+      double spent[kTimes] = {};
+      kept = 0, deviation = 0;
+      for (auto& l : layers) {
+        const double t0 = seconds();
+        expect(kvasir_attend_window(ctx, wo, wl, l->q, l->segment, 1, l->scale, 0, spans, 2));
+        const double t1 = seconds();
+        kept += search(*l);
+        const double t2 = seconds();
+        expect(kvasir_attend_topk(ctx, ho, hl, l->q, l->segment, 1, l->scale, 0, tokens, counts, bias));
+        const double t3 = seconds();
+        expect(kvasir_merge(ctx, out, parts, 2));
+        const double t4 = seconds();
+        spent[kWindowPart] += t1 - t0, spent[kSearch] += t2 - t1, spent[kKept] += t3 - t2, spent[kMerge] += t4 - t3;
+      }
+      double sum = 0;
+      for (int part : {kWindowPart, kSearch, kKept, kMerge}) {
+        best[part] = std::min(best[part], spent[part] / count);
+        sum += spent[part] / count;
+      }
+      total = std::min(total, sum);
+      Layer& last = *layers.back();
+      for (int again = 0; again < 8 && kind == Codes::kInt4; again++) {
+        const double t0 = seconds();
+        scan(last, logs, exact);
+        const double t1 = seconds();
+        search(last);
+        best[kWarmScan] = std::min(best[kWarmScan], t1 - t0), best[kWarmSearch] = std::min(best[kWarmSearch], seconds() - t1);
+      }
+      expect(kvasir_attend_causal(ctx, whole, last.q, last.segment, 1, last.scale, 0, 0));
+      const float *a = static_cast<const float*>(at(whole)), *b = static_cast<const float*>(at(out));
+      double difference = 0, norm = 0;
+      for (int32_t i = 0; i < heads * f.dim; i++) {
+        difference += double(b[i] - a[i]) * double(b[i] - a[i]), norm += double(a[i]) * double(a[i]);
+      }
+      deviation = std::max(deviation, std::sqrt(difference / norm));
+    }
+    const double cache = 4.0 * f.dim * f.n * f.kv_heads, codes = f.codes->key_bytes() * f.codes->size() * f.kv_heads;
+    std::printf(
+        "%-14s threads=%d n=%-7d d=%-3d group=%d kvHeads=%d layers=%zu: sampled/exact %.3f (%.1f / %.1f us)\n"
+        "  exact %.1f GB/s = %.0f %% of %.1f; scan %.1f GB/s = %.0f %%; scan + draw / scan %.3f cold, %.3f warm\n"
+        "  us: window %.1f, scan + draw %.1f (scan %.1f; warm %.1f, %.1f), kept %.1f, merge %.1f; rows per KV head %.0f = %.2f %%; "
+        "codes %.1f %% of keys; error of the last %.3f\n",
+        what, threads, f.n, f.dim, f.group, f.kv_heads, layers.size(), total / best[kExact], total * 1e6, best[kExact] * 1e6,
+        cache / best[kExact] * 1e-9, 100e-9 * cache / best[kExact] / read, read, codes / best[kScan] * 1e-9,
+        100e-9 * codes / best[kScan] / read, best[kSearch] / best[kScan], best[kWarmSearch] / best[kWarmScan],
+        best[kWindowPart] * 1e6, best[kSearch] * 1e6, best[kScan] * 1e6, best[kWarmScan] * 1e6, best[kWarmSearch] * 1e6,
+        best[kKept] * 1e6, best[kMerge] * 1e6, kept / count / f.kv_heads, 100 * kept / count / f.kv_heads / f.n,
+        100.0 * static_cast<double>(f.codes->bytes()) / (cache / 2), deviation);
+    std::fflush(stdout);
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::string file, isa = "auto", codes = "int4";
+  int32_t keys = 32768, dim = 64, group = 3, kv_heads = 3;
+  double error = 0.05, megabytes = 768;
+  for (int i = 1; i < argc; i++) {
+    const std::string arg = argv[i], value = arg.substr(std::min(arg.size(), arg.find('=') + 1));
+    if (arg.rfind("threads=", 0) == 0) threads = std::atoi(value.c_str());
+    else if (arg.rfind("error=", 0) == 0) error = std::atof(value.c_str());
+    else if (arg.rfind("codes=", 0) == 0) codes = value;
+    else if (arg.rfind("isa=", 0) == 0) isa = value;
+    else if (arg.rfind("keys=", 0) == 0) keys = std::atoi(value.c_str());
+    else if (arg.rfind("dim=", 0) == 0) dim = std::atoi(value.c_str());
+    else if (arg.rfind("group=", 0) == 0) group = std::atoi(value.c_str());
+    else if (arg.rfind("kvHeads=", 0) == 0) kv_heads = std::atoi(value.c_str());
+    else if (arg.rfind("megabytes=", 0) == 0) megabytes = std::atof(value.c_str());
+    else file = arg;
+  }
+  kvasir_context* ctx = kvasir_context_create(("isa=" + isa + ",threads=" + std::to_string(threads)).c_str());
+  if (ctx == nullptr) expect(KVASIR_INTERNAL);
+  const Codes::Kind kind = codes == "int8" ? Codes::kInt8 : codes == "f16" ? Codes::kNone : Codes::kInt4;
+  Bench bench(ctx, isa.c_str(), kind, error);
+  std::vector<std::unique_ptr<Layer>> layers;
+  double bytes = 0;
+  if (file.empty()) {
+    while (bytes < megabytes * 1e6) {
+      layers.push_back(make_layer(ctx, keys, dim, group, kv_heads, 1 / std::sqrt(static_cast<float>(dim))));
+      generate(*layers.back(), layers.size());
+      finish(ctx, *layers.back(), bench.isa, kind, bench.pool, bench.environment.chunks);
+      bytes += 4.0 * dim * keys * kv_heads;
+    }
+    bench.run(layers, "generated");
+  } else {
+    const kvasir_bench::Recorded heads(file);
+    for (uint32_t again = 0; bytes < megabytes * 1e6; again++) {
+      for (const auto& r : heads.layers()) {
+        const int32_t n = static_cast<int32_t>(r.tokens), d = static_cast<int32_t>(r.head_dim);
+        layers.push_back(make_layer(ctx, n, d, static_cast<int32_t>(r.group()), static_cast<int32_t>(r.kv_heads),
+                                    static_cast<float>(r.scale)));
+        Layer& l = *layers.back();
+        const Segment& s = *l.rows.segments().front();
+        for (uint32_t h = 0; h < r.kv_heads; h++) {
+          std::memcpy(const_cast<void*>(s.key(static_cast<int32_t>(h), 0)), r.key(h, 0), static_cast<size_t>(n) * r.head_dim * 2);
+          std::memcpy(const_cast<void*>(s.value(static_cast<int32_t>(h), 0)), r.value(h, 0), static_cast<size_t>(n) * r.head_dim * 2);
+        }
+        const uint32_t step = r.decoded - 1 - again % 8;
+        for (size_t i = 0; i < l.queries.size(); i++) l.queries[i] = _cvtsh_ss(r.decode_query(step, 0)[i]);
+        finish(ctx, l, bench.isa, kind, bench.pool, bench.environment.chunks);
+        bytes += 4.0 * d * n * l.kv_heads;
+      }
+    }
+    bench.run(layers, "recorded");
+  }
+  layers.clear();
+  return kvasir_context_destroy(ctx);
+}
