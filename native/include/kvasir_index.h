@@ -30,7 +30,12 @@ KVASIR_API int32_t kvasir_index_last_error(char* buf, int32_t cap);
  * KVASIR_CAPACITY when cap is too small. */
 KVASIR_API int32_t kvasir_index_types(char* buf, int32_t cap);
 
-/* options [in]: "isa=auto,threads=0,builders=1" NUL-terminated; unknown keys fail. executor [in]: the threads to search on,
+/* What searches cost on this machine, for the option `costs` of contexts: text into buf [out], NUL-terminated, less than 4096
+ * bytes; KVASIR_CAPACITY when cap is too small. isa [in]: as the option, NULL for "auto". Takes seconds; keep it per machine. */
+KVASIR_API int32_t kvasir_index_costs(char* buf, int32_t cap, const char* isa);
+
+/* options [in]: "isa=auto,threads=0,builders=1,costs=" NUL-terminated; unknown keys fail. costs: "(TEXT)" of
+ * kvasir_index_costs, what type "planned" decides by; empty: those of the reference machine. executor [in]: the threads to search on,
  * which must outlive the context; NULL: `threads` of its own. NULL on failure: see kvasir_index_last_error. */
 KVASIR_API kvasir_index_context* kvasir_index_context_create(const char* options, const kvasir_executor* executor);
 /* Ends all builders, indexes and segments. */

@@ -90,6 +90,10 @@ int32_t kvasir_index_types(char* buf, int32_t cap) {
   });
 }
 
+int32_t kvasir_index_costs(char* buf, int32_t cap, const char* isa) {
+  return guard([&] { copy_whole(buf, cap, measure_costs(find_index_isa(isa == nullptr ? "auto" : isa)).text(), "costs"); });
+}
+
 kvasir_index_context* kvasir_index_context_create(const char* options, const kvasir_executor* executor) {
   kvasir_index_context* made = nullptr;
   guard([&] { made = std::make_unique<kvasir_index_context>(options, executor).release(); });
@@ -103,7 +107,8 @@ int32_t kvasir_index_context_destroy(kvasir_index_context* ctx) {
 int32_t kvasir_index_context_describe(kvasir_index_context* ctx, char* buf, int32_t cap) {
   return guard([&] {
     const std::string text = "isa=" + std::string(ctx->environment.isa->name) + ",threads=" +
-                             std::to_string(ctx->pool->threads()) + ",builders=" + std::to_string(ctx->builders.threads());
+                             std::to_string(ctx->pool->threads()) + ",builders=" + std::to_string(ctx->builders.threads()) +
+                             (ctx->given_costs.empty() ? "" : ",costs=(" + ctx->costs.text() + ")");
     copy_whole(buf, cap, text, "options");
   });
 }

@@ -6,7 +6,7 @@
 namespace {
 
 kvasir::Params parse_options(const char* options) {
-  return kvasir::Params("index", "isa=auto,threads=0,builders=1", options == nullptr ? "" : options);
+  return kvasir::Params("index", "isa=auto,threads=0,builders=1,costs=", options == nullptr ? "" : options);
 }
 
 }  // namespace
@@ -28,4 +28,7 @@ kvasir_index_context::kvasir_index_context(const char* options, const kvasir_exe
   environment.chunks = std::make_shared<kvasir::ChunkMemory>();
   environment.scratch = &scratch;
   environment.builders = &builders;
+  given_costs = params.text("costs");
+  if (!given_costs.empty()) costs = kvasir::CostTable(given_costs);
+  environment.costs = &costs;
 }

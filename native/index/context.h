@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "builders.h"
+#include "cost.h"
 #include "index.h"
 #include "kvasir_index.h"
 #include "slots.h"
@@ -15,6 +16,8 @@ struct kvasir_index_context {
 
   std::string isa_name = "auto";
   int threads = 0;
+  std::string given_costs;  // empty: the reference machine's
+  kvasir::CostTable costs;
   std::unique_ptr<kvasir::Pool> pool;
   std::vector<kvasir::Scratch> scratch;
   kvasir::Environment environment;

@@ -17,6 +17,7 @@ class ChunkMemory;
 class FileReader;
 class FileWriter;
 class Builders;
+class CostTable;
 
 struct LayerShape {
   int32_t heads = 1, kv_heads = 1, head_dim = 0;
@@ -36,6 +37,7 @@ struct Environment {
   std::vector<Scratch>* scratch = nullptr;
   Builders* builders = nullptr;
   std::shared_ptr<ChunkMemory> chunks;  // of codes
+  const CostTable* costs = nullptr;  // what planners decide by
 };
 
 struct Goal {

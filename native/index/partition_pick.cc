@@ -6,10 +6,12 @@
 #include "draw.h"
 #include "kvasir_index.h"
 #include "partition_search.h"
+#include "select.h"
 
 namespace kvasir {
 namespace {
 
+constexpr int32_t kBlock = 32;  // selection reads scores by so many
 constexpr float kUnknown = std::numeric_limits<float>::quiet_NaN();
 
 bool better(const std::pair<double, int32_t>& a, const std::pair<double, int32_t>& b) {
@@ -49,7 +51,7 @@ void PartitionSearch::run(const SearchScope& scope, const Query& query, const Hi
   } else {
     score(Codes::kUpper, 2, report);
     for (int32_t g = 0; g < group_; g++) {
-      top(g);
+      top(g, report);
       report.keys_kept += static_cast<double>(picked_.size());
     }
   }
@@ -62,36 +64,45 @@ void PartitionSearch::everything(int32_t row, Report& report) {
   put(row, query_->goal.kind == Goal::kError ? 0 : kUnknown);
 }
 
+// Exact scores of candidates by place.
+void PartitionSearch::rescore(float* out, int32_t g, const int32_t* places, int32_t count) {
+  const float* q = q_ + static_cast<size_t>(g) * static_cast<size_t>(s_.shape->head_dim);
+  gathered_.resize(static_cast<size_t>(count));
+  for (int32_t i = 0; i < count; i++) gathered_[static_cast<size_t>(i)] = ids_[static_cast<size_t>(places[i])];
+  const int32_t begin = s_.codes->begin();
+  for (int32_t i = 0; i < count;) {
+    const Segment& segment = s_.rows->find(begin + gathered_[static_cast<size_t>(i)]);
+    const int32_t from = segment.start() - begin, to = from + segment.capacity();
+    int32_t n = 1;
+    while (i + n < count && gathered_[static_cast<size_t>(i + n)] >= from && gathered_[static_cast<size_t>(i + n)] < to) n++;
+    const int32_t* ids = gathered_.data() + i;
+    s_.isa->select->rescore(out + i, q, segment.key(s_.head, 0), segment.dtype(), s_.shape->head_dim, -from, ids, n);
+    for (int32_t j = 0; j < n; j++) out[i + j] *= s_.shape->scale * segment.key_scale(s_.head, ids[j] - from);
+    softcap(out + i, static_cast<size_t>(n));
+    i += n;
+  }
+}
+
 // The best candidates by exact score. Codes give upper bounds: once the k-th best of the exactly scored is above all other bounds,
 // no other candidate can belong.
-void PartitionSearch::top(int32_t g) {
-  const int32_t n = static_cast<int32_t>(ids_.size()), k = std::min(n, static_cast<int32_t>(query_->goal.value));
-  const float* upper = scores_of(g);
-  order_.clear();
-  for (int32_t i = 0; i < n; i++) order_.push_back({static_cast<double>(upper[i]), i});
-  const auto by_bound = [](const auto& a, const auto& b) { return a.first > b.first; };
-  const size_t some = static_cast<size_t>(std::min(n, 2 * k));
-  if (some < order_.size()) {
-    std::nth_element(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(some), order_.end(), by_bound);
+void PartitionSearch::top(int32_t g, Report& report) {
+  const int32_t n = static_cast<int32_t>(ids_.size()), wanted = static_cast<int32_t>(query_->goal.value);
+  float* upper = scores_.data() + static_cast<size_t>(g) * stride_;
+  for (int32_t i = n; i % kBlock != 0; i++) upper[i] = -std::numeric_limits<float>::infinity();
+  select_.resize(SelectWork::floats(n));
+  const SelectWork work(select_.data(), n);
+  int32_t k, rescored = 0;
+  if (n == 0) {
+    k = 0;
+  } else if (s_.codes->kind() == Codes::kNone) {
+    k = select_best(*s_.isa->select, upper, n, wanted, work);
+  } else {
+    k = select_certified(*s_.isa->select, upper, n, wanted, work,
+                         [&](float* out, const int32_t* places, int32_t count) { rescore(out, g, places, count); }, &rescored);
   }
-  std::vector<std::pair<double, int32_t>> best;  // exact score, id
-  for (size_t i = 0; i < some; i++) {
-    const int32_t id = ids_[static_cast<size_t>(order_[i].second)];
-    best.push_back({static_cast<double>(exact_score(g, id)), id});
-  }
-  if (some < order_.size()) {
-    const auto kth = best.begin() + (k - 1);
-    std::nth_element(best.begin(), kth, best.end(), better);
-    const double least = kth->first;
-    for (size_t i = some; i < order_.size(); i++) {
-      if (!(order_[i].first >= least)) continue;
-      const int32_t id = ids_[static_cast<size_t>(order_[i].second)];
-      best.push_back({static_cast<double>(exact_score(g, id)), id});
-    }
-  }
-  if (static_cast<size_t>(k) < best.size()) std::nth_element(best.begin(), best.begin() + k, best.end(), better);
   picked_.clear();
-  for (int32_t i = 0; i < k; i++) picked_.push_back({best[static_cast<size_t>(i)].second, 0});
+  for (int32_t i = 0; i < k; i++) picked_.push_back({ids_[static_cast<size_t>(work.ids[i])], 0});
+  report.bytes_read += rescored * static_cast<double>(s_.rows->segments().front()->row_bytes());
   put(s_.head * group_ + g, kUnknown);
 }
 

@@ -7,7 +7,6 @@
 
 #include "draw.h"
 #include "graph_build.h"
-#include "row_kernels.h"
 
 namespace kvasir {
 namespace {
@@ -248,20 +247,6 @@ void PartitionSearch::propose(double tau, Report& report) {
     }
     log_mass_[static_cast<size_t>(g)] = top + std::log(sum);
   }
-}
-
-float PartitionSearch::exact_score(int32_t g, int32_t id) const {
-  const int32_t position = s_.codes->begin() + id;
-  const Segment& segment = s_.rows->find(position);
-  const int32_t row = position - segment.start(), dim = s_.shape->head_dim;
-  const float* q = q_ + static_cast<size_t>(g) * static_cast<size_t>(dim);
-  const void* key = segment.key(s_.head, row);
-  float dot;
-  if (segment.dtype() == KVASIR_F32) s_.isa->rows->dot_f32(&dot, q, static_cast<const float*>(key), 1, dim);
-  else if (segment.dtype() == KVASIR_F16) s_.isa->rows->dot_f16(&dot, q, static_cast<const uint16_t*>(key), 1, dim);
-  else s_.isa->rows->dot_i8(&dot, q, static_cast<const int8_t*>(key), 1, dim);
-  const float score = dot * s_.shape->scale * segment.key_scale(s_.head, row), cap = s_.shape->softcap;
-  return cap > 0 ? cap * std::tanh(score / cap) : score;
 }
 
 }  // namespace kvasir

@@ -41,12 +41,12 @@ class PartitionSearch {
   void mark(int32_t id);
   void score(Codes::Scores kind, int planes, Report& report);
   void propose(double tau, Report& report);
-  void top(int32_t g);
+  void top(int32_t g, Report& report);
+  void rescore(float* out, int32_t g, const int32_t* places, int32_t count);
   void threshold();
   void priority(int32_t g);
   void everything(int32_t row, Report& report);
   void softcap(float* scores, size_t count) const;
-  float exact_score(int32_t g, int32_t id) const;
   const float* scores_of(int32_t g) const { return scores_.data() + static_cast<size_t>(g) * stride_; }
   // Room for `extra` more candidates beyond those of visit.
   void widen(size_t extra);
@@ -70,6 +70,8 @@ class PartitionSearch {
   std::vector<double> log_mass_;   // [group]
   std::vector<std::pair<double, int32_t>> order_;
   std::vector<Picked> picked_;
+  std::vector<float> select_;
+  std::vector<int32_t> gathered_;
 };
 
 }  // namespace kvasir

@@ -4,7 +4,7 @@
 
 namespace kvasir {
 
-extern const IndexType kFlat, kIvf, kLists, kGraph;
+extern const IndexType kFlat, kIvf, kLists, kGraph, kPlanned;
 
 const std::vector<const IndexType*>& index_types() {
   static const std::vector<const IndexType*> types = {
@@ -12,6 +12,7 @@ const std::vector<const IndexType*>& index_types() {
       &kIvf,
       &kLists,
       &kGraph,
+      &kPlanned,
   };
   return types;
 }

@@ -1,5 +1,5 @@
 // The toy of docs/index_types.md does what the page says.
-#include "context.h"
+#include "../index/context.h"
 #include "index_fixture.h"
 #include "index_toy.cc"
 
