@@ -1,8 +1,110 @@
+// Scores of 4-bit codes by vpmaddubsw: 16-bit sums hold a band, 8 · 2 · 15 · 127 < 2^15.
+#include <immintrin.h>
+
 #include "isa.h"
 #include "sample_kernels_body.h"
 
 namespace kvasir {
+namespace {
 
-const SampleKernels kSampleAvx2 = {scan_plain_logs, fold_scores, draw_plain};
+inline __m256i four_dims(const int8_t* q) {
+  return _mm256_set1_epi32(*reinterpret_cast<const int32_t __attribute__((may_alias, aligned(1)))*>(q));
+}
+
+// Logits of slots 8 * part ... of both halves of a block, for heads g0 .. g0 + G, in code units.
+template <int32_t G>
+inline void score_part(__m256 (&scores)[G][2], const CodeShape& shape, const CodeQuery& query, int32_t g0, const uint8_t* block,
+                       int32_t part) {
+  const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+  const uint8_t* scales_at = block + shape.bands * kNibbleBandBytes + part * 32;
+  for (int32_t half = 0; half < 2; half++) {
+    const uint8_t* at = block + half * 256 + part * 32;
+    __m256 totals[G];
+#pragma GCC unroll 4
+    for (int32_t g = 0; g < G; g++) totals[g] = _mm256_setzero_ps();
+    for (int32_t band = 0; band < shape.bands; band++, at += kNibbleBandBytes) {
+      __m256i sums[G];
+#pragma GCC unroll 4
+      for (int32_t g = 0; g < G; g++) sums[g] = _mm256_setzero_si256();
+#pragma GCC unroll 4
+      for (int32_t j = 0; j < 4; j++) {
+        const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + j * 64));
+        const __m256i first = _mm256_and_si256(x, low), second = _mm256_and_si256(_mm256_srli_epi16(x, 4), low);
+#pragma GCC unroll 4
+        for (int32_t g = 0; g < G; g++) {
+          const int8_t* q = query.rows + static_cast<size_t>(g0 + g) * query.row_bytes + band * kNibbleBand + j * 8;
+          sums[g] = _mm256_add_epi16(sums[g], _mm256_maddubs_epi16(first, four_dims(q)));
+          sums[g] = _mm256_add_epi16(sums[g], _mm256_maddubs_epi16(second, four_dims(q + 4)));
+        }
+      }
+      const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales_at + (band / 2) * 128 + half * 64));
+      const __m256 scales = _mm256_castsi256_ps(band % 2 == 0 ? _mm256_slli_epi32(pair, 16)
+                                                              : _mm256_and_si256(pair, _mm256_set1_epi32(-65536)));
+#pragma GCC unroll 4
+      for (int32_t g = 0; g < G; g++) {
+        const __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(sums[g], ones),
+                                             _mm256_set1_epi32(query.offsets[(g0 + g) * shape.bands + band]));
+        totals[g] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scales, totals[g]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int32_t g = 0; g < G; g++) scores[g][half] = totals[g];
+  }
+}
+
+template <int32_t G>
+inline void scan_block(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query, int32_t g0,
+                       const float* gains, const float* bases, const uint8_t* block, float* sums) {
+  for (int32_t part = 0; part < 2; part++) {
+    __m256 scores[G][2];
+    score_part<G>(scores, shape, query, g0, block, part);
+    for (int32_t g = 0; g < G; g++) {
+      const __m256 gain = _mm256_set1_ps(gains[g0 + g]), base = _mm256_set1_ps(bases[g0 + g]);
+      const __m256i logs =
+          _mm256_max_epi16(_mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_fmadd_ps(scores[g][0], gain, base)),
+                                              _mm256_cvtps_epi32(_mm256_fmadd_ps(scores[g][1], gain, base))),
+                           _mm256_set1_epi16(kLogLeast));
+      int16_t* to = out + static_cast<size_t>(g0 + g) * stride + part * 16;
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), logs);
+      // As in AVX-512: odd scores carry the even ones below their seven bits of fraction.
+      const __m256 pairs = _mm256_add_ps(_mm256_castsi256_ps(_mm256_slli_epi32(logs, 16)), _mm256_castsi256_ps(logs));
+      _mm256_storeu_ps(sums + (g0 + g) * 8, _mm256_add_ps(_mm256_loadu_ps(sums + (g0 + g) * 8), pairs));
+    }
+  }
+}
+
+void scan_tiles(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* gains,
+                const float* bases, const uint8_t* codes, int32_t blocks, const uint8_t*, float* sums) {
+  constexpr size_t kAhead = 6 * 1024;
+  constexpr int32_t kMost = 8;  // heads whose sums are kept at a time
+  for (int32_t first = 0; first < query.group; first += kMost) {
+    const int32_t end = query.group - first < kMost ? query.group : first + kMost;
+    float totals[kMost * 8] = {};
+    float* const lanes = totals;
+    const uint8_t* block = codes;
+    CodeQuery some = query;
+    some.rows += static_cast<size_t>(first) * query.row_bytes;
+    some.offsets += first * shape.bands;
+    const int32_t group = end - first;
+    int16_t* to = out + static_cast<size_t>(first) * stride;
+    for (int32_t b = 0; b < blocks; b++, block += shape.block_bytes, to += kNibbleBlock) {
+      for (size_t line = 0; line < shape.block_bytes; line += 64) {
+        _mm_prefetch(reinterpret_cast<const char*>(block) + kAhead + line, _MM_HINT_T0);
+      }
+      int32_t g = 0;
+      for (; group - g >= 4; g += 4) scan_block<4>(to, stride, shape, some, g, gains + first, bases + first, block, lanes);
+      if (group - g == 3) scan_block<3>(to, stride, shape, some, g, gains + first, bases + first, block, lanes);
+      else if (group - g == 2) scan_block<2>(to, stride, shape, some, g, gains + first, bases + first, block, lanes);
+      else if (group - g == 1) scan_block<1>(to, stride, shape, some, g, gains + first, bases + first, block, lanes);
+    }
+    for (int32_t g = 0; g < group; g++) {
+      for (int32_t lane = 0; lane < 8; lane++) sums[first + g] += totals[g * 8 + lane];
+    }
+  }
+}
+
+}  // namespace
+
+const SampleKernels kSampleAvx2 = {scan_tiles, fold_scores, draw_plain};
 
 }  // namespace kvasir
