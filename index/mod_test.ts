@@ -114,9 +114,9 @@ describe("docs/index_types.md", () => {
     layer.add(index, 10, 40);
     index.commit();
     using hits = new HitsBuffer(backend);
-    index.search(hits, layer.queries(1), { topk: 5, draw: 0 }, layer.lend([4], new Float32Array(4)));
+    index.search(hits, layer.queries(0, 1), { topk: 5, draw: 0 }, layer.lend([4], new Float32Array(4)));
     assertEquals([...backend.read(hits.tokens).slice(0, 5)], [35, 36, 37, 38, 39]);
-    index.search(hits, layer.queries(1), { error: 0.1, draw: 0 }, layer.lend([4], new Float32Array(4)));
+    index.search(hits, layer.queries(0, 1), { error: 0.1, draw: 0 }, layer.lend([4], new Float32Array(4)));
     assertEquals([...backend.read(hits.counts)], [9, 9]);
   });
 

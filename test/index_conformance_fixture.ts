@@ -51,6 +51,7 @@ export class TestLayer implements Disposable {
   readonly #segments: KvSegment[] = [];
   readonly #topics: Float32Array;
   readonly #random: Random;
+  #tokenQueries: Float32Array<ArrayBuffer> | undefined;
   readonly #lent: Tensor[] = [];
 
   constructor(readonly backend: Backend, options: CacheOptions) {
@@ -98,21 +99,23 @@ export class TestLayer implements Disposable {
     }
   }
 
-  /** Queries of tokens, f32 [count, heads, headDim]: of any topic. */
-  queries(count: number): Tensor {
+  /** Queries of tokens [from, from + count), f32 [count, heads, headDim]: the same each time. */
+  queries(from: number, count: number): Tensor {
     const { heads, headDim } = this.shape;
-    return this.lend([count, heads, headDim], this.query(count));
+    this.#tokenQueries ??= this.query(this.length, 1.5, new Random(this.length));
+    const width = heads * headDim;
+    return this.lend([count, heads, headDim], this.#tokenQueries.slice(from * width, (from + count) * width));
   }
 
   /** The same as numbers; `sharp` 0 asks for nothing in particular, 3 for little more than the topic. */
-  query(count = 1, sharp = 1.5): Float32Array<ArrayBuffer> {
+  query(count = 1, sharp = 1.5, random = this.#random): Float32Array<ArrayBuffer> {
     const { heads, kvHeads, headDim } = this.shape;
     const out = new Float32Array(count * heads * headDim);
     for (let r = 0; r < count * heads; r++) {
       const kvHead = Math.floor((r % heads) / (heads / kvHeads));
-      const topic = (kvHead * TOPICS + this.#random.int(TOPICS)) * headDim;
+      const topic = (kvHead * TOPICS + random.int(TOPICS)) * headDim;
       for (let j = 0; j < headDim; j++) {
-        out[r * headDim + j] = sharp * (this.#topics[topic + j] as number) + 0.7 * this.#random.bell();
+        out[r * headDim + j] = sharp * (this.#topics[topic + j] as number) + 0.7 * random.bell();
       }
     }
     return out;
@@ -135,7 +138,7 @@ export class TestLayer implements Disposable {
   add(index: KvIndex, from: number, to: number, chunk = to - from): void {
     for (let at = from; at < to; at += chunk) {
       const count = Math.min(chunk, to - at);
-      index.add({ start: this.start + at, count, q: this.queries(count) });
+      index.add({ start: this.start + at, count, q: this.queries(at, count) });
       this.takeBack();
     }
   }

@@ -23,13 +23,19 @@ const THOUSANDS = [
   "draws: samples of a budget, of some thousand keys,",
 ];
 
+const LARGE = {
+  reason: "with its defaults the type is tried on large caches already",
+  laws: [...THOUSANDS, "life: growth after building", "life: memory"],
+};
+
 /** Parameters and instruction sets that take other paths than the defaults on this machine. */
 const VARIANTS = [
+  { spec: "ivf:metric=query,codes=f16,min=64", on: "cpu" },
+  { spec: "lists:knn=true,codes=f16,min=64", on: "cpu:threads=1" },
+  { spec: "graph:codes=f16,min=64", on: "cpu:isa=portable" },
   { spec: "flat:codes=int4", on: "cpu" },
   { spec: "flat:codes=f16", on: "cpu:threads=1" },
-  { spec: "flat", on: "cpu:isa=avx2" },
   { spec: "flat:codes=int4", on: "cpu:isa=avx2" },
-  { spec: "flat:codes=int8", on: "cpu:isa=portable" },
   { spec: "flat:codes=int4", on: "cpu:isa=portable" },
 ];
 
@@ -48,7 +54,10 @@ const SUBJECTS: readonly (Pick<IndexSubject, "spec" | "skip"> & { readonly on: s
     }]
     : []),
   ...native.map((spec) => ({ spec, on: "cpu" })),
-  ...(missing === "" ? VARIANTS : []),
+  // With structure over few keys, so that laws of small caches try it too.
+  ...native.filter((name) => Object.hasOwn(types.types[name]?.defaults ?? {}, "min"))
+    .map((name) => ({ spec: `${name}:min=64`, on: "cpu", skip: LARGE })),
+  ...(missing === "" ? VARIANTS.map((variant) => ({ ...variant, skip: LARGE })) : []),
 ];
 
 const results = new Map<string, CaseResult[]>();
