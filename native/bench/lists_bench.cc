@@ -1,6 +1,7 @@
 // Types "lists" and "ivf" on recorded or generated heads (docs/recorded_heads.md), one KV head at a time.
-//   c++ -O3 -march=native -std=c++17 -I native/include -I native/base native/bench/lists_bench.cc native/base/half.h
-//       -L build -lkvasir_index -Wl,-rpath,build -o lists_bench
+//   cmake -S native -B build && cmake --build build
+//   c++ -O3 -std=c++17 -I native/include -I native/base -I native/index native/bench/lists_bench.cc
+//       build/CMakeFiles/kvasir_{base,index}_objects.dir/*/*.o -lpthread -o lists_bench
 //   ./lists_bench recall FILE [spec] [every]     recall@100 and keys scored of decode queries, beside what the index expected
 //   ./lists_bench error FILE [spec] [every]      relative error of the output at error .05, rows kept, keys scored; bias of Z
 //   ./lists_bench build FILE [spec]              CPU seconds of the build against one exact kNN of all prompt queries
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "half.h"
+#include "knn.h"
 #include "kvasir_index.h"
 #include "recorded.h"
 
@@ -188,7 +190,7 @@ Recall measure_recall(const Head& h, int32_t from, int32_t to, uint32_t step) {
 }
 
 void run_recall(const Recorded& file, const char* spec, size_t every) {
-  std::vector<double> recall, scored, gap, bytes, reached;
+  std::vector<double> recall, scored, own, gap, bytes;
   size_t at = 0;
   for (const RecordedLayer& layer : file.layers()) {
     for (uint32_t kv = 0; kv < layer.kv_heads; kv++) {
@@ -201,16 +203,21 @@ void run_recall(const Recorded& file, const char* spec, size_t every) {
       const Recall r = measure_recall(h, kSinks, end, 4);
       recall.push_back(r.recall);
       scored.push_back(r.scored);
+      const std::string why = h.decisions();
+      double share = NAN;
+      const size_t by = why.find("by a group and ");
+      if (by != std::string::npos) std::sscanf(why.c_str() + by, "by a group and %lf", &share);
+      own.push_back(share / 100);
       if (std::isfinite(r.expected)) gap.push_back(r.expected - r.recall);
       bytes.push_back(h.bytes() / (double(end - kSinks) * h.dim * 2));
-      std::printf("layer %2u head %u: recall %.3f, scored %.3f of keys, expected %.3f, bytes %.3f of f16 keys\n%s", layer.layer, kv,
-                  r.recall, r.scored, r.expected, bytes.back(), std::getenv("WHY") != nullptr ? h.decisions().c_str() : "");
+      std::printf("layer %2u head %u: recall %.3f, scored %.4f of keys (%.4f a query head), expected %.3f, bytes %.3f of f16 keys\n%s", layer.layer, kv,
+                  r.recall, r.scored, own.back(), r.expected, bytes.back(), std::getenv("WHY") != nullptr ? why.c_str() : "");
       std::fflush(stdout);
     }
   }
-  std::printf("%s on %zu heads: recall median %.3f, p10 %.3f; scored median %.4f, p90 %.4f; held-out minus decode recall worst %.3f, "
+  std::printf("%s on %zu heads: recall median %.3f, p10 %.3f; scored by a group median %.4f, p90 %.4f, by a query head %.4f, %.4f; held-out minus decode recall worst %.3f, "
               "median %.3f; bytes %.3f, worst %.3f of f16 keys\n", spec, recall.size(), quantile(recall, .5), quantile(recall, .1),
-              quantile(scored, .5), quantile(scored, .9), quantile(gap, 1), quantile(gap, .5), mean(bytes), quantile(bytes, 1));
+              quantile(scored, .5), quantile(scored, .9), quantile(own, .5), quantile(own, .9), quantile(gap, 1), quantile(gap, .5), mean(bytes), quantile(bytes, 1));
 }
 
 void run_error(const Recorded& file, const char* spec, size_t every) {
@@ -287,6 +294,82 @@ void run_error(const Recorded& file, const char* spec, size_t every) {
               quantile(scored, .5), mean(estimates), quantile(worst_bias, 1));
 }
 
+
+// CPU seconds a query of an exact kNN by the library's own kernels: the yardstick of building.
+double knn_seconds(const Head& h, int32_t from, int32_t to, int32_t count) {
+  std::vector<float> queries;
+  for (int32_t i = 0; i < count; i++) {
+    const std::vector<float> q = h.prompt_queries(size_t(i) * h.layer.num_prompt / size_t(count));
+    queries.insert(queries.end(), q.begin(), q.begin() + h.dim);
+  }
+  const int32_t desc[KVASIR_SEGMENT_DESC] = {0, KVASIR_F16, 1, int32_t(h.layer.tokens), h.dim};
+  kvasir_memory keys = h.key_memory, values = h.value_memory;
+  kvasir::Rows rows;
+  rows.append(std::make_shared<kvasir::Segment>(desc, &keys, &values, nullptr, nullptr));
+  const double start = cpu_seconds();
+  kvasir::nearest_keys(kvasir::find_index_isa("auto"), kvasir::run_inline, rows, 0, from, to, queries.data(), count, kTop);
+  return (cpu_seconds() - start) / count;
+}
+
+void run_build(const Recorded& file, const char* spec) {
+  const RecordedLayer& layer = file.layers()[0];
+  Head h(layer, 0);
+  h.open(spec);
+  const int32_t end = h.prompt - kWindow, n = end - kSinks, late = n / 8;
+  // Codes and all else but the structure first; a commit builds, settle takes over.
+  double start = cpu_seconds();
+  const double add = [&] {
+    h.add(kSinks, end - late);
+    return cpu_seconds() - start;
+  }();
+  expect(kvasir_index_settle(h.ctx, h.index));
+  std::vector<char> text(1 << 16);
+  double numbers[KVASIR_STATS];
+  expect(kvasir_index_stats(h.ctx, h.index, numbers, text.data(), int32_t(text.size())));
+  const double build = numbers[3], per_query = knn_seconds(h, kSinks, end - late, 960);
+  const double all = per_query * (n - late) * h.group;
+  std::printf("%s, %d keys: built in %.2f s (all of add and commit: %.2f s CPU); one exact kNN of all %d x %d prompt queries %.1f s; "
+              "ratio %.4f\n%s", spec, n - late, build, add, n - late, h.group, all, build / all, text.data());
+  // Insertion: keys that join in extensions.
+  start = cpu_seconds();
+  for (int32_t p = end - late; p < end; p += 512) {
+    expect(kvasir_index_add(h.ctx, h.index, p, std::min(512, end - p), nullptr));
+    expect(kvasir_index_commit(h.ctx, h.index));
+  }
+  expect(kvasir_index_settle(h.ctx, h.index));
+  const double insert = cpu_seconds() - start;
+  expect(kvasir_index_stats(h.ctx, h.index, numbers, text.data(), int32_t(text.size())));
+  std::printf("insertion: %.2f us a key, codes included; %.0f of %d without a home yet\n", 1e6 * insert / late, numbers[2], late);
+}
+
+void run_grow(const Recorded& file, const char* spec, size_t every) {
+  std::vector<double> fresh, quarter, grown, fresh_scored, quarter_scored, grown_scored;
+  size_t at = 0;
+  for (const RecordedLayer& layer : file.layers()) {
+    for (uint32_t kv = 0; kv < layer.kv_heads; kv++) {
+      if (at++ % every != 0) continue;
+      Head h(layer, kv);
+      const int32_t end = h.prompt - kWindow, n = end - kSinks;
+      // Built over `first` keys, then grown to the end in steps of 128 tokens, with the queries of a prompt throughout.
+      const auto grow = [&](int32_t first) {
+        h.open(spec);
+        h.add(kSinks, kSinks + first);
+        expect(kvasir_index_settle(h.ctx, h.index));
+        for (int32_t p = kSinks + first; p < end; p += 128) h.add(p, std::min(p + 128, end));
+        return measure_recall(h, kSinks, end, 4);
+      };
+      const Recall a = grow(n), b = grow(n * 4 / 5), c = grow(n / 13);
+      fresh.push_back(a.recall), quarter.push_back(b.recall), grown.push_back(c.recall);
+      fresh_scored.push_back(a.scored), quarter_scored.push_back(b.scored), grown_scored.push_back(c.scored);
+      std::printf("layer %2u head %u: fresh %.3f (%.3f), after 25 %% new keys %.3f (%.3f), after 13-fold growth %.3f (%.3f of keys "
+                  "scored)\n", layer.layer, kv, a.recall, a.scored, b.recall, b.scored, c.recall, c.scored);
+      std::fflush(stdout);
+    }
+  }
+  std::printf("%s on %zu heads: mean recall fresh %.4f (scored %.3f), after 25 %% new keys %.4f (%.3f), after 13-fold growth %.4f (%.3f)\n",
+              spec, fresh.size(), mean(fresh), mean(fresh_scored), mean(quarter), mean(quarter_scored), mean(grown), mean(grown_scored));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -300,5 +383,7 @@ int main(int argc, char** argv) {
   const std::string mode = argv[1];
   if (mode == "recall") run_recall(file, spec, every);
   else if (mode == "error") run_error(file, spec, every);
+  else if (mode == "build") run_build(file, spec);
+  else if (mode == "grow") run_grow(file, spec, every);
   return 0;
 }

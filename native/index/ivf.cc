@@ -5,7 +5,6 @@
 #include <cstdio>
 
 #include "error.h"
-
 #include "kvasir_index.h"
 #include "partition_index.h"
 

@@ -6,12 +6,13 @@
 #include <limits>
 
 #include "knn.h"
+#include "spread.h"
 
 namespace kvasir {
 namespace {
 
 constexpr int32_t kMaxHeld = 96;     // positions of the calibration
-constexpr int32_t kMaxProbes = 8;
+constexpr int32_t kMaxProbes = 16;
 constexpr int32_t kTrainPerList = 32;
 constexpr int32_t kNearest = 100;    // keys a training query votes for
 constexpr double kDepths[] = {0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1};  // of the greatest
@@ -61,19 +62,110 @@ void order_by_votes(Ranked& ranked, const PartitionInput& in, const Nearest& rou
   }
 }
 
+int32_t horizon_of(const ListsOptions& options, int32_t keys) {
+  return options.horizon > 0 ? options.horizon : std::min(8192, std::max(1024, keys / 16));
+}
+
 struct Choice {
-  int32_t depth = 1, probes = 1;
+  int32_t depth = 1;
+  std::vector<int32_t> probes;     // of each query head
   double recall = 0, visited = 1;  // means over held-out queries, and positions
+  double own = 1;                  // as visited, of one query head's lists alone
   int32_t positions = 0;
   bool reached = false;
 };
 
-// Plays searches of held-out positions, a group's queries together as in a search, for all depths and numbers of probes, and takes
-// the least work that reaches the recall; where none does, the best recall.
+// Plays searches of held-out positions with lists of one depth: a group's queries together, as in a search. Each query head gets one
+// list, then the head whose next list finds most for the keys it adds gets another, until the recall is reached.
+Choice probe_greedily(const PartitionInput& in, const ListsOptions& options, const Ranked& ranked, const Neighbours& truth,
+                      const std::vector<int32_t>& nearest, int32_t most, int32_t depth, int32_t positions) {
+  const int32_t group = in.shape->group();
+  const size_t keys = static_cast<size_t>(in.source.keys), words = (keys + 63) / 64;
+  std::vector<uint64_t> seen(words * static_cast<size_t>(positions), 0);
+  std::vector<uint8_t> worth(keys, 0);  // query heads that want the key
+  Choice c;
+  c.depth = depth;
+  c.probes.assign(static_cast<size_t>(group), 0);
+  double found = 0, visited = 0;
+  const double all = static_cast<double>(positions) * group * truth.k;
+  struct Gain {
+    double found = 0, keys = 0;
+  };
+  // Each position's keys of the next list of head g: counted, and marked where `take`.
+  const auto gains = [&](std::vector<Gain>& gain, int32_t take) {
+    for (int32_t p = 0; p < positions; p++) {
+      const int32_t* want = truth.of(p * group);
+      for (int32_t j = 0; j < group * truth.k; j++) worth[static_cast<size_t>(want[j] - in.source.begin)]++;
+      uint64_t* marks = seen.data() + static_cast<size_t>(p) * words;
+      for (int32_t g = take < 0 ? 0 : take; g < (take < 0 ? group : take + 1); g++) {
+        const int32_t probe = c.probes[static_cast<size_t>(g)];
+        if (probe >= most) continue;
+        const int32_t* ids = ranked.of(nearest[static_cast<size_t>((p * group + g) * most + probe)]);
+        int32_t fresh = 0, good = 0;
+        for (int32_t r = 0; r < depth; r++) {
+          const size_t id = static_cast<size_t>(ids[r]);
+          if ((marks[id >> 6] >> (id & 63) & 1) != 0) continue;
+          fresh++;
+          good += worth[id];
+          if (take >= 0) marks[id >> 6] |= 1ull << (id & 63);
+        }
+        gain[static_cast<size_t>(g)].found += good;
+        gain[static_cast<size_t>(g)].keys += fresh;
+      }
+      for (int32_t j = 0; j < group * truth.k; j++) worth[static_cast<size_t>(want[j] - in.source.begin)] = 0;
+    }
+  };
+  const auto take = [&](int32_t g) {
+    std::vector<Gain> gain(static_cast<size_t>(group));
+    gains(gain, g);
+    found += gain[static_cast<size_t>(g)].found;
+    visited += gain[static_cast<size_t>(g)].keys;
+    c.probes[static_cast<size_t>(g)]++;
+  };
+  for (int32_t g = 0; g < group; g++) take(g);
+  while (found < options.recall * all) {
+    std::vector<Gain> gain(static_cast<size_t>(group));
+    gains(gain, -1);
+    int32_t next = -1;
+    double rate = -1;
+    for (int32_t g = 0; g < group; g++) {
+      if (c.probes[static_cast<size_t>(g)] >= most) continue;
+      const double r = gain[static_cast<size_t>(g)].found / (gain[static_cast<size_t>(g)].keys + 1);
+      if (r > rate) rate = r, next = g;
+    }
+    if (next < 0) break;
+    take(next);
+  }
+  c.recall = all > 0 ? found / all : 0;
+  c.visited = positions > 0 ? visited / positions / static_cast<double>(keys) : 1;
+  c.reached = positions > 0 && c.recall >= options.recall;
+  return c;
+}
+
+// Share of the keys in the lists of one query head, mean over heads and positions.
+double own_lists(const Ranked& ranked, const Choice& choice, const std::vector<int32_t>& nearest, int32_t most, int32_t positions,
+                 int32_t keys) {
+  const size_t group = choice.probes.size();
+  std::vector<int32_t> ids;
+  double sum = 0;
+  for (size_t q = 0; q < static_cast<size_t>(positions) * group; q++) {
+    ids.clear();
+    for (int32_t i = 0; i < choice.probes[q % group]; i++) {
+      const int32_t* list = ranked.of(nearest[q * static_cast<size_t>(most) + static_cast<size_t>(i)]);
+      ids.insert(ids.end(), list, list + choice.depth);
+    }
+    std::sort(ids.begin(), ids.end());
+    sum += static_cast<double>(std::unique(ids.begin(), ids.end()) - ids.begin());
+  }
+  return positions > 0 ? sum / static_cast<double>(positions) / static_cast<double>(group) / keys : 1;
+}
+
+// The depth and the numbers of lists that reach the recall with least work on held-out positions; where none does, those of the best
+// recall.
 Choice calibrate(const PartitionInput& in, const ListsOptions& options, const Panels& routers, const Ranked& ranked) {
   const size_t group = static_cast<size_t>(in.shape->group()), dim = static_cast<size_t>(in.source.dim);
-  const int32_t end = in.source.begin + in.source.keys;
-  std::vector<float> held = in.samples->moved(*in.shape, in.source.head, end, options.horizon, kHoldEvery, kHoldRest, true);
+  const int32_t end = in.source.begin + in.source.keys, horizon = horizon_of(options, in.source.keys);
+  std::vector<float> held = in.samples->moved(*in.shape, in.source.head, end + options.ahead, horizon, kHoldEvery, kHoldRest, true);
   const size_t all = held.size() / (group * dim), positions = std::min<size_t>(all, kMaxHeld);
   for (size_t i = 0; i < positions; i++) {
     std::copy_n(held.begin() + static_cast<std::ptrdiff_t>(i * all / positions * group * dim), group * dim,
@@ -98,41 +190,13 @@ Choice calibrate(const PartitionInput& in, const ListsOptions& options, const Pa
     }
   }
   Choice best;
-  std::vector<int32_t> seen(static_cast<size_t>(in.source.keys), 0);
-  int32_t stamp = 0;
   for (double part : kDepths) {
     const int32_t depth = std::max(1, static_cast<int32_t>(std::lround(part * ranked.depth)));
-    double found[kMaxProbes] = {}, visited[kMaxProbes] = {};
-    for (size_t p = 0; p < positions; p++) {
-      stamp++;
-      int64_t here = 0;
-      for (int32_t i = 0; i < most; i++) {
-        for (size_t g = 0; g < group; g++) {
-          const int32_t list = nearest[(p * group + g) * static_cast<size_t>(most) + static_cast<size_t>(i)];
-          for (int32_t r = 0; r < depth; r++) {
-            int32_t& s = seen[static_cast<size_t>(ranked.of(list)[r])];
-            here += s != stamp;
-            s = stamp;
-          }
-        }
-        visited[i] += static_cast<double>(here);
-        for (size_t g = 0; g < group; g++) {
-          const int32_t* want = truth.of(static_cast<int32_t>(p * group + g));
-          for (int32_t j = 0; j < truth.k; j++) found[i] += seen[static_cast<size_t>(want[j] - in.source.begin)] == stamp;
-        }
-      }
-    }
-    for (int32_t i = 0; i < most && positions > 0; i++) {
-      Choice c;
-      c.depth = depth;
-      c.probes = i + 1;
-      c.recall = found[i] / (static_cast<double>(count) * truth.k);
-      c.visited = visited[i] / static_cast<double>(positions) / in.source.keys;
-      c.reached = c.recall >= options.recall;
-      const bool better = c.reached != best.reached ? c.reached : c.reached ? c.visited < best.visited : c.recall > best.recall;
-      if (better) best = c;
-    }
+    Choice c = probe_greedily(in, options, ranked, truth, nearest, most, depth, static_cast<int32_t>(positions));
+    const bool better = c.reached != best.reached ? c.reached : c.reached ? c.visited < best.visited : c.recall > best.recall;
+    if (best.probes.empty() || better) best = std::move(c);
   }
+  best.own = own_lists(ranked, best, nearest, most, static_cast<int32_t>(positions), in.source.keys);
   best.positions = static_cast<int32_t>(positions);
   return best;
 }
@@ -140,33 +204,45 @@ Choice calibrate(const PartitionInput& in, const ListsOptions& options, const Pa
 }  // namespace
 
 std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const ListsOptions& options, std::string& decision) {
+  const Partition* old = in.old;
   const PartitionSource& source = in.source;
-  const int32_t end = source.begin + source.keys;
+  const int32_t end = source.begin + source.keys, horizon = horizon_of(options, source.keys), aim = end + options.ahead;
   const size_t dim = static_cast<size_t>(source.dim);
   const uint32_t seed = options.seed + static_cast<uint32_t>(source.head);
-  std::vector<float> train = in.samples->moved(*in.shape, source.head, end, options.horizon, kHoldEvery, kHoldRest, false);
-  int32_t count = static_cast<int32_t>(train.size() / dim);
-
-  auto made = std::make_shared<Partition>();
-  build_homes(*made, source, *in.run, std::max(1, source.keys / 128), train.data(), count, options.iterations, seed);
-
-  const int32_t lists = std::max(1, std::min(source.keys / options.keys_per_list, count / 4));
-  // Evenly thinned where there are more than training needs.
+  std::vector<float> train, unit, centroids;
+  if (old == nullptr || options.knn) {
+    train = in.samples->moved(*in.shape, source.head, aim, horizon, kHoldEvery, kHoldRest, false);
+  }
+  int32_t count = static_cast<int32_t>(train.size() / dim), lists;
+  std::shared_ptr<Partition> made;
+  if (old == nullptr) {
+    made = std::make_shared<Partition>();
+    build_homes(*made, source, *in.run, std::max(1, source.keys / 128), train.data(), count, options.iterations, seed);
+    lists = std::max(1, std::min(source.keys / options.keys_per_list, count / 4));
+  } else {
+    made = extend(*old, source, *in.run);
+    lists = old->routed.count();
+    centroids = old->routed.centroids.unpack();
+    rotate_all(*in.shape, centroids.data(), lists, aim - old->aim);
+  }
+  // Evenly thinned where there are more queries than training needs.
   const int32_t enough = std::min(count, lists * kTrainPerList);
   for (int32_t i = 0; i < enough; i++) {
-    std::copy_n(train.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(static_cast<int64_t>(i) * count / enough) * dim), dim,
-                train.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(i) * dim));
+    std::copy_n(train.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(static_cast<int64_t>(i) * count / enough) * dim),
+                dim, train.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(i) * dim));
   }
   count = enough;
   train.resize(static_cast<size_t>(count) * dim);
-  std::vector<float> unit = train;
+  unit = train;
   normalize(unit.data(), count, source.dim);
-  KMeans settings;
-  settings.clusters = lists;
-  settings.iterations = options.iterations;
-  settings.spherical = true;
-  settings.seed = seed;
-  const std::vector<float> centroids = kmeans(*source.isa->panels, *in.run, unit.data(), count, source.dim, settings);
+  if (old == nullptr) {
+    KMeans settings;
+    settings.clusters = lists;
+    settings.iterations = options.iterations;
+    settings.spherical = true;
+    settings.seed = seed;
+    centroids = kmeans(*source.isa->panels, *in.run, unit.data(), count, source.dim, settings);
+  }
   const Nearest routers(centroids.data(), lists, source.dim, true);
 
   Neighbours near = nearest_keys(*source.isa, *in.run, *source.rows, source.head, source.begin, end, centroids.data(), lists,
@@ -176,28 +252,36 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
   if (options.knn) order_by_votes(ranked, in, routers, train.data(), unit.data(), count);
 
   const Choice choice = calibrate(in, options, routers.panels, ranked);
-  ListTable& routed = made->routed;
+  PackedLists routed;
   routed.centroids = routers.panels;
-  routed.offsets.push_back(0);
+  std::vector<float> thresholds;
+  std::vector<std::vector<int32_t>> members(static_cast<size_t>(lists));
   for (int32_t list = 0; list < lists; list++) {
     const int32_t* ids = ranked.of(list);
-    routed.members.insert(routed.members.end(), ids, ids + choice.depth);
-    std::sort(routed.members.end() - choice.depth, routed.members.end());
-    routed.offsets.push_back(static_cast<int32_t>(routed.members.size()));
-    made->thresholds.push_back(
+    members[static_cast<size_t>(list)].assign(ids, ids + choice.depth);
+    std::sort(members[static_cast<size_t>(list)].begin(), members[static_cast<size_t>(list)].end());
+    thresholds.push_back(
         ranked.scores[static_cast<size_t>(list) * static_cast<size_t>(ranked.depth) + static_cast<size_t>(choice.depth - 1)]);
   }
-  made->probes = choice.probes;
+  routed.append(members, source.keys);
+  made->routed = std::move(routed);
+  made->thresholds = std::move(thresholds);
+  made->aim = aim;
+  made->horizon = horizon;
+  made->probes = 0;
+  made->head_probes = choice.probes;
   if (choice.positions > 0) {
     made->recall = choice.recall;
     made->visited = choice.visited;
   }
-  char line[240];
+  std::string probes;
+  for (int32_t p : choice.probes) probes += (probes.empty() ? "" : "+") + std::to_string(p);
+  char line[300];
   std::snprintf(line, sizeof line,
-                "KV head %d: %d lists of %d of %d keys, %d a query; recall %.3f%s and %.1f %% of keys visited on %d held-out prompt "
-                "positions",
-                source.head, lists, choice.depth, source.keys, choice.probes, choice.recall,
-                choice.reached ? "" : " (below what was asked)", 100 * choice.visited, choice.positions);
+                "KV head %d: %d lists of %d of %d keys, %.60s for a group; recall %.3f%s, %.2f %% of keys visited by a group and %.2f %% "
+                "by a query on %d held-out prompt positions",
+                source.head, lists, choice.depth, source.keys, probes.c_str(), choice.recall,
+                choice.reached ? "" : " (below what was asked)", 100 * choice.visited, 100 * choice.own, choice.positions);
   decision = line;
   return made;
 }

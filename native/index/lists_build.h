@@ -7,9 +7,10 @@
 namespace kvasir {
 
 struct ListsOptions {
-  int32_t keys_per_list = 128;
+  int32_t keys_per_list = 64;
   int32_t depth = 1024;     // most keys of a list
-  int32_t horizon = 1024;   // tokens after the end for whose queries lists are made
+  int32_t ahead = 512;      // tokens between the last key and the first query: the window
+  int32_t horizon = 0;      // positions of queries for which lists are made; 0: keys / 16, within 1024 and 8192
   int32_t iterations = 8;
   bool knn = false;         // lists from exact nearest keys of prompt queries instead of centroid scores alone
   double recall = 0.95;     // wanted on held-out prompt queries
@@ -20,6 +21,8 @@ struct ListsOptions {
 // Every eighth sampled position is held out of training.
 constexpr int32_t kHoldEvery = 8, kHoldRest = 5;
 
+// Of input.old the cells are extended and the clusters moved on with the tokens, as moving all training queries by one
+// distance moves their means by it. Lists are made and calibrated anew.
 std::shared_ptr<const Partition> build_lists(const PartitionInput& input, const ListsOptions& options, std::string& decision);
 
 }  // namespace kvasir

@@ -21,6 +21,14 @@ void Panels::restore(int32_t count, int32_t dim, const float* data) {
   data_.assign(data, data + width() * static_cast<size_t>(dim));
 }
 
+std::vector<float> Panels::unpack() const {
+  std::vector<float> rows(static_cast<size_t>(count_) * static_cast<size_t>(dim_));
+  for (int32_t i = 0; i < count_; i++) {
+    for (int32_t d = 0; d < dim_; d++) rows[static_cast<size_t>(i) * static_cast<size_t>(dim_) + static_cast<size_t>(d)] = at(i, d);
+  }
+  return rows;
+}
+
 void Panels::dot(const PanelKernels& kernels, float* out, const float* rows, int32_t count) const {
   const size_t stride = width();
   for (int32_t p = 0; p < panels(); p++) {

@@ -34,6 +34,8 @@ class Panels {
     return data_[(static_cast<size_t>(row / kPanelRows) * static_cast<size_t>(dim_) + static_cast<size_t>(d)) * kPanelRows +
                  static_cast<size_t>(row % kPanelRows)];
   }
+  // Rows as they were packed: [count, dim].
+  std::vector<float> unpack() const;
   // out [rows, width()] = rows [count, dim] . packed rows.
   void dot(const PanelKernels& kernels, float* out, const float* rows, int32_t count) const;
 

@@ -48,11 +48,11 @@ struct CellSums {
 
 }  // namespace
 
-void move_to_metric(const Partition& p, const PartitionSource& source, std::vector<float>& keys, int32_t count) {
-  if (p.metric.count() == 0) return;
-  const size_t dim = static_cast<size_t>(source.dim), width = p.metric.width();
+void move_to_metric(const Panels& metric, const PartitionSource& source, std::vector<float>& keys, int32_t count) {
+  if (metric.count() == 0) return;
+  const size_t dim = static_cast<size_t>(source.dim), width = metric.width();
   std::vector<float> out(static_cast<size_t>(count) * width);
-  p.metric.dot(*source.isa->panels, out.data(), keys.data(), count);
+  metric.dot(*source.isa->panels, out.data(), keys.data(), count);
   for (size_t i = 0; i < static_cast<size_t>(count); i++) {
     std::copy_n(out.begin() + static_cast<std::ptrdiff_t>(i * width), dim, keys.begin() + static_cast<std::ptrdiff_t>(i * dim));
   }
@@ -81,7 +81,7 @@ void build_homes(Partition& to, const PartitionSource& source, const RunTasks& r
       const int64_t id = static_cast<int64_t>(from + i) * n / train;
       source.rows->read_keys(keys.data() + static_cast<size_t>(i) * dim, source.head, source.begin + static_cast<int32_t>(id), 1);
     }
-    move_to_metric(to, source, keys, some);
+    move_to_metric(to.metric, source, keys, some);
     std::copy(keys.begin(), keys.end(), points.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(from) * dim));
   });
   KMeans options;
@@ -90,7 +90,7 @@ void build_homes(Partition& to, const PartitionSource& source, const RunTasks& r
   options.seed = seed;
   const std::vector<float> centroids = kmeans(*source.isa->panels, run, points.data(), train, source.dim, options);
   points = {};
-  to.cells = Nearest(centroids.data(), cells, source.dim, false);
+  const Nearest nearest(centroids.data(), cells, source.dim, false);
 
   std::vector<int32_t> home(static_cast<size_t>(n));
   const int32_t tasks = (n + kTaskKeys - 1) / kTaskKeys;
@@ -98,8 +98,8 @@ void build_homes(Partition& to, const PartitionSource& source, const RunTasks& r
     const int32_t from = task * kTaskKeys, some = std::min(kTaskKeys, n - from);
     std::vector<float> keys(static_cast<size_t>(some) * dim);
     source.rows->read_keys(keys.data(), source.head, source.begin + from, some);
-    move_to_metric(to, source, keys, some);
-    to.cells.find(*source.isa->panels, home.data() + from, nullptr, keys.data(), some);
+    move_to_metric(to.metric, source, keys, some);
+    nearest.find(*source.isa->panels, home.data() + from, nullptr, keys.data(), some);
   });
 
   CellSums sums(static_cast<size_t>(cells), dim);
@@ -109,7 +109,7 @@ void build_homes(Partition& to, const PartitionSource& source, const RunTasks& r
     keys.resize(static_cast<size_t>(some) * dim);
     source.rows->read_keys(keys.data(), source.head, source.begin + from, some);
     moved = keys;
-    move_to_metric(to, source, moved, some);
+    move_to_metric(to.metric, source, moved, some);
     for (int32_t i = 0; i < some; i++) {
       const size_t c = static_cast<size_t>(home[static_cast<size_t>(from + i)]);
       sums.counts[c]++;
@@ -123,9 +123,7 @@ void build_homes(Partition& to, const PartitionSource& source, const RunTasks& r
   }
   std::vector<float> means(static_cast<size_t>(cells) * dim);
   to.deviations.assign(static_cast<size_t>(cells), 0);
-  to.homes.offsets.assign(static_cast<size_t>(cells) + 1, 0);
   for (size_t c = 0; c < static_cast<size_t>(cells); c++) {
-    to.homes.offsets[c + 1] = to.homes.offsets[c] + sums.counts[c];
     if (sums.counts[c] == 0) continue;
     double variance = sums.squares[c] / sums.counts[c];
     for (size_t d = 0; d < dim; d++) {
@@ -137,11 +135,9 @@ void build_homes(Partition& to, const PartitionSource& source, const RunTasks& r
     to.deviations[c] = static_cast<float>(std::sqrt(std::max(0.0, variance)));
   }
   to.homes.centroids.pack(means.data(), cells, source.dim);
-  to.homes.members.resize(static_cast<size_t>(n));
-  std::vector<int32_t> next(to.homes.offsets.begin(), to.homes.offsets.end() - 1);
-  for (int32_t i = 0; i < n; i++) {
-    to.homes.members[static_cast<size_t>(next[static_cast<size_t>(home[static_cast<size_t>(i)])]++)] = i;
-  }
+  std::vector<std::vector<int32_t>> ids(static_cast<size_t>(cells));
+  for (int32_t i = 0; i < n; i++) ids[static_cast<size_t>(home[static_cast<size_t>(i)])].push_back(i);
+  to.homes.append(ids, n);
   to.keys = n;
 }
 

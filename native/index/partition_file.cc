@@ -31,35 +31,43 @@ void restore_panels(Panels& panels, const FileReader& from, const std::string& n
   panels.restore(count, dim, finite_array(from, name, width * static_cast<size_t>(dim)));
 }
 
-void save_table(FileWriter& to, const std::string& name, const ListTable& table) {
+template <class Id>
+void save_table(FileWriter& to, const std::string& name, const Lists<Id>& table) {
   save_panels(to, name + ".at", table.centroids);
   to.add(name + ".from", table.offsets.data(), table.offsets.size() * sizeof(int32_t));
-  to.add(name + ".ids", table.members.data(), table.members.size() * sizeof(int32_t));
+  to.add(name + ".ids", table.members.data(), table.members.size() * sizeof(Id));
 }
 
 // Members of every list ascend within [0, keys).
-void restore_table(ListTable& table, const FileReader& from, const std::string& name, int32_t count, int32_t dim, int32_t keys) {
+template <class Id>
+void restore_table(Lists<Id>& table, const FileReader& from, const std::string& name, int32_t count, int32_t dim,
+                   int32_t keys) {
   restore_panels(table.centroids, from, name + ".at", count, dim);
-  const size_t lists = static_cast<size_t>(count);
-  const int32_t* offsets = from.array<int32_t>(name + ".from", lists + 1);
+  table.blocks = std::max(1, (keys + (1 << Lists<Id>::kBlockBits) - 1) >> Lists<Id>::kBlockBits);
+  const size_t parts = static_cast<size_t>(count) * static_cast<size_t>(table.blocks);
+  const int32_t* offsets = from.array<int32_t>(name + ".from", parts + 1);
   if (offsets[0] != 0) refuse(name + ".from", "does not begin at 0");
-  for (size_t i = 0; i < lists; i++) {
+  for (size_t i = 0; i < parts; i++) {
     if (offsets[i + 1] < offsets[i]) refuse(name + ".from", "does not ascend");
   }
-  table.offsets.assign(offsets, offsets + lists + 1);
-  const int32_t* ids = from.array<int32_t>(name + ".ids", static_cast<size_t>(offsets[lists]));
-  for (size_t i = 0; i < lists; i++) {
-    for (int32_t j = offsets[i]; j < offsets[i + 1]; j++) {
-      if (ids[j] < 0 || ids[j] >= keys || (j > offsets[i] && ids[j] <= ids[j - 1])) refuse(name + ".ids", "is out of range or order");
-    }
+  table.offsets.assign(offsets, offsets + parts + 1);
+  const Id* ids = from.array<Id>(name + ".ids", static_cast<size_t>(offsets[parts]));
+  table.members.assign(ids, ids + offsets[parts]);
+  for (int32_t list = 0; list < count; list++) {
+    int32_t last = -1;
+    bool right = true;
+    table.each(list, [&](int32_t id) {
+      right = right && id > last && id < keys;
+      last = id;
+    });
+    if (!right) refuse(name + ".ids", "is out of range or order");
   }
-  table.members.assign(ids, ids + offsets[lists]);
 }
 
 constexpr int32_t kBest = 1, kSamples = 2, kWalked = 4;  // what a partition serves, and whether it has a graph
 
 struct Header {
-  int32_t keys, cells, lists, metric, probes, serves;
+  int32_t keys, cells, lists, metric, aim, horizon, serves, probes;
   double recall, visited;
 };
 
@@ -82,8 +90,8 @@ void save_set(FileWriter& to, const std::string& prefix, const PartitionSet& set
   }
 }
 
-std::shared_ptr<PartitionSet> restore_set(const FileReader& from, const std::string& prefix, const LayerShape& shape, int32_t most,
-                                          int32_t* due) {
+std::shared_ptr<PartitionSet> restore_set(const FileReader& from, const std::string& prefix, const LayerShape& shape,
+                                          int32_t most, int32_t* due) {
   SetHeader header;
   std::memcpy(&header, from.array<SetHeader>(prefix, 1), sizeof header);
   if (header.heads != shape.kv_heads || header.built < 1 || header.built > most || header.due < 0 ||
@@ -109,7 +117,7 @@ std::shared_ptr<PartitionSet> restore_set(const FileReader& from, const std::str
       continue;
     }
     auto p = std::make_shared<Partition>();
-    p->restore(from, prefix + "." + std::to_string(h), shape.head_dim);
+    p->restore(from, prefix + "." + std::to_string(h), shape.head_dim, shape.group());
     if (p->keys != header.known) refuse(prefix, "counts keys wrongly");
     set->heads.push_back(std::move(p));
   }
@@ -119,12 +127,13 @@ std::shared_ptr<PartitionSet> restore_set(const FileReader& from, const std::str
 }  // namespace
 
 void Partition::save(FileWriter& to, const std::string& prefix) const {
-  const Header header = {keys, homes.count(), routed.count(), metric.count() > 0, probes,
-                         (serves_best ? kBest : 0) | (serves_samples ? kSamples : 0) | (graph != nullptr ? kWalked : 0), recall, visited};
+  const Header header = {keys, homes.count(), routed.count(), metric.count() > 0, aim, horizon,
+                         (serves_best ? kBest : 0) | (serves_samples ? kSamples : 0) | (graph != nullptr ? kWalked : 0),
+                         probes, recall, visited};
   to.add(prefix, &header, sizeof header);
   save_table(to, prefix + ".home", homes);
   to.add(prefix + ".dev", deviations.data(), deviations.size() * sizeof(float));
-  save_panels(to, prefix + ".cell", cells.panels);
+  if (probes == 0) to.add(prefix + ".probes", head_probes.data(), head_probes.size() * sizeof(int32_t));
   if (metric.count() > 0) save_panels(to, prefix + ".metric", metric);
   if (graph != nullptr) save_graph(to, prefix + ".graph", *graph);
   if (routed.count() == 0) return;
@@ -132,31 +141,36 @@ void Partition::save(FileWriter& to, const std::string& prefix) const {
   to.add(prefix + ".least", thresholds.data(), thresholds.size() * sizeof(float));
 }
 
-void Partition::restore(const FileReader& from, const std::string& prefix, int32_t dim) {
+void Partition::restore(const FileReader& from, const std::string& prefix, int32_t dim, int32_t group) {
   Header header;
   std::memcpy(&header, from.array<Header>(prefix, 1), sizeof header);
   if (header.keys < 1 || header.cells < 1 || header.cells > header.keys || header.lists < 0 || header.lists > header.keys ||
-      header.probes < 1 || (header.metric != 0 && header.metric != 1) || (header.serves & ~(kBest | kSamples | kWalked)) != 0) {
+      header.aim < 0 || header.horizon < 0 || (header.metric != 0 && header.metric != 1) || header.probes < 0 ||
+      (header.serves & ~(kBest | kSamples | kWalked)) != 0) {
     refuse(prefix, "has impossible counts");
   }
   keys = header.keys;
   probes = header.probes;
-  serves_best = (header.serves & kBest) != 0;
-  serves_samples = (header.serves & kSamples) != 0;
+  if (probes == 0) {
+    const int32_t* wanted = from.array<int32_t>(prefix + ".probes", static_cast<size_t>(group));
+    head_probes.assign(wanted, wanted + group);
+    if (*std::min_element(head_probes.begin(), head_probes.end()) < 1) refuse(prefix + ".probes", "asks for no list");
+  }
   recall = header.recall >= 0 && header.recall <= 1 ? header.recall : __builtin_nan("");
   visited = header.visited;
+  aim = header.aim;
+  horizon = header.horizon;
   restore_table(homes, from, prefix + ".home", header.cells, dim, keys);
   // Drawing the rest is unbiased only where every key has exactly one home.
   std::vector<bool> seen(static_cast<size_t>(keys), false);
-  for (int32_t id : homes.members) seen[static_cast<size_t>(id)] = true;
+  for (int32_t cell = 0; cell < header.cells; cell++) {
+    homes.each(cell, [&](int32_t id) { seen[static_cast<size_t>(id)] = true; });
+  }
   if (homes.members.size() != static_cast<size_t>(keys) || std::find(seen.begin(), seen.end(), false) != seen.end()) {
     refuse(prefix + ".home", "does not hold every key once");
   }
   const float* dev = finite_array(from, prefix + ".dev", static_cast<size_t>(header.cells));
   deviations.assign(dev, dev + header.cells);
-  Panels packed;
-  restore_panels(packed, from, prefix + ".cell", header.cells, dim);
-  cells = Nearest(std::move(packed));
   if (header.metric != 0) restore_panels(metric, from, prefix + ".metric", dim, dim);
   if ((header.serves & kWalked) != 0) graph = restore_graph(from, prefix + ".graph", keys, dim);
   if (header.lists == 0) return;

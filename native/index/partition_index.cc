@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 
 #include "file.h"
 #include "kvasir_index.h"
@@ -37,11 +38,14 @@ void PartitionIndex::settle() {
 
 void PartitionIndex::take_over(SetPtr set) {
   if (set == nullptr) return;
-  const bool extended = set_ != nullptr && set->built == set_->built;
+  const bool built = set_ == nullptr || set->built != set_->built;
+  const bool aimed = !built && set->aim() != set_->aim();
+  const char* what = built ? "build" : aimed ? "aim" : "extension";
   char line[160];
-  std::snprintf(line, sizeof line, "%s of %d tokens took over at position %d", extended ? "extension" : "build", set->keys(),
+  std::snprintf(line, sizeof line, "%s of %d tokens took over at position %d", what, set->keys(),
                 end_);
-  if (extended && !takeovers_.empty() && takeovers_.back().compare(0, 9, "extension") == 0) takeovers_.back() = line;
+  // Of one kind in a row the last is kept.
+  if (!takeovers_.empty() && takeovers_.back().compare(0, std::strlen(what), what) == 0) takeovers_.back() = line;
   else takeovers_.push_back(line);
   build_seconds_ += set->seconds;
   set_ = std::move(set);
@@ -54,15 +58,18 @@ void PartitionIndex::start_if_due() {
   const auto recipe = recipe_;
   const SetPtr old = set_;
   const bool build = old == nullptr || keys - old->built >= static_cast<int32_t>(recipe->growth * old->built);
-  if (!build && keys - old->keys() < recipe->extend) return;
+  // Lists are aimed anew so that they take over when queries leave the positions that they were made for.
+  const int32_t horizon = takeover_horizon(keys);
+  const bool aim = !build && old->horizon() > 0 && recipe->aim(end_) + horizon >= old->aim() + old->horizon();
+  if (!build && !aim && keys - old->keys() < recipe->extend) return;
   const auto samples = samples_;
   const Rows rows = rows_;
   const LayerShape shape = shape_;
   const IndexIsa* isa = environment_.isa;
   const auto codes = std::make_shared<const Codes>(codes_.fork());
-  pending_.start(*environment_.builders, end_ + takeover_horizon(keys), [=](BuildJob& job) -> SetPtr {
+  pending_.start(*environment_.builders, end_ + horizon, [=](BuildJob& job) -> SetPtr {
     const double start = wall_seconds();
-    const RunTasks run = [&job](int32_t count, const std::function<void(int32_t)>& body) { 
+    const RunTasks run = [&job](int32_t count, const std::function<void(int32_t)>& body) {
       job.parallel(count, [&](int32_t task) {
         if (!job.cancelled()) body(task);
       });
@@ -70,18 +77,23 @@ void PartitionIndex::start_if_due() {
     auto set = std::make_shared<PartitionSet>();
     set->built = build ? keys : old->built;
     set->known = keys;
-    if (!build) set->decisions = old->decisions;
+    if (!build && !aim) set->decisions = old->decisions;
     for (int32_t head = 0; head < shape.kv_heads; head++) {
       if (job.cancelled()) return nullptr;
       const PartitionSource source = {isa, &rows, head, shape.head_dim, begin, keys};
-      if (build) {
-        std::string decision;
-        set->heads.push_back(recipe->build({source, &shape, samples.get(), codes.get(), &run}, decision));
-        set->decisions.push_back(std::move(decision));
-      } else {
-        const auto& known = old->heads[static_cast<size_t>(head)];
-        set->heads.push_back(known == nullptr ? nullptr : extend(*known, source, run));
+      const Partition* before = build ? nullptr : old->heads[static_cast<size_t>(head)].get();
+      if (!build && before == nullptr) {
+        set->heads.push_back(nullptr);
+        if (aim) set->decisions.push_back(old->decisions[static_cast<size_t>(head)]);
+        continue;
       }
+      if (!build && !aim) {
+        set->heads.push_back(extend(*before, source, run));
+        continue;
+      }
+      std::string decision;
+      set->heads.push_back(recipe->build({source, &shape, samples.get(), codes.get(), before, &run}, decision));
+      set->decisions.push_back(std::move(decision));
     }
     set->seconds = wall_seconds() - start;
     return set;
@@ -97,19 +109,21 @@ void PartitionIndex::search(const Query& query, const Hits& hits, Report& report
     const Partition* p = set_ == nullptr ? nullptr : set_->heads[static_cast<size_t>(head)].get();
     const bool scanned = p == nullptr || !(sampled ? p->serves_samples : p->serves_best);
     (scanned ? scanned_ : listed_).push_back(head);
-    if (!scanned) recall = std::isnan(p->recall) || std::isnan(recall) ? p->recall : std::min(recall, p->recall);
+    if (!scanned) recall = p->recall < recall || std::isnan(p->recall) ? p->recall : recall;
   }
   std::vector<Report> reports(listed_.size());
   environment_.pool->run(static_cast<int>(listed_.size()), [&](int32_t task, int worker) {
     const int32_t head = listed_[static_cast<size_t>(task)];
     const Partition* p = set_->heads[static_cast<size_t>(head)].get();
-    const int32_t probes = recipe_->probes > 0 ? recipe_->probes : p->probes;
+    // A sample gains nothing from more lists: what the first one lacks, the homes propose.
+    const int32_t probes = recipe_->probes > 0 ? recipe_->probes : sampled && p->graph == nullptr ? 1 : 0;
     const SearchScope scope = {environment_.isa, &shape_, &rows_, &codes_, p, head, committed_, probes, recipe_->lift};
     searches_[static_cast<size_t>(worker)].run(scope, query, hits, reports[static_cast<size_t>(task)]);
   });
   const FlatScope scope = {&environment_, &shape_, &rows_, &codes_, committed_};
   scan_.run(scope, scanned_.data(), static_cast<int32_t>(scanned_.size()), query, hits, report);
-  if (sampled) report.certificate = query.goal.kind == Goal::kError && query.goal.value == 0 ? KVASIR_CERTIFICATE_EXACT : KVASIR_CERTIFICATE_UNBIASED;
+  if (query.goal.kind == Goal::kError && query.goal.value == 0) report.certificate = KVASIR_CERTIFICATE_EXACT;
+  else if (sampled) report.certificate = KVASIR_CERTIFICATE_UNBIASED;
   else if (listed_.empty() || query.goal.value >= committed_) report.certificate = KVASIR_CERTIFICATE_EXACT;
   else if (std::isfinite(recall) && query.goal.value <= recipe_->calibrated) report.certificate = KVASIR_CERTIFICATE_CALIBRATED;
   else report.certificate = KVASIR_CERTIFICATE_NONE;

@@ -20,6 +20,7 @@ struct PartitionInput {
   const LayerShape* shape;
   const QuerySamples* samples;
   const Codes* codes;   // of the same keys
+  const Partition* old;  // null, or the partition whose clusters are kept and whose lists are aimed anew
   const RunTasks* run;  // leaves tasks out once the build was cancelled: what is made then is dropped
 };
 
@@ -31,12 +32,15 @@ class PartitionRecipe {
   virtual std::shared_ptr<const Partition> build(const PartitionInput& input, std::string& decision) const = 0;
   // What, beside its parameters, it decides by.
   virtual void save(FileWriter&) const {}
+  // First position of queries for which lists over tokens that end at `end` are made.
+  int32_t aim(int32_t end) const { return end + ahead; }
   // Why nothing is built over these tokens; empty: something is.
   virtual std::string refuses(const QuerySamples& samples, int32_t keys) const = 0;
 
   int32_t min_keys = 1024;  // fewer are scanned
   int32_t extend = 1024;    // keys without a home that start an extension
   double growth = 0.5;      // share of new keys that starts a rebuild
+  int32_t ahead = 0;        // tokens between the last key and the query: the window
   double lift = 2;
   int32_t probes = 0;       // lists a query; 0: as calibrated
   int32_t calibrated = 0;   // most keys a query that the calibration speaks for
@@ -51,6 +55,17 @@ struct PartitionSet {
   std::vector<std::string> decisions;
 
   int32_t keys() const { return known; }
+  // Where lists are aimed, and for how many positions; 0: nowhere.
+  int32_t aim() const { return any() == nullptr ? 0 : any()->aim; }
+  int32_t horizon() const { return any() == nullptr ? 0 : any()->horizon; }
+
+ private:
+  const Partition* any() const {
+    for (const auto& head : heads) {
+      if (head != nullptr) return head.get();
+    }
+    return nullptr;
+  }
 };
 
 class PartitionIndex final : public Index {

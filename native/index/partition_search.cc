@@ -36,38 +36,39 @@ void PartitionSearch::mark(int32_t id) {
 // Keys of the lists nearest to each query, by inner product.
 void PartitionSearch::visit_lists(Report& report) {
   const Partition& p = *s_.partition;
-  const ListTable& lists = p.lists();
-  const size_t width = lists.centroids.width();
+  const Panels& routers = p.lists();
+  const size_t width = routers.width();
   route_.resize(width * static_cast<size_t>(group_));
-  lists.centroids.dot(*s_.isa->panels, route_.data(), q_, group_);
+  routers.dot(*s_.isa->panels, route_.data(), q_, group_);
   lists_.clear();
-  const int32_t probes = std::min(s_.probes, lists.count());
   for (int32_t g = 0; g < group_; g++) {
+    const int32_t wanted = s_.probes > 0 ? s_.probes : p.head_probes.empty() ? p.probes : p.head_probes[static_cast<size_t>(g)];
     float* row = route_.data() + static_cast<size_t>(g) * width;
-    for (int32_t i = 0; i < probes; i++) {
+    for (int32_t i = 0; i < std::min(wanted, routers.count()); i++) {
       float best;
-      const int32_t list = s_.isa->panels->argmax(&best, row, lists.count());
+      const int32_t list = s_.isa->panels->argmax(&best, row, routers.count());
       lists_.push_back(list);
       row[list] = -std::numeric_limits<float>::infinity();
     }
   }
   std::sort(lists_.begin(), lists_.end());
   lists_.erase(std::unique(lists_.begin(), lists_.end()), lists_.end());
-  size_t read = 0;
-  for (int32_t list : lists_) {
-    const size_t from = static_cast<size_t>(lists.offsets[static_cast<size_t>(list)]);
-    const size_t to = static_cast<size_t>(lists.offsets[static_cast<size_t>(list) + 1]);
-    for (size_t i = from; i < to; i++) mark(lists.members[i]);
-    read += to - from;
-  }
-  report.bytes_read += static_cast<double>(lists.centroids.bytes() + 4 * read);
+  const auto read_from = [&](const auto& table) {
+    for (int32_t list : lists_) {
+      table.each(list, [this](int32_t id) { mark(id); });
+      report.bytes_read += static_cast<double>(table.size(list)) * sizeof table.members[0];
+    }
+  };
+  if (p.routed.count() > 0) read_from(p.routed);
+  else read_from(p.homes);
+  report.bytes_read += static_cast<double>(routers.bytes());
 }
 
 // Every node that a graph's search scored is a candidate.
 void PartitionSearch::walk(Report& report) {
   const Partition& p = *s_.partition;
   const GraphKeys keys(s_.isa->graph, *s_.rows, s_.head, s_.codes->begin(), p.keys);
-  int32_t width = std::min(s_.probes, p.keys);
+  int32_t width = std::min(s_.probes > 0 ? s_.probes : p.probes, p.keys);
   // More keys than the width was chosen for need a longer queue.
   if (query_->goal.kind == Goal::kTopk) width = std::max(width, std::min(p.keys, static_cast<int32_t>(2 * query_->goal.value)));
   search_graph(walk_, *s_.isa, *p.graph, keys, q_, group_, width);
@@ -174,8 +175,9 @@ void PartitionSearch::propose(double tau, Report& report) {
     const double unvisited = 1 - static_cast<double>(certain_ - static_cast<size_t>(s_.keys - p->keys)) / p->keys;
     for (int32_t g = 0; g < group_; g++) {
       float* row = cells_.data() + static_cast<size_t>(g) * width;
+      const float* q = q_ + static_cast<size_t>(g) * dim;
       double square = 0;
-      for (size_t d = 0; d < dim; d++) square += static_cast<double>(q_[static_cast<size_t>(g) * dim + d]) * static_cast<double>(q_[static_cast<size_t>(g) * dim + d]);
+      for (size_t d = 0; d < dim; d++) square += static_cast<double>(q[d]) * static_cast<double>(q[d]);
       const float scale = s_.shape->scale, lift = static_cast<float>(s_.lift * std::sqrt(square)) * scale;
       for (size_t c = 0; c < count; c++) row[c] *= scale;
       // What the rest weighs at least (Jensen): the mean scores of its cells.
@@ -184,7 +186,7 @@ void PartitionSearch::propose(double tau, Report& report) {
       float rest = 0;
       const float base = static_cast<float>(top);
       for (size_t c = 0; c < count; c++) {
-        rest += static_cast<float>(homes.offsets[c + 1] - homes.offsets[c]) * rough_exp2((row[c] - base) * 1.44269504f);
+        rest += static_cast<float>(homes.size(static_cast<int32_t>(c))) * rough_exp2((row[c] - base) * 1.44269504f);
       }
       const double mass = sums[static_cast<size_t>(g)] + rest * unvisited;
       const float threshold = static_cast<float>(top + std::log(tau * mass));
@@ -207,11 +209,10 @@ void PartitionSearch::propose(double tau, Report& report) {
     };
     double left = gap();  // rate to go before the next point
     for (size_t c = 0; c < count; c++) {
-      const int32_t* members = homes.members.data() + homes.offsets[c];
-      const int32_t size = homes.offsets[c + 1] - homes.offsets[c];
+      const int32_t cell = static_cast<int32_t>(c), size = homes.size(cell);
       const double rate = static_cast<double>(rates_[c]), total = rate * size;
       if (rate >= static_cast<double>(kCertain)) {
-        for (int32_t i = 0; i < size; i++) propose_one(members[i], 1);
+        for (int32_t i = 0; i < size; i++) propose_one(homes.id(cell, i), 1);
         continue;
       }
       if (left >= total) {
@@ -223,7 +224,7 @@ void PartitionSearch::propose(double tau, Report& report) {
       double at = left;
       for (; at < total; at += gap()) {
         const int32_t i = std::min(size - 1, static_cast<int32_t>(at / rate));
-        if (i != last) propose_one(members[i], probability);
+        if (i != last) propose_one(homes.id(cell, i), probability);
         last = i;
       }
       left = at - total;
@@ -231,17 +232,19 @@ void PartitionSearch::propose(double tau, Report& report) {
     const size_t fresh = ids_.size() - certain_;
     if (fresh > 0) {
       widen(0);
-      s_.codes->score(prepared_, *s_.rows, ids_.data() + certain_, static_cast<int32_t>(fresh), scores_.data() + certain_, stride_);
+      s_.codes->score(prepared_, *s_.rows, ids_.data() + certain_, static_cast<int32_t>(fresh), scores_.data() + certain_,
+                      stride_);
       for (int32_t g = 0; g < group_; g++) {
         softcap(scores_.data() + static_cast<size_t>(g) * stride_ + certain_, fresh);
       }
     }
     report.keys_scored += static_cast<double>(fresh);
-    report.bytes_read += static_cast<double>(fresh) * (s_.codes->key_bytes() + 4);
+    report.bytes_read += static_cast<double>(fresh) * (s_.codes->key_bytes() + 2);
   }
   for (int32_t g = 0; g < group_; g++) {
-    const double top = max[static_cast<size_t>(g)];
-    double sum = sums[static_cast<size_t>(g)];
+    double top = max[static_cast<size_t>(g)];
+    for (size_t i = certain_; i < ids_.size(); i++) top = std::max(top, static_cast<double>(scores_of(g)[i]));
+    double sum = sums[static_cast<size_t>(g)] * std::exp(max[static_cast<size_t>(g)] - top);
     for (size_t i = certain_; i < ids_.size(); i++) {
       sum += std::exp(static_cast<double>(scores_of(g)[i]) - top) / static_cast<double>(proposed_[i - certain_]);
     }

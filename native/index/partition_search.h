@@ -20,7 +20,7 @@ struct SearchScope {
   const Partition* partition;  // null: every key is scanned
   int32_t head;
   int32_t keys;    // ids [0, keys) are searchable, id 0 is position codes->begin()
-  int32_t probes;  // lists a query; the width of a graph's queue
+  int32_t probes;  // lists a query; the width of a graph's queue; 0: as the partition has it
   double lift;     // deviations added to what a cell expects of its keys
 };
 

@@ -24,7 +24,7 @@ void QuerySamples::add(const LayerShape& shape, int32_t start, int32_t count, co
       }
     }
     const int64_t tokens = static_cast<int64_t>(start) + i + 1 - first_token;
-    if (static_cast<int64_t>(positions_.size()) * shape.group() > std::max<int64_t>(8192, tokens / 6)) thin(heads * dim, heads);
+    if (static_cast<int64_t>(positions_.size()) * shape.group() > std::max<int64_t>(6144, tokens / 8)) thin(heads * dim, heads);
   }
 }
 

@@ -11,7 +11,7 @@ class FileReader;
 class FileWriter;
 
 // All heads' queries of some positions, as int8 with a scale each. Of the positions that were offered it keeps every stride-th,
-// and doubles the stride when there are more than max(8192, tokens / 6) queries a KV head: a function of what was offered,
+// and doubles the stride when there are more than max(6144, tokens / 8) queries a KV head: a function of what was offered,
 // however it was cut.
 class QuerySamples {
  public:

@@ -4,14 +4,19 @@
 
 namespace kvasir {
 
-void rotate(const LayerShape& shape, float* row, double distance) {
+void rotate(const LayerShape& shape, float* row, double distance) { rotate_all(shape, row, 1, distance); }
+
+void rotate_all(const LayerShape& shape, float* rows, int32_t count, double distance) {
   const size_t pairs = shape.frequencies.size();
   for (size_t i = 0; i < pairs; i++) {
     const size_t a = shape.neighbours ? 2 * i : i, b = shape.neighbours ? 2 * i + 1 : i + pairs;
     const double angle = distance * shape.frequencies[i], c = std::cos(angle), s = std::sin(angle);
-    const double x = row[a], y = row[b];
-    row[a] = static_cast<float>(x * c - y * s);
-    row[b] = static_cast<float>(x * s + y * c);
+    for (int32_t r = 0; r < count; r++) {
+      float* row = rows + static_cast<size_t>(r) * static_cast<size_t>(shape.head_dim);
+      const double x = row[a], y = row[b];
+      row[a] = static_cast<float>(x * c - y * s);
+      row[b] = static_cast<float>(x * s + y * c);
+    }
   }
 }
 
