@@ -59,7 +59,8 @@ Partition make_partition(int32_t dim, int32_t lists) {
   p.routed.offsets.push_back(0);
   for (int32_t list = 0; list < lists; list++) {
     for (int32_t i = 0; i < 128; i++) {
-      p.routed.members.push_back(i * (kKeys / 128) + static_cast<int32_t>(lowbias32(static_cast<uint32_t>(list * 128 + i)) % (kKeys / 128)));
+      const uint32_t within = lowbias32(static_cast<uint32_t>(list * 128 + i)) % (kKeys / 128);
+      p.routed.members.push_back(static_cast<uint16_t>(static_cast<uint32_t>(i * (kKeys / 128)) + within));
     }
     p.routed.offsets.push_back((list + 1) * 128);
   }

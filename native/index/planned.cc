@@ -91,7 +91,8 @@ class PlannedRecipe final : public PartitionRecipe {
     std::vector<float> q(static_cast<size_t>(shape.heads) * dim), exact(static_cast<size_t>(shape.heads), -INFINITY);
     std::vector<float> errors(static_cast<size_t>(shape.heads));
     std::vector<int32_t> counts(static_cast<size_t>(shape.heads));
-    const SearchScope scope = {in.source.isa, &shape, in.source.rows, in.codes, &lists, in.source.head, in.source.keys, lists.probes, lift};
+    const SearchScope scope = {in.source.isa, &shape, in.source.rows, in.codes, &lists, in.source.head, in.source.keys,
+                               sample ? 1 : 0, lift};  // as PartitionIndex searches
     for (size_t i = 0; i < some; i++) {
       std::copy_n(held.begin() + static_cast<std::ptrdiff_t>(i * all / some * width), width,
                   q.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(in.source.head) * width));
