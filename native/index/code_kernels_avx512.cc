@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "code_kernels_body.h"
+#include "code_load_avx512.h"
 #include "isa.h"
 
 namespace kvasir {
@@ -176,17 +177,7 @@ void gather_codes(float* out, size_t stride, const CodeShape& shape, const CodeQ
   }
 }
 
-// As encode_codes, with the units of a band in registers; elements behind the row's end are masked off.
-template <class T>
-inline __m512 load_unit(const T* row, int32_t dim, int32_t unit) {
-  const int32_t left = dim - unit * kUnit;
-  const __mmask16 mask = static_cast<__mmask16>(left >= kUnit ? 0xffff : left <= 0 ? 0 : (1 << left) - 1);
-  const T* p = row + unit * kUnit;
-  if constexpr (sizeof(T) == 4) return _mm512_maskz_loadu_ps(mask, p);
-  else if constexpr (sizeof(T) == 2) return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
-  else return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, p)));
-}
-
+// As encode_codes, with the units of a band in registers.
 template <class T>
 float encode_registers(uint8_t* block, uint16_t* errors, const CodeShape& shape, const float* centre, float slack, int32_t lane,
                        const CodeRows& rows) {
@@ -222,7 +213,7 @@ float encode_registers(uint8_t* block, uint16_t* errors, const CodeShape& shape,
       _mm_storeu_si128(reinterpret_cast<__m128i*>(units + (unit + 1) * kLine),
                        _mm512_cvtepi32_epi8(_mm512_add_epi32(b, middle)));
     }
-    const float norm = finish_code(errors + lane + r, shape, slack, _mm512_reduce_add_ps(squares), _mm512_reduce_add_ps(lost),
+    const float norm = finish_code(errors + lane + r, shape.dim, slack, _mm512_reduce_add_ps(squares), _mm512_reduce_add_ps(lost),
                                    _mm512_reduce_max_ps(peaks));
     largest = norm > largest ? norm : largest;
   }

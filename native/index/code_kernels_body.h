@@ -75,10 +75,10 @@ void add_typed_rows(float* sum, int32_t dim, const CodeRows& rows) {
 inline uint16_t code_scale(float peak) { return peak > 1e-30f && peak < 1e37f ? bfloat_above(peak * (1 / 127.0f)) : 0; }
 
 // Stores the bound of a key's error from sums of squares of its elements and of what the code lost; returns its norm.
-inline float finish_code(uint16_t* error, const CodeShape& shape, float slack, float squares, float lost, float peak) {
+inline float finish_code(uint16_t* error, int32_t dim, float slack, float squares, float lost, float peak) {
   // Squares of what is tiny vanish, of what is huge overflow: then the largest element bounds instead.
   const bool exact = squares > 1e-30f && squares < 1e36f;
-  const float spread = peak * std::sqrt(static_cast<float>(shape.dim));
+  const float spread = peak * std::sqrt(static_cast<float>(dim));
   const float norm = exact ? std::sqrt(squares) : spread, rest = exact ? std::sqrt(lost) : spread;
   const float bound = rest * 1.001f + slack * norm;
   *error = bound < 1e37f ? bfloat_above(bound) : uint16_t{0x7f80};
@@ -122,7 +122,7 @@ float encode_typed(uint8_t* block, uint16_t* errors, const CodeShape& shape, con
         for (int32_t i = 0; i < kUnit; i++) to[i] = static_cast<uint8_t>(bits[i] + 128);
       }
     }
-    const float norm = finish_code(errors + lane + r, shape, slack, sum_dot_lanes(squares), sum_dot_lanes(lost), biggest);
+    const float norm = finish_code(errors + lane + r, shape.dim, slack, sum_dot_lanes(squares), sum_dot_lanes(lost), biggest);
     largest = norm > largest ? norm : largest;
   }
   return largest;

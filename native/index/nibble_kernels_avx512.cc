@@ -5,6 +5,7 @@
 #include "nibble_scan_avx512.h"
 // The vector first.
 #include "nibble_kernels_body.h"
+#include "nibble_encode_avx512.h"
 
 namespace kvasir {
 namespace {
@@ -73,7 +74,7 @@ void scan_nibbles(float* out, size_t stride, const CodeShape& shape, const CodeQ
 
 }  // namespace
 
-const CodeKernels kNibblesAvx512 = {kNibbleOffset, kNibbleShift, add_code_rows, encode_nibbles,
+const CodeKernels kNibblesAvx512 = {kNibbleOffset, kNibbleShift, add_code_rows, encode_nibbles_fast,
                                      scan_nibbles, gather_nibbles};
 
 }  // namespace kvasir

@@ -35,7 +35,7 @@ inline void rotate_lanes(DotLanes& a, DotLanes& b) {
 #undef KVASIR_BUTTERFLY
 
 // The extreme element becomes -8 times the scale, which may be negative: all 16 codes are used.
-float encode_nibbles(uint8_t* block, uint16_t* errors, const CodeShape& shape, const float* centre, float slack, int32_t lane,
+inline float encode_nibbles(uint8_t* block, uint16_t* errors, const CodeShape& shape, const float* centre, float slack, int32_t lane,
                      const CodeRows& rows) {
   float largest = 0;
   for (int32_t r = 0; r < rows.count; r++) {
@@ -87,14 +87,9 @@ float encode_nibbles(uint8_t* block, uint16_t* errors, const CodeShape& shape, c
         std::memcpy(block + nibble_at(lane + r, band, j), &first, 4);
       }
     }
-    const float norm = std::sqrt(sum_dot_lanes(squares)), error = std::sqrt(sum_dot_lanes(lost));
-    // As encode_codes.
-    const float spread = biggest * std::sqrt(static_cast<float>(shape.bands * kBand));
-    const bool ordinary = norm > 1e-15f && norm < 1e18f;
-    const float bound = (ordinary ? error : spread) * 1.001f + slack * (ordinary ? norm : spread);
-    errors[lane + r] = bound < 1e37f ? bfloat_above(bound) : uint16_t{0x7f80};
-    const float safe = ordinary ? norm : spread, reported = safe < 1e37f ? safe : std::numeric_limits<float>::infinity();
-    largest = reported > largest ? reported : largest;
+    const float norm = finish_code(errors + lane + r, shape.bands * kBand, slack, sum_dot_lanes(squares), sum_dot_lanes(lost),
+                                   biggest);
+    largest = norm > largest ? norm : largest;
   }
   return largest;
 }
