@@ -54,7 +54,7 @@ kvasir_memory* borrowed(const void* data, uint64_t bytes) {
 }
 
 std::map<std::string, double> numbers = {{"layer", 0}, {"head", 0}, {"samples", 16384}, {"threads", 1}, {"m", 32}, {"nq", 64},
-                                         {"grow", 0},  {"k", 100},  {"entries", 4},     {"held", 128}, {"solo", 0}, {"horizon", 1024}, {"recall", 0.95}};
+                                         {"grow", 0},  {"k", 100},  {"entries", 4},     {"held", 128}, {"solo", 0}, {"horizon", 1024}, {"pivots", 12}, {"recall", 0.95}};
 
 struct Head {
   const kvasir_bench::RecordedLayer& layer;
@@ -164,6 +164,7 @@ int main(int argc, char** argv) {
   GraphOptions options;
   options.m = static_cast<int32_t>(numbers["m"]);
   options.nq = static_cast<int32_t>(numbers["nq"]);
+  options.pivots = static_cast<int32_t>(numbers["pivots"]);
   options.entries = static_cast<int32_t>(numbers["entries"]);
   options.recall = numbers["recall"];
   options.k = static_cast<int32_t>(numbers["k"]);
@@ -178,7 +179,7 @@ int main(int argc, char** argv) {
   for (int32_t i = 0; i < n; i++) degree += graph->links.count(i);
   std::printf("build: homes %.2f s, all %.2f s cpu, %.2f s wall, %.3f of exact kNN; degree %.1f; %.0f bytes a key; ef %d, held-out recall %.4f\n", homes_cpu, cpu, wall,
               cpu / exact, degree / n, double(graph->bytes()) / n, graph->ef, graph->expected_recall);
-  for (const int32_t width : {100, 150, 200, 300, 400, 600, 800, 1200, graph->ef}) {
+  for (const int32_t width : {100, 200, 250, 300, 400, 600, graph->ef}) {
     const Judged j = judge(isa, *graph, keys, decode, numbers["solo"] > 0 ? 1 : group, truth, width);
     std::printf("  ef %4d%s recall %.4f  scored %6.0f (%.2f %%)  %.1f ns a scored key  %.0f us\n", width, width == graph->ef ? "*" : " ", j.recall,
                 j.scored, 100 * j.scored / n, j.nanoseconds, j.nanoseconds * j.scored * 1e-3);

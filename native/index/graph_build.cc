@@ -12,33 +12,35 @@ namespace kvasir {
 namespace {
 
 constexpr int32_t kMostCandidates = 192;  // of a pivot, after merging
+constexpr size_t kMostLists = 64;         // that a pivot merges: those of evenly sampled queries
 constexpr int32_t kPivotsPerTask = 64;
 
-// Each query's first key is its pivot, the rest of its nearest keys are what the pivot should lead to. Lists of queries that share
-// a pivot are merged: keys of more lists come first (RoarGraph keeps the last list only).
-void link_pivots(GraphLinks& links, const GraphKeys& keys, const Neighbours& nearest, int32_t m, const RunTasks& run) {
-  std::vector<int32_t> queries(static_cast<size_t>(nearest.queries));
-  std::iota(queries.begin(), queries.end(), 0);
-  std::stable_sort(queries.begin(), queries.end(), [&](int32_t a, int32_t b) { return nearest.of(a)[0] < nearest.of(b)[0]; });
-  std::vector<int32_t> starts;
+// Each query's first keys are its pivots, the rest of its nearest keys are what a pivot should lead to. Lists of queries that share
+// a pivot are merged: keys of more lists come first (RoarGraph has one pivot a query, and keeps the last list only).
+void link_pivots(GraphLinks& links, const GraphKeys& keys, const Neighbours& nearest, int32_t pivots_each, int32_t m,
+                 const RunTasks& run) {
+  std::vector<std::pair<int32_t, int32_t>> votes;  // pivot, query
   for (int32_t i = 0; i < nearest.queries; i++) {
-    if (i == 0 || nearest.of(queries[static_cast<size_t>(i)])[0] != nearest.of(queries[static_cast<size_t>(i - 1)])[0]) {
-      starts.push_back(i);
-    }
+    for (int32_t j = 0; j < std::min(pivots_each, nearest.k); j++) votes.push_back({nearest.of(i)[j] - keys.begin(), i});
+  }
+  std::sort(votes.begin(), votes.end());
+  std::vector<size_t> starts;
+  for (size_t i = 0; i < votes.size(); i++) {
+    if (i == 0 || votes[i].first != votes[i - 1].first) starts.push_back(i);
   }
   const int32_t pivots = static_cast<int32_t>(starts.size());
-  starts.push_back(nearest.queries);
+  starts.push_back(votes.size());
   std::vector<int32_t> lists(static_cast<size_t>(pivots) * static_cast<size_t>(m), GraphLinks::kNone);
   run((pivots + kPivotsPerTask - 1) / kPivotsPerTask, [&](int32_t task) {
     GraphPruner pruner;
     std::vector<int32_t> ids, candidates;
-    std::vector<std::pair<int32_t, int32_t>> ranked;
+    std::vector<std::pair<int32_t, int32_t>> ranked;  // minus votes, position
     for (int32_t p = task * kPivotsPerTask; p < std::min(pivots, (task + 1) * kPivotsPerTask); p++) {
       ids.clear();
-      const int32_t first = starts[static_cast<size_t>(p)], last = starts[static_cast<size_t>(p) + 1];
-      for (int32_t i = first; i < last; i++) {
-        const int32_t* list = nearest.of(queries[static_cast<size_t>(i)]);
-        ids.insert(ids.end(), list + 1, list + nearest.k);
+      const size_t first = starts[static_cast<size_t>(p)], last = std::min(starts[static_cast<size_t>(p) + 1], first + kMostLists);
+      for (size_t i = first; i < last; i++) {
+        const int32_t* list = nearest.of(votes[i].second);
+        ids.insert(ids.end(), list, list + nearest.k);
       }
       std::sort(ids.begin(), ids.end());
       ranked.clear();
@@ -53,7 +55,7 @@ void link_pivots(GraphLinks& links, const GraphKeys& keys, const Neighbours& nea
         ranked.resize(kMostCandidates);
       }
       candidates.clear();
-      const int32_t pivot = nearest.of(queries[static_cast<size_t>(first)])[0] - keys.begin();
+      const int32_t pivot = votes[first].first;
       for (const auto& r : ranked) {
         if (r.second - keys.begin() != pivot) candidates.push_back(r.second - keys.begin());
       }
@@ -63,7 +65,7 @@ void link_pivots(GraphLinks& links, const GraphKeys& keys, const Neighbours& nea
   });
   std::vector<GraphWish> wishes;
   for (int32_t p = 0; p < pivots; p++) {
-    const int32_t pivot = nearest.of(queries[static_cast<size_t>(starts[static_cast<size_t>(p)])])[0] - keys.begin();
+    const int32_t pivot = votes[starts[static_cast<size_t>(p)]].first;
     const int32_t* list = lists.data() + static_cast<size_t>(p) * static_cast<size_t>(m);
     int32_t count = 0;
     while (count < m && list[count] != GraphLinks::kNone) count++;
@@ -88,12 +90,16 @@ void reach(const GraphLinks& links, std::vector<char>& reached, std::vector<int3
   }
 }
 
-std::vector<int32_t> roots_of(const GraphEntries& entries, std::vector<char>& reached) {
+std::vector<int32_t> roots_of(const Graph& graph, std::vector<char>& reached) {
   std::vector<int32_t> roots;
-  for (int32_t node : entries.nodes) {
-    if (node == GraphLinks::kNone || reached[static_cast<size_t>(node)] != 0) continue;
+  const auto start = [&](int32_t node) {
+    if (node == GraphLinks::kNone || reached[static_cast<size_t>(node)] != 0) return;
     reached[static_cast<size_t>(node)] = 1;
     roots.push_back(node);
+  };
+  for (int32_t node : graph.entries->nodes) start(node);
+  for (const auto& ids : graph.newcomers) {
+    for (int32_t node : ids) start(node);
   }
   return roots;
 }
@@ -103,7 +109,7 @@ std::vector<int32_t> roots_of(const GraphEntries& entries, std::vector<char>& re
 void connect(Graph& graph, const GraphKeys& keys, const ListTable& homes) {
   const std::vector<int32_t> home = homes_of(homes, graph.nodes());
   std::vector<char> reached(static_cast<size_t>(graph.nodes()));
-  std::vector<int32_t> queue = roots_of(*graph.entries, reached), mates;
+  std::vector<int32_t> queue = roots_of(graph, reached), mates;
   if (queue.empty()) return;  // a cancelled build
   int32_t last = queue.back();
   reach(graph.links, reached, queue);
@@ -186,7 +192,8 @@ void search_graph(GraphSearch& search, const IndexIsa& isa, const Graph& graph, 
   search.start(graph.nodes(), group, width);
   std::vector<int32_t> roots;
   for (int32_t g = 0; g < group; g++) {
-    graph.entries->find(roots, *isa.panels, q + static_cast<size_t>(g) * static_cast<size_t>(keys.dim()), graph.starts);
+    graph.entries->find(roots, *isa.panels, q + static_cast<size_t>(g) * static_cast<size_t>(keys.dim()), graph.starts,
+                        graph.newcomers);
   }
   search.offer(keys, q, roots.data(), static_cast<int32_t>(roots.size()));
   search.run(keys, graph.links, q);
@@ -205,8 +212,8 @@ std::shared_ptr<Graph> build_graph(const IndexIsa& isa, const GraphKeys& keys, c
   const Neighbours truth = nearest_keys(isa, run, keys.rows(), keys.head(), keys.begin(), keys.begin() + n, held_out.data(),
                                         count(held_out), options.k);
   graph->starts = options.entries;
-  graph->entries = make_entries(*isa.panels, training, nearest, keys, options.seed, run);
-  link_pivots(graph->links, keys, nearest, options.m, run);
+  graph->entries = make_entries(isa, training, nearest, keys, options.seed, run);
+  link_pivots(graph->links, keys, nearest, options.pivots, options.m, run);
   link_mates(graph->links, keys, *isa.panels, homes, options.m / 2, run);
   connect(*graph, keys, homes);
   graph->built = n;
@@ -216,7 +223,7 @@ std::shared_ptr<Graph> build_graph(const IndexIsa& isa, const GraphKeys& keys, c
 
 std::vector<int32_t> unreachable_nodes(const Graph& graph) {
   std::vector<char> reached(static_cast<size_t>(graph.nodes()));
-  std::vector<int32_t> queue = roots_of(*graph.entries, reached), missing;
+  std::vector<int32_t> queue = roots_of(graph, reached), missing;
   reach(graph.links, reached, queue);
   for (int32_t i = 0; i < graph.nodes(); i++) {
     if (reached[static_cast<size_t>(i)] == 0) missing.push_back(i);

@@ -20,6 +20,7 @@ struct ListTable;  // partition.h: every key's home cell
 struct GraphOptions {
   int32_t m = 32;            // neighbours of a pivot; a list has 3/2 m slots
   int32_t nq = 64;           // exact nearest keys of a training query
+  int32_t pivots = 12;       // of the nearest keys, those that lead to the others
   int32_t entries = 4;       // centroids of training queries whose best keys a search starts from
   int32_t ef = 0;            // queue width; 0: the least that reaches `recall` on held-out queries
   double recall = 0.95;
@@ -32,10 +33,12 @@ struct GraphEntries {
   static constexpr int32_t kKeys = 16;
   Panels centroids;             // of length 1
   std::vector<int32_t> nodes;   // [centroids, kKeys], kNone where there are fewer
+  std::vector<float> least;     // [centroids]: centroid . key from which a new key is one that searches start from, too
 
   size_t bytes() const;
-  // The nodes of the `count` centroids nearest to q [dim], without repeats within a centroid, appended to out.
-  void find(std::vector<int32_t>& out, const PanelKernels& kernels, const float* q, int32_t count) const;
+  // The nodes of the `count` centroids nearest to q [dim], and what `newcomers` [centroids] (may be empty) has there, appended.
+  void find(std::vector<int32_t>& out, const PanelKernels& kernels, const float* q, int32_t count,
+            const std::vector<std::vector<int32_t>>& newcomers) const;
 };
 
 // One version; never changes once others see it.
@@ -43,6 +46,7 @@ struct Graph {
   explicit Graph(int32_t slots) : links(slots) {}
   GraphLinks links;
   std::shared_ptr<const GraphEntries> entries;
+  std::vector<std::vector<int32_t>> newcomers;  // [centroids], or none: nodes inserted since, ascending
   int32_t built = 0;               // nodes when it was built; the rest was inserted
   int32_t ef = 0;
   double expected_recall = 0;      // at ef, on held-out queries
@@ -51,7 +55,7 @@ struct Graph {
   int32_t starts = 4;              // centroids of entries a query starts from
 
   int32_t nodes() const { return links.nodes(); }
-  size_t bytes() const { return links.bytes() + entries->bytes(); }
+  size_t bytes() const;
 };
 
 // training, held_out [.., dim]: queries as they will be asked; homes: cells of all keys, whose mates are a key's first neighbours,

@@ -8,10 +8,17 @@ namespace kvasir {
 
 size_t GraphEntries::bytes() const {
   return sizeof(float) * static_cast<size_t>(centroids.panels()) * kPanelRows * static_cast<size_t>(centroids.dim()) +
-         sizeof(int32_t) * nodes.size();
+         sizeof(int32_t) * (nodes.size() + least.size());
 }
 
-void GraphEntries::find(std::vector<int32_t>& out, const PanelKernels& kernels, const float* q, int32_t count) const {
+size_t Graph::bytes() const {
+  size_t bytes = links.bytes() + entries->bytes();
+  for (const auto& ids : newcomers) bytes += ids.size() * sizeof(int32_t);
+  return bytes;
+}
+
+void GraphEntries::find(std::vector<int32_t>& out, const PanelKernels& kernels, const float* q, int32_t count,
+                        const std::vector<std::vector<int32_t>>& newcomers) const {
   const int32_t n = centroids.count();
   std::vector<float> scores(static_cast<size_t>(centroids.panels()) * kPanelRows);
   centroids.dot(kernels, scores.data(), q, 1);
@@ -25,12 +32,17 @@ void GraphEntries::find(std::vector<int32_t>& out, const PanelKernels& kernels, 
       if (node == GraphLinks::kNone) break;
       out.push_back(node);
     }
+    if (!newcomers.empty()) {
+      const std::vector<int32_t>& ids = newcomers[static_cast<size_t>(c)];
+      out.insert(out.end(), ids.begin(), ids.end());
+    }
   }
 }
 
-std::shared_ptr<const GraphEntries> make_entries(const PanelKernels& kernels, const std::vector<float>& training,
+std::shared_ptr<const GraphEntries> make_entries(const IndexIsa& isa, const std::vector<float>& training,
                                                  const Neighbours& nearest, const GraphKeys& keys, uint32_t seed,
                                                  const RunTasks& run) {
+  const PanelKernels& kernels = *isa.panels;
   constexpr int32_t kQueriesPerCentroid = 16, kMostCentroids = 1024, kSamplesPerCentroid = 16, kVotes = 32;
   const int32_t dim = keys.dim(), count = nearest.queries;
   std::vector<float> queries = training;
@@ -57,6 +69,11 @@ std::shared_ptr<const GraphEntries> make_entries(const PanelKernels& kernels, co
               std::min(kTask, count - first));
   });
   auto entries = std::make_shared<GraphEntries>();
+  // What would be among the best keys of a centroid, were it there.
+  constexpr int32_t kBest = 128;
+  const Neighbours best = nearest_keys(isa, run, keys.rows(), keys.head(), keys.begin(), keys.begin() + keys.nodes(),
+                                       centroids.data(), options.clusters, kBest);
+  for (int32_t c = 0; c < options.clusters; c++) entries->least.push_back(best.scores_of(c)[best.k - 1]);
   entries->centroids.pack(centroids.data(), options.clusters, dim);
   entries->nodes.assign(static_cast<size_t>(options.clusters) * GraphEntries::kKeys, GraphLinks::kNone);
   std::vector<std::vector<int32_t>> votes(static_cast<size_t>(options.clusters));

@@ -5,7 +5,7 @@
 
 namespace kvasir {
 
-std::shared_ptr<const GraphEntries> make_entries(const PanelKernels& kernels, const std::vector<float>& training,
+std::shared_ptr<const GraphEntries> make_entries(const IndexIsa& isa, const std::vector<float>& training,
                                                  const Neighbours& nearest, const GraphKeys& keys, uint32_t seed,
                                                  const RunTasks& run);
 

@@ -41,6 +41,17 @@ void save_graph(FileWriter& to, const std::string& prefix, const Graph& graph) {
   to.add(prefix + ".to", links.data(), links.size() * sizeof(int32_t));
   to.add(prefix + ".at", graph.entries->centroids.data().data(), graph.entries->centroids.bytes());
   to.add(prefix + ".in", graph.entries->nodes.data(), graph.entries->nodes.size() * sizeof(int32_t));
+  to.add(prefix + ".least", graph.entries->least.data(), graph.entries->least.size() * sizeof(float));
+  std::vector<int32_t> offsets = {0}, ids;
+  for (int32_t c = 0; c < graph.entries->centroids.count(); c++) {
+    if (!graph.newcomers.empty()) {
+      const std::vector<int32_t>& from = graph.newcomers[static_cast<size_t>(c)];
+      ids.insert(ids.end(), from.begin(), from.end());
+    }
+    offsets.push_back(static_cast<int32_t>(ids.size()));
+  }
+  to.add(prefix + ".new", offsets.data(), offsets.size() * sizeof(int32_t));
+  to.add(prefix + ".ids", ids.data(), ids.size() * sizeof(int32_t));
 }
 
 std::shared_ptr<const Graph> restore_graph(const FileReader& from, const std::string& prefix, int32_t nodes, int32_t dim) {
@@ -77,6 +88,24 @@ std::shared_ptr<const Graph> restore_graph(const FileReader& from, const std::st
     if (in[i] < GraphLinks::kNone || in[i] >= nodes) refuse(prefix + ".in", "leads to no node");
   }
   entries->nodes.assign(in, in + roots);
+  const size_t count_in = static_cast<size_t>(header.centroids);
+  const float* least = from.array<float>(prefix + ".least", count_in);
+  for (size_t c = 0; c < count_in; c++) {
+    if (!std::isfinite(least[c])) refuse(prefix + ".least", "holds a number that is not finite");
+  }
+  entries->least.assign(least, least + count_in);
+  const int32_t* offsets = from.array<int32_t>(prefix + ".new", count_in + 1);
+  if (offsets[0] != 0) refuse(prefix + ".new", "does not begin at 0");
+  for (size_t c = 0; c < count_in; c++) {
+    if (offsets[c + 1] < offsets[c]) refuse(prefix + ".new", "does not ascend");
+  }
+  const int32_t* ids = from.array<int32_t>(prefix + ".ids", static_cast<size_t>(offsets[count_in]));
+  for (size_t c = 0; c < count_in; c++) {
+    for (int32_t i = offsets[c]; i < offsets[c + 1]; i++) {
+      if (ids[i] < 0 || ids[i] >= nodes) refuse(prefix + ".ids", "leads to no node");
+    }
+    graph->newcomers.emplace_back(ids + offsets[c], ids + offsets[c + 1]);
+  }
   graph->entries = std::move(entries);
   return graph;
 }

@@ -1,4 +1,5 @@
-// Growth of a graph: new keys find neighbours among their cell mates and among the keys that similar queries start from.
+// Growth of a graph: new keys find neighbours among their cell mates and among the keys that queries who want them start from, and
+// such queries start from them, too.
 #include <algorithm>
 
 #include "graph_build.h"
@@ -10,7 +11,8 @@ namespace kvasir {
 namespace {
 
 constexpr int32_t kRound = 512;       // nodes that do not see each other before they are linked
-constexpr int32_t kMostMates = 192;   // the youngest of a cell
+constexpr int32_t kMostMates = 64;    // the youngest of a cell
+constexpr int32_t kMostWishes = 8;    // neighbours, nearest first, that learn of a new node
 constexpr int32_t kTask = 32;
 
 }  // namespace
@@ -21,15 +23,24 @@ std::shared_ptr<Graph> insert_nodes(const IndexIsa& isa, const Graph& graph, con
   next->links = graph.links.next();
   const int32_t from = graph.nodes(), to = keys.nodes();
   next->links.resize(to);
-  const int32_t m = graph.links.slots() * 2 / 3;
+  next->newcomers.resize(static_cast<size_t>(graph.entries->centroids.count()));
+  const int32_t m = std::max(4, graph.links.slots() / 3);
   const std::vector<int32_t> home = homes_of(homes, to);
   for (int32_t first = from; first < to; first += kRound) {
     const int32_t last = std::min(to, first + kRound);
+    // Which centroids of queries would have a new key among their best.
+    const GraphEntries& entries = *next->entries;
+    const int32_t centroids = entries.centroids.count();
+    std::vector<std::vector<int32_t>> wanted(static_cast<size_t>(last - first));
     std::vector<int32_t> lists(static_cast<size_t>(last - first) * static_cast<size_t>(m), GraphLinks::kNone);
     run((last - first + kTask - 1) / kTask, [&](int32_t task) {
       GraphPruner pruner;
-      std::vector<float> self(static_cast<size_t>(keys.dim()));
+      const size_t dim = static_cast<size_t>(keys.dim());
       std::vector<int32_t> candidates;
+      std::vector<float> scores(entries.centroids.width() * kTask), rows(dim * kTask);
+      const int32_t start = first + task * kTask, some = std::min(kTask, last - start);
+      for (int32_t i = 0; i < some; i++) keys.read(rows.data() + static_cast<size_t>(i) * dim, start + i);
+      entries.centroids.dot(*isa.panels, scores.data(), rows.data(), some);
       for (int32_t node = first + task * kTask; node < std::min(last, first + (task + 1) * kTask); node++) {
         candidates.clear();
         const size_t cell = static_cast<size_t>(home[static_cast<size_t>(node)]);
@@ -37,8 +48,20 @@ std::shared_ptr<Graph> insert_nodes(const IndexIsa& isa, const Graph& graph, con
         const int32_t* begin = members + homes.offsets[cell];
         const int32_t* end = std::lower_bound(begin, members + homes.offsets[cell + 1], node);
         candidates.assign(std::max(begin, end - kMostMates), end);
-        keys.read(self.data(), node);
-        next->entries->find(candidates, *isa.panels, self.data(), 2);
+        const float* row = scores.data() + static_cast<size_t>(node - start) * entries.centroids.width();
+        std::pair<float, int32_t> most = {0, GraphLinks::kNone};
+        for (int32_t c = 0; c < centroids; c++) {
+          const float excess = row[c] - entries.least[static_cast<size_t>(c)];
+          if (!(excess >= 0)) continue;
+          wanted[static_cast<size_t>(node - first)].push_back(c);
+          if (most.second == GraphLinks::kNone || excess > most.first) most = {excess, c};
+        }
+        if (most.second != GraphLinks::kNone) {
+          for (int32_t i = 0; i < GraphEntries::kKeys; i++) {
+            const int32_t entry = entries.nodes[static_cast<size_t>(most.second) * GraphEntries::kKeys + static_cast<size_t>(i)];
+            if (entry != GraphLinks::kNone) candidates.push_back(entry);
+          }
+        }
         std::sort(candidates.begin(), candidates.end());
         candidates.erase(std::unique(candidates.begin(), candidates.end()), candidates.end());
         pruner.select(lists.data() + static_cast<size_t>(node - first) * static_cast<size_t>(m), keys, node,
@@ -51,7 +74,8 @@ std::shared_ptr<Graph> insert_nodes(const IndexIsa& isa, const Graph& graph, con
       int32_t count = 0;
       while (count < m && list[count] != GraphLinks::kNone) count++;
       next->links.set(node, list, count);
-      for (int32_t i = 0; i < count; i++) wishes.push_back({list[i], node});
+      for (int32_t i = 0; i < std::min(count, kMostWishes); i++) wishes.push_back({list[i], node});
+      for (int32_t c : wanted[static_cast<size_t>(node - first)]) next->newcomers[static_cast<size_t>(c)].push_back(node);
       // Whatever pruning does later: a thread that is never cut leads here.
       int32_t host = GraphLinks::kNone;
       for (int32_t i = 0; i < count && host == GraphLinks::kNone; i++) {
