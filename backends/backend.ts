@@ -119,6 +119,11 @@ export interface Kernels {
    * m_i and k split in two, as [n, heads, headDim].
    */
   matmul(outs: readonly Tensor[], x: Tensor, ws: readonly Tensor[]): void;
+  /**
+   * out [n, m] = activation(x · gateᵀ) · (x · upᵀ), with x [n, k], gate and up [m, k]: the first half of a gated MLP, as
+   * bits the same as {@link Kernels.matmul} of both and {@link Kernels.glu} after it.
+   */
+  matmulGlu(out: Tensor, x: Tensor, gate: Tensor, up: Tensor, activation: Activation): void;
   /** out = x + y; y has x's shape, or is f32 [last dimension] added to every row; out may be x. */
   add(out: Tensor, x: Tensor, y: Tensor): void;
   /** out = activation(gate) · up; out may be either input. */

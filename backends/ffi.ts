@@ -30,6 +30,7 @@ const SYMBOLS = {
   kvasir_rms_norm: { parameters: ["pointer", "u32", "u32", "u32", "f32"], result: "i32" },
   kvasir_add_rms_norm: { parameters: ["pointer", "u32", "u32", "u32", "u32", "f32"], result: "i32" },
   kvasir_matmul: { parameters: ["pointer", "buffer", "u32", "buffer", "i32"], result: "i32" },
+  kvasir_matmul_glu: { parameters: ["pointer", "u32", "u32", "u32", "u32", "i32"], result: "i32" },
   kvasir_add: { parameters: ["pointer", "u32", "u32", "u32"], result: "i32" },
   kvasir_glu: { parameters: ["pointer", "u32", "u32", "u32", "i32"], result: "i32" },
   kvasir_rope_table: { parameters: ["pointer", "u32", "u32", "buffer", "i32", "f32"], result: "i32" },

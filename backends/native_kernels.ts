@@ -93,6 +93,17 @@ export function nativeKernels(
       }
       check(native.kvasir_matmul(open(), targets, id(x, "matmul x"), weights, ws.length));
     },
+    matmulGlu: (out, x, gate, up, activation) =>
+      check(
+        native.kvasir_matmul_glu(
+          open(),
+          id(out, "matmulGlu out"),
+          id(x, "matmulGlu x"),
+          id(gate, "matmulGlu gate"),
+          id(up, "matmulGlu up"),
+          activation === "silu" ? 0 : 1,
+        ),
+      ),
     add: (out, x, y) => check(native.kvasir_add(open(), id(out, "add out"), id(x, "add x"), id(y, "add y"))),
     glu: (out, gate, up, activation) =>
       check(

@@ -81,6 +81,15 @@ export class Ops {
     return outs as { [I in keyof W]: Tensor };
   }
 
+  /** activation(x · gateᵀ) · (x · upᵀ): x as {@link matmul} takes it, gate and up [m, k] → [n, m] */
+  matmulGlu(x: Tensor, gate: Tensor, up: Tensor, activation: Activation): Tensor {
+    expectWeight(gate, x);
+    expectShape("matmulGlu up", up, gate.shape);
+    const out = this.#step([dim(x, 0), dim(gate, 0)]);
+    this.backend.kernels.matmulGlu(out, x, gate, up, activation);
+    return out;
+  }
+
   /** x += y, in place; y has x's shape or is [last dimension of x]. */
   add(x: Tensor, y: Tensor): void {
     if (y.shape.length === 1) expectVector("add", y, last(x));

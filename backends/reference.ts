@@ -54,6 +54,16 @@ export class ReferenceBackend implements Backend {
         rmsNorm(live, out, x, weight, epsilon);
       },
       matmul: (outs, x, ws) => matmul(live, outs, x, ws),
+      matmulGlu: (out, x, gate, up, activation) => {
+        const mark = this.mark();
+        try {
+          const factor = this.alloc(out.shape, "f32", "step");
+          matmul(live, [out, factor], x, [gate, up]);
+          glu(live, out, out, factor, activation);
+        } finally {
+          this.release(mark);
+        }
+      },
       add: (out, x, y) => add(live, out, x, y),
       glu: (out, gate, up, activation) => glu(live, out, gate, up, activation),
       ropeTable: (out, positions, r) => ropeTable(live, out, positions, r),

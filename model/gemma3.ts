@@ -60,8 +60,7 @@ export const gemma3: Architecture = {
           ops.rmsNormInPlace(a, layer.postAttentionNorm, normEpsilon);
           ops.addRmsNorm(norm, kept, a, layer.mlpNorm, normEpsilon);
 
-          const [gate, up] = ops.matmul(norm, layer.gate, layer.up);
-          const [down] = ops.matmul(ops.glu(gate, up, "gelu"), layer.down);
+          const [down] = ops.matmul(ops.matmulGlu(norm, layer.gate, layer.up, "gelu"), layer.down);
           ops.rmsNormInPlace(down, layer.postMlpNorm, normEpsilon);
           ops.addRmsNorm(norm, kept, down, norms[i + 1] as Tensor, normEpsilon);
         });

@@ -54,8 +54,7 @@ export const qwen3: Architecture = {
           const [a] = ops.matmul(isLast ? step.lastRows(attended) : attended, layer.out);
           ops.addRmsNorm(norm, kept, a, layer.mlpNorm, normEpsilon);
 
-          const [gate, up] = ops.matmul(norm, layer.gate, layer.up);
-          const [down] = ops.matmul(ops.glu(gate, up, "silu"), layer.down);
+          const [down] = ops.matmul(ops.matmulGlu(norm, layer.gate, layer.up, "silu"), layer.down);
           ops.addRmsNorm(norm, kept, down, norms[i + 1] as Tensor, normEpsilon);
         });
         [x, h] = [kept, norm];

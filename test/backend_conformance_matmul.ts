@@ -176,6 +176,57 @@ export const matmulCases: readonly Case[] = [
     },
   },
   {
+    name: "matmulGlu: the bits of matmul and glu, for rows of any number and weights of two types",
+    run(at) {
+      const { kernels } = at.backend;
+      const types: [DType, DType][] = [["q4_1", "q4_1"], ["q4_k", "q6_k"], ["f16", "q8_0"], ["f32", "bf16"]];
+      for (const [one, other] of types) {
+        for (const m of [0, 1, 33, 129]) {
+          // Other numbers than the gate's, also where the types are the same.
+          const gate = at.weight([m, 256], one, weightOf(one, m, 256).bytes);
+          const up = at.weight([m, 256], other, twin.randomWeight(new Random(m + 9), m, 256, other).bytes);
+          for (const n of [0, 1, 2, 5, 17, 97]) {
+            const offset = n % 3;
+            const make = (shape: number[], v: Float32Array<ArrayBuffer>) =>
+              offset === 0 ? at.floats(shape, v) : at.misaligned(shape, v, offset);
+            const x = make([n, 256], new Random(n + m).floats(n * 256));
+            for (const activation of ["silu", "gelu"] as const) {
+              const [g, u] = [at.floats([n, m]), at.floats([n, m])];
+              kernels.matmul([g, u], x, [gate, up]);
+              kernels.glu(g, g, u, activation);
+              const out = make([n, m], new Float32Array(n * m).fill(NaN));
+              kernels.matmulGlu(out, x, gate, up, activation);
+              same(at.read(out), at.read(g), `${one} and ${other}, [${n}, 256] · [${m}, 256]ᵀ, ${activation}`);
+            }
+          }
+        }
+      }
+    },
+  },
+  {
+    name: "matmulGlu: x split into heads is the same numbers; shapes that do not fit are refused",
+    run(at) {
+      const { kernels } = at.backend;
+      const zeros = (m: number, k: number) => at.weight([m, k], "f32", new Uint8Array(m * k * 4));
+      const gate = at.weight([5, 32], "f32", weightOf("f32", 5, 32).bytes);
+      const up = at.weight([5, 32], "q8_0", weightOf("q8_0", 5, 32).bytes);
+      const x = new Random(3).floats(3 * 32);
+      const [flat, split] = [at.floats([3, 5]), at.floats([3, 5])];
+      kernels.matmulGlu(flat, at.floats([3, 32], x), gate, up, "silu");
+      kernels.matmulGlu(split, at.floats([3, 4, 8], x), gate, up, "silu");
+      same(at.read(split), at.read(flat), "heads");
+      const input = at.floats([3, 32], x);
+      const refused = (out: readonly number[], g: typeof gate, u: typeof gate, what: string) =>
+        at.throws(() => kernels.matmulGlu(at.floats(out), input, g, u, "silu"), what);
+      refused([3, 6], gate, up, "");
+      refused([2, 5], gate, up, "");
+      refused([3, 5], gate, zeros(6, 32), "");
+      refused([3, 5], zeros(6, 32), up, "");
+      refused([3, 5], zeros(5, 31), up, "");
+      refused([3, 5], gate, zeros(5, 31), "");
+    },
+  },
+  {
     name: "matmul: shapes that do not fit are refused",
     run(at) {
       const w = at.weight([3, 32], "f32", new Uint8Array(3 * 32 * 4));

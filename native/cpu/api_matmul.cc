@@ -1,4 +1,4 @@
-// kvasir_matmul and kvasir_embed: checks, the choice between stream and panel kernels, and the split into tasks.
+// kvasir_matmul, kvasir_matmul_glu, kvasir_embed: checks, stream or panel kernels, and the split into tasks.
 // Every output element is one task's alone and its sum's order depends on n and the shapes only: results are the same
 // for any number of threads.
 #include <algorithm>
@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "context.h"
+#include "glu.h"
 #include "isa.h"
 #include "matmul.h"
 
@@ -130,6 +131,45 @@ void multiply(kvasir_context& ctx, const std::vector<Product>& products, const f
   }
 }
 
+// x of a product: [n, k], or [n, heads, k / heads].
+struct Input {
+  const Tensor& x;
+  int32_t n;
+  int64_t k;
+};
+
+Input expect_input(kvasir_context& ctx, kvasir_tensor id) {
+  const Tensor& x = ctx.tensor(id, "matmul x");
+  expect_dtype(x, KVASIR_F32, "matmul x");
+  if (x.rank != 2 && x.rank != 3) {
+    fail(KVASIR_ARGUMENT, "Cannot run matmul: x has rank %d, expected 2 or 3", x.rank);
+  }
+  return {x, x.shape[0], row_elements(x)};
+}
+
+const PackedWeight& expect_weight(kvasir_context& ctx, kvasir_tensor id, const Input& in, int32_t i) {
+  const Tensor& weight = ctx.tensor(id, "matmul weight");
+  if (!weight.packed) {
+    fail(KVASIR_ARGUMENT, "Cannot run matmul: weight %d is no model tensor of rank 2, create it with that lifetime", i);
+  }
+  if (weight.packed->cols != in.k) {
+    fail(KVASIR_ARGUMENT, "Cannot run matmul: weight %d has %d columns, x has %lld", i, weight.packed->cols,
+         static_cast<long long>(in.k));
+  }
+  return *weight.packed;
+}
+
+float* expect_out(kvasir_context& ctx, kvasir_tensor id, const Input& in, const PackedWeight& w, int32_t i) {
+  const Tensor& out = ctx.tensor(id, "matmul out");
+  expect_dtype(out, KVASIR_F32, "matmul out");
+  const bool split = out.rank == 3 && out.shape[0] == in.n && row_elements(out) == w.rows;
+  if (!split) expect_shape(out, {in.n, w.rows}, "matmul out");
+  if (out.data && in.x.data && out.data < in.x.data + in.x.bytes && in.x.data < out.data + out.bytes) {
+    fail(KVASIR_ARGUMENT, "Cannot run matmul: out %d overlaps x", i);
+  }
+  return out.as<float>();
+}
+
 }  // namespace
 
 extern "C" {
@@ -138,35 +178,31 @@ int32_t kvasir_matmul(kvasir_context* ctx, const kvasir_tensor* outs, kvasir_ten
                       int32_t count) {
   return guard([&] {
     if (count < 0 || (count > 0 && (!outs || !ws))) fail(KVASIR_ARGUMENT, "Cannot run matmul: %d weights", count);
-    const Tensor& input = ctx->tensor(x, "matmul x");
-    expect_dtype(input, KVASIR_F32, "matmul x");
-    if (input.rank != 2 && input.rank != 3) {
-      fail(KVASIR_ARGUMENT, "Cannot run matmul: x has rank %d, expected 2 or 3", input.rank);
-    }
-    const int32_t n = input.shape[0];
-    const int64_t k = row_elements(input);
+    const Input in = expect_input(*ctx, x);
     std::vector<Product> products;
     for (int32_t i = 0; i < count; ++i) {
-      const Tensor& weight = ctx->tensor(ws[i], "matmul weight");
-      const Tensor& out = ctx->tensor(outs[i], "matmul out");
-      if (!weight.packed) {
-        fail(KVASIR_ARGUMENT, "Cannot run matmul: weight %d is no model tensor of rank 2, create it with that lifetime",
-             i);
-      }
-      const PackedWeight& w = *weight.packed;
-      if (w.cols != k) {
-        fail(KVASIR_ARGUMENT, "Cannot run matmul: weight %d has %d columns, x has %lld", i, w.cols,
-             static_cast<long long>(k));
-      }
-      expect_dtype(out, KVASIR_F32, "matmul out");
-      const bool split = out.rank == 3 && out.shape[0] == n && row_elements(out) == w.rows;
-      if (!split) expect_shape(out, {n, w.rows}, "matmul out");
-      if (out.data && input.data && out.data < input.data + input.bytes && input.data < out.data + out.bytes) {
-        fail(KVASIR_ARGUMENT, "Cannot run matmul: out %d overlaps x", i);
-      }
-      products.push_back({&w, out.as<float>()});
+      const PackedWeight& w = expect_weight(*ctx, ws[i], in, i);
+      products.push_back({&w, expect_out(*ctx, outs[i], in, w, i)});
     }
-    if (count > 0) multiply(*ctx, products, input.as<float>(), n, static_cast<int>(k));
+    if (count > 0) multiply(*ctx, products, in.x.as<float>(), in.n, static_cast<int>(in.k));
+  });
+}
+
+int32_t kvasir_matmul_glu(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, kvasir_tensor gate, kvasir_tensor up,
+                          int32_t activation) {
+  return guard([&] {
+    const Input in = expect_input(*ctx, x);
+    const PackedWeight &gates = expect_weight(*ctx, gate, in, 0), &ups = expect_weight(*ctx, up, in, 1);
+    if (gates.rows != ups.rows) {
+      fail(KVASIR_ARGUMENT, "Cannot run matmul_glu: gate has %d rows, up has %d", gates.rows, ups.rows);
+    }
+    float* target = expect_out(*ctx, out, in, gates, 0);
+    const GluKernel kernel = glu_kernel(*ctx, activation, "matmul_glu");
+    const size_t count = static_cast<size_t>(in.n) * static_cast<size_t>(gates.rows);
+    if (count == 0) return;
+    float* factors = static_cast<float*>(ctx->operand.get(count * sizeof(float)));
+    multiply(*ctx, {{&gates, target}, {&ups, factors}}, in.x.as<float>(), in.n, static_cast<int>(in.k));
+    run_glu(*ctx, kernel, target, target, factors, count);
   });
 }
 

@@ -3,6 +3,7 @@
 
 #include "context.h"
 #include "dtype.h"
+#include "glu.h"
 #include "isa.h"
 #include "parallel.h"
 #include "vector.h"
@@ -13,7 +14,6 @@ namespace {
 
 // Elements one worker should get at least, so that waking it (about a microsecond) costs under a tenth.
 constexpr size_t kPlainGrain = 32768;  // norms, sums: some 5 elements a nanosecond
-constexpr size_t kExpGrain = 8192;     // gates: exponential and division
 constexpr size_t kSinGrain = 256;      // pairs of double-precision sine and cosine
 
 const Tensor& floats(kvasir_context* ctx, kvasir_tensor id, const char* what) {
@@ -118,14 +118,8 @@ int32_t kvasir_glu(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor gate, k
     const Tensor& to = floats(ctx, out, "glu out");
     expect_same_shape(u, g, "glu up");
     expect_same_shape(to, g, "glu out");
-    if (activation != KVASIR_SILU && activation != KVASIR_GELU) {
-      fail(KVASIR_ARGUMENT, "Cannot run glu: unknown activation %d", activation);
-    }
-    const auto kernel = activation == KVASIR_SILU ? ctx->isa->vector->silu : ctx->isa->vector->gelu;
-    const float *gates = g.as<float>(), *ups = u.as<float>();
-    float* target = to.as<float>();
-    parallel_for(*ctx->pool, g.elements(), kExpGrain,
-                 [&](size_t from, size_t end) { kernel(target + from, gates + from, ups + from, end - from); });
+    const GluKernel kernel = glu_kernel(*ctx, activation, "glu");
+    run_glu(*ctx, kernel, to.as<float>(), g.as<float>(), u.as<float>(), g.elements());
   });
 }
 

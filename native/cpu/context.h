@@ -41,6 +41,7 @@ struct kvasir_context {
   kvasir::Precision precision = kvasir::Precision::kExact;
   kvasir_executor executor{};            // the pool, lent
   kvasir::Scratch shared;                // used by the calling thread, between pool runs
+  kvasir::Scratch operand;               // a product that only its own call sees: shared serves matmul itself
   std::vector<kvasir::Scratch> workers;  // one per pool worker
 
   // Throws Error{KVASIR_ARGUMENT} naming `what` when the id is stale, foreign or 0.

@@ -87,6 +87,9 @@ KVASIR_API int32_t kvasir_add_rms_norm(kvasir_context* ctx, kvasir_tensor out, k
 /* outs, ws [in]: `count` tensor ids each. x and outs may have rank 3: their last two dimensions count as one. */
 KVASIR_API int32_t kvasir_matmul(kvasir_context* ctx, const kvasir_tensor* outs, kvasir_tensor x, const kvasir_tensor* ws,
                                  int32_t count);
+/* out = activation(x times gate) * (x times up): the bits of kvasir_matmul of both, then kvasir_glu. */
+KVASIR_API int32_t kvasir_matmul_glu(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, kvasir_tensor gate,
+                                     kvasir_tensor up, int32_t activation);
 KVASIR_API int32_t kvasir_add(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, kvasir_tensor y);
 KVASIR_API int32_t kvasir_glu(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor gate, kvasir_tensor up, int32_t activation);
 /* frequencies [in]: double[dims / 2]. */

@@ -216,6 +216,69 @@ TEST("kvasir_matmul() takes zero rows, zero columns and tiny or huge x") {
   }
 }
 
+TEST("kvasir_matmul_glu() is kvasir_matmul() and kvasir_glu() to the bit, for any number of threads") {
+  Random random(9);
+  const int k = 256;
+  struct Pair {
+    int32_t gate, up;
+  };
+  const Pair pairs[] = {{KVASIR_Q4_1, KVASIR_Q4_1}, {KVASIR_Q4_K, KVASIR_Q6_K}, {KVASIR_F16, KVASIR_Q8_0}};
+  const auto x = random.normals(static_cast<size_t>(kMostN * k));
+  for (const Pair& types : pairs) {
+    for (const int m : {0, 1, 33, 700}) {
+      const auto gates = random_weight(random, types.gate, m, k, Scales::kUsual);
+      const auto ups = random_weight(random, types.up, m, k, Scales::kUsual);
+      for (const std::string& isa : isas()) {
+        for (const int n : {0, 1, 2, 17, kMostN}) {
+          const size_t count = static_cast<size_t>(n) * static_cast<size_t>(m);
+          std::vector<float> first;
+          for (const int threads : {1, 3}) {
+            Context c("isa=" + isa + ",threads=" + std::to_string(threads));
+            const kvasir_tensor ws[] = {make_weight(c, types.gate, m, k, gates), make_weight(c, types.up, m, k, ups)};
+            const kvasir_tensor in = c.floats({n, k}, {x.begin(), x.begin() + static_cast<ptrdiff_t>(n) * k}, true);
+            const kvasir_tensor products[] = {c.make(KVASIR_F32, {n, m}), c.make(KVASIR_F32, {n, m})};
+            const kvasir_tensor out = c.make_misaligned(KVASIR_F32, {n, m});
+            EXPECT_OK(kvasir_matmul(c, products, in, ws, 2));
+            const auto before = c.read(products[1], count);
+            for (const int32_t activation : {KVASIR_SILU, KVASIR_GELU}) {
+              const kvasir_tensor want = c.make(KVASIR_F32, {n, m});
+              EXPECT_OK(kvasir_glu(c, want, products[0], products[1], activation));
+              EXPECT_OK(kvasir_matmul_glu(c, out, in, ws[0], ws[1], activation));
+              EXPECT(c.read(out, count) == c.read(want, count));
+            }
+            EXPECT(c.read(products[1], count) == before);
+            if (threads == 1) first = c.read(out, count);
+            EXPECT(c.read(out, count) == first);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST("kvasir_matmul_glu() refuses what does not fit, and writes nothing then") {
+  Context c("threads=1");
+  const kvasir_tensor gate = c.make(KVASIR_Q8_0, {4, 64}, KVASIR_MODEL);
+  const kvasir_tensor up = c.make(KVASIR_F16, {4, 64}, KVASIR_MODEL);
+  const kvasir_tensor fewer = c.make(KVASIR_F16, {3, 64}, KVASIR_MODEL);
+  const kvasir_tensor thin = c.make(KVASIR_F16, {4, 32}, KVASIR_MODEL);
+  const kvasir_tensor x = c.make(KVASIR_F32, {2, 64}), plain = c.make(KVASIR_F32, {4, 64});
+  const kvasir_tensor out = c.floats({2, 4}, std::vector<float>(8, 7.0f)), wide = c.make(KVASIR_F32, {2, 5});
+  EXPECT_FAILS(kvasir_matmul_glu(c, out, x, gate, up, 2), KVASIR_ARGUMENT, "Cannot run matmul_glu: unknown activation 2");
+  EXPECT_FAILS(kvasir_matmul_glu(c, out, x, gate, fewer, KVASIR_SILU), KVASIR_ARGUMENT,
+               "Cannot run matmul_glu: gate has 4 rows, up has 3");
+  EXPECT_FAILS(kvasir_matmul_glu(c, out, x, gate, thin, KVASIR_SILU), KVASIR_ARGUMENT,
+               "weight 1 has 32 columns, x has 64");
+  EXPECT_FAILS(kvasir_matmul_glu(c, out, x, plain, up, KVASIR_SILU), KVASIR_ARGUMENT, "weight 0 is no model tensor");
+  EXPECT_FAILS(kvasir_matmul_glu(c, wide, x, gate, up, KVASIR_SILU), KVASIR_ARGUMENT,
+               "matmul out: shape [2, 5], expected [2, 4]");
+  EXPECT_FAILS(kvasir_matmul_glu(c, out, x, 77, up, KVASIR_SILU), KVASIR_ARGUMENT,
+               "matmul weight: tensor id 77 is stale");
+  const kvasir_tensor square = c.make(KVASIR_F32, {64, 64}, KVASIR_MODEL);
+  EXPECT_FAILS(kvasir_matmul_glu(c, x, x, square, square, KVASIR_SILU), KVASIR_ARGUMENT, "overlaps x");
+  EXPECT(c.read(out, 8) == std::vector<float>(8, 7.0f));
+}
+
 TEST("kvasir_matmul() refuses what does not fit") {
   Context context("threads=1");
   const kvasir_tensor weight = context.make(KVASIR_Q8_0, {4, 64}, KVASIR_MODEL),
