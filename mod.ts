@@ -71,3 +71,4 @@ export {
   presets,
   resolveAttention,
 } from "./attention/mod.ts";
+export type { ParamValue } from "./core/spec.ts";

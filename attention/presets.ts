@@ -20,7 +20,7 @@ export const presets: Readonly<Record<string, Preset>> = {
   kvasir: {
     summary: "an unbiased sample of keys, as large as the wanted error takes; dense below 4096 tokens",
     policy: "retrieval:sinks=4,window=512,error=0.05",
-    index: "flat",
+    index: "flat:codes=int4",
   },
   "streaming-llm": {
     summary: "sinks and a sliding window (Xiao et al. 2023)",

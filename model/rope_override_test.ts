@@ -16,7 +16,14 @@ describe("overrideRope()", () => {
     assertEquals(overrideRope(FILE, { scaling: "linear", scale: 2 }, 8192).scaling, { type: "linear", factor: 2 });
     const yarn = { type: "yarn", factor: 4, originalContext: 8192 } as const;
     assertEquals(overrideRope(FILE, { scaling: "yarn", scale: 4 }, 8192).scaling, yarn);
-    const all = { scaling: "yarn", scale: 4, yarnOrigCtx: 2048, yarnBetaFast: 16, yarnBetaSlow: 2, yarnAttnFactor: 1.5 };
+    const all = {
+      scaling: "yarn",
+      scale: 4,
+      yarnOrigCtx: 2048,
+      yarnBetaFast: 16,
+      yarnBetaSlow: 2,
+      yarnAttnFactor: 1.5,
+    };
     assertEquals(overrideRope(FILE, all as RopeOverride, 8192).scaling, {
       type: "yarn",
       factor: 4,

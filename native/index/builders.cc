@@ -57,7 +57,7 @@ Builders::~Builders() {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;
     for (const std::weak_ptr<BuildJob>& weak : jobs_) {
-      if (const std::shared_ptr<BuildJob> job = weak.lock()) cancel(*job);
+      if (const std::shared_ptr<BuildJob> job = weak.lock()) job->cancelled_.store(true, std::memory_order_relaxed);
     }
     dropped.swap(queue_);
   }
@@ -89,6 +89,21 @@ void Builders::add_threads_locked(size_t queued) {
     threads_.emplace_back([this] { work(); });
     started_++;
   }
+}
+
+void Builders::cancel(BuildJob& job) {
+  job.cancelled_.store(true, std::memory_order_relaxed);
+  Work dropped;  // ended outside of the mutex, with what its body holds
+  std::function<void(BuildJob&)> body;
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto mine = std::find_if(queue_.begin(), queue_.end(),
+                                 [&](const Work& w) { return w.job.get() == &job && w.loop == nullptr; });
+  if (mine == queue_.end()) return;
+  dropped = *mine;
+  body.swap(job.body_);
+  queue_.erase(mine);
+  job.done_ = true;
+  finished_.notify_all();
 }
 
 bool Builders::done(const BuildJob& job) const {

@@ -70,7 +70,8 @@ class Builders {
   bool done(const BuildJob& job) const;
   // Waits for a job, working on it; rethrows what its body threw.
   void wait(BuildJob& job);
-  void cancel(BuildJob& job) { job.cancelled_.store(true, std::memory_order_relaxed); }
+  // A job that waits in the queue goes at once, with what it holds; a running one as soon as it looks.
+  void cancel(BuildJob& job);
 
  private:
   friend class BuildJob;

@@ -173,6 +173,13 @@ TEST("builders end with what they build for, and with their context") {
     while (begun < 3) nap(1);
     EXPECT_EQ(thread_count(), before + 2);
     EXPECT(!builders.done(*queued));
+    // One that waits goes at once when nobody wants it any more, with what it holds.
+    auto held = std::make_shared<int>(7);
+    const auto unwanted = builders.start([held](BuildJob&) {});
+    EXPECT_EQ(held.use_count(), 2);
+    builders.cancel(*unwanted);
+    EXPECT_EQ(held.use_count(), 1);
+    EXPECT(builders.done(*unwanted));
   }
   EXPECT_EQ(ended.load(), 3);
   EXPECT_EQ(thread_count(), before);
