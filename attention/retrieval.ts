@@ -7,6 +7,7 @@
 import type { Tensor } from "../core/tensor.ts";
 import type { Goal, KvIndex, SearchHits } from "../index/index.ts";
 import type { AttentionPolicy, LayerPolicy, PolicyPlace, PolicyStats, Spans } from "./policy.ts";
+import { lowbias32 } from "../index/draw.ts";
 import { Near } from "./near.ts";
 import { checkNear } from "./window.ts";
 
@@ -170,10 +171,7 @@ class RetrievalLayer implements LayerPolicy {
   }
 }
 
-/** Two words into one (lowbias32 of their mix): draws of neighbouring layers and positions have nothing in common. */
+/** Two words into one: draws of neighbouring layers and positions have nothing in common. */
 function hash(a: number, b: number): number {
-  let x = (a ^ Math.imul(b + 1, 0x9e3779b9)) >>> 0;
-  x = Math.imul(x ^ x >>> 16, 0x7feb352d);
-  x = Math.imul(x ^ x >>> 15, 0x846ca68b);
-  return (x ^ x >>> 16) >>> 0;
+  return lowbias32(a ^ Math.imul(b + 1, 0x9e3779b9));
 }
