@@ -1,0 +1,188 @@
+/**
+ * Quality of ways to attend, beside full attention in the same program.
+ *
+ *     deno run -A bench/quality.ts kl MODEL --text FILE… [--length 8192] [--tokens 512] [--seeds 8] [--method M…]
+ *     deno run -A bench/quality.ts tasks MODEL --text FILE [--task T…] [--length 4096…] [--contexts 20] [--questions 20] [--method M…]
+ *
+ * A method is `PRESET[:key=value,…][@INDEX]`, `kvasir:error=0.025` or `exact-topk@flat:codes=f16`. `kl` forces the tokens of
+ * each text on the model one by one and reports the divergence of its predictions from those of full attention; `tasks`
+ * asks what can be answered by looking back (bench/tasks). One JSON object a cell goes to standard output.
+ *
+ * @module
+ */
+import { parseArgs } from "node:util";
+import { summarizeKl, summarizeTask } from "./quality_table.ts";
+import { type Look, material, type Method, parseMethod, Probe } from "./probe.ts";
+import { Random } from "./tasks/random.ts";
+import { tasks } from "./tasks/mod.ts";
+import type { Material, Question, Task } from "./tasks/sample.ts";
+
+/** Raised when a generator changes, so that figures of different questions are not compared. */
+const SUITE = 1;
+
+/** Sees sinks and window alone: a task that it can do says nothing. */
+const NEAR = "streaming-llm:window=512";
+/** What stands so many tokens before a context's end is out of its sight. */
+const WINDOW_REACH = 640;
+
+const { positionals, values } = parseArgs({
+  args: Deno.args,
+  allowPositionals: true,
+  options: {
+    text: { type: "string", multiple: true },
+    length: { type: "string", multiple: true },
+    method: { type: "string", multiple: true },
+    task: { type: "string", multiple: true },
+    tokens: { type: "string", default: "512" },
+    seeds: { type: "string", default: "8" },
+    seed: { type: "string", default: "42" },
+    contexts: { type: "string", default: "20" },
+    questions: { type: "string", default: "20" },
+    threads: { type: "string" },
+    "rope-freq-base": { type: "string" },
+  },
+});
+const [what, model] = positionals;
+if (model === undefined || (what !== "kl" && what !== "tasks") || values.text === undefined) {
+  console.error("Usage: bench/quality.ts kl|tasks MODEL --text FILE [--method PRESET:key=value@INDEX]");
+  Deno.exit(2);
+}
+const methods = values.method ?? ["kvasir"];
+const lengths = (values.length ?? ["8192"]).map(Number);
+using probe = await Probe.open({
+  model,
+  ctxSize: Math.max(...lengths) + 2048,
+  ...(values.threads === undefined ? {} : { backend: `cpu:threads=${values.threads}` }),
+  ...(values["rope-freq-base"] === undefined ? {} : { rope: { freqBase: Number(values["rope-freq-base"]) } }),
+});
+const texts = values.text.map((file) => ({ file, text: Deno.readTextFileSync(file) }));
+if (what === "kl") { for (const length of lengths) runKl(length); }
+else for (const length of lengths) runTasks(length);
+
+/** Divergence from full attention, forced through the last tokens of each text. */
+function runKl(length: number): void {
+  const { backend, model, tokenizer } = probe.loaded;
+  const numTokens = Number(values.tokens);
+  const cells = new Map<string, { kl: number[][]; same: number[]; rows: number[]; share: number[]; error: number[] }>();
+  for (const { file, text } of texts) {
+    const tokens = tokenizer.encode(text).slice(0, length);
+    if (tokens.length < length) throw new RangeError(`Cannot score "${file}": ${tokens.length} tokens of ${length}`);
+    const [prompt, rest] = [tokens.slice(0, length - numTokens), tokens.slice(length - numTokens)];
+    probe.read(prompt, numTokens);
+    const base = backend.alloc([numTokens, model.config.vocab], "f32", "sequence");
+    try {
+      const best = new Int32Array(numTokens);
+      {
+        using look = probe.under(parseMethod("full"), prompt, numTokens);
+        look.decode(rest, (logits, i) => {
+          const values = backend.read(logits) as Float32Array<ArrayBuffer>;
+          backend.write(backend.view(base, logits.shape, i * model.config.vocab), values);
+          best[i] = argmax(values);
+        });
+      }
+      for (const name of methods) {
+        const repeats = parseMethod(name).options.policy?.startsWith("window") ? 1 : Number(values.seeds);
+        const perSeed: Float64Array[] = [];
+        const cell = cells.get(name) ?? { kl: [], same: [], rows: [], share: [], error: [] };
+        cells.set(name, cell);
+        for (let seed = 0; seed < repeats; seed++) {
+          using look = probe.under(parseMethod(name, { seed: String(seed) }), prompt, numTokens);
+          const kl = new Float64Array(numTokens);
+          let same = 0;
+          look.decode(rest, (logits, i) => {
+            const out = backend.alloc([1], "f32", "step");
+            backend.kernels.klDivergence(out, backend.view(base, logits.shape, i * model.config.vocab), logits);
+            kl[i] = backend.read(out)[0] as number;
+            if (argmax(backend.read(logits) as Float32Array) === best[i]) same++;
+          });
+          perSeed.push(kl);
+          cell.same.push(same / numTokens);
+          const stats = look.stats();
+          if (stats !== undefined) {
+            cell.rows.push(stats.retrieved / stats.queries);
+            cell.share.push(stats.retrieved / stats.tokens);
+            cell.error.push(stats.estimatedError / Math.max(1, stats.queries - stats.dense));
+          }
+        }
+        // Seeds of one token share its difficulty: their mean is one observation.
+        cell.kl.push(Array.from({ length: numTokens }, (_, i) => mean(perSeed.map((kl) => kl[i] as number))));
+      }
+    } finally {
+      backend.free(base);
+    }
+  }
+  for (const [method, cell] of cells) console.log(JSON.stringify({ kind: "kl", length, ...summarizeKl(method, cell) }));
+}
+
+/** Score of one answer: mean log-probability, and whether it was right. */
+interface Answer {
+  readonly logprob: number;
+  readonly right: number;
+}
+
+function runTasks(length: number): void {
+  const prose = material(probe.loaded, texts[0]?.text ?? "");
+  for (const name of values.task ?? tasks.map((task) => task.name)) {
+    const task = tasks.find((task) => task.name === name);
+    if (task === undefined) throw new RangeError(`Cannot run task "${name}": try ${tasks.map((task) => task.name)}`);
+    const { answers, isFar } = ask(task, prose, length);
+    const [full, near] = [answers.get("full") as Answer[][], answers.get(NEAR) as Answer[][]];
+    for (const [method, own] of answers) {
+      const line = summarizeTask({ task, method, length, full, near, own, isFar });
+      console.log(JSON.stringify({ kind: "task", suite: SUITE, ...line }));
+    }
+  }
+}
+
+function ask(task: Task, prose: Material, length: number): { answers: Map<string, Answer[][]>; isFar: boolean[][] } {
+  const all = ["full", NEAR, ...methods];
+  const answers = new Map(all.map((name) => [name, [] as Answer[][]]));
+  const isFar: boolean[][] = [];
+  for (let index = 0; index < Number(values.contexts); index++) {
+    const random = new Random(SUITE, task.name, length, index, values.seed);
+    const { context, questions } = task.make(random, prose, length, Number(values.questions));
+    const most = Math.max(...questions.map((question) => question.prompt.length + question.answer.length));
+    probe.read(context, most);
+    isFar.push(questions.map(({ depth }) => depth * length < length - WINDOW_REACH));
+    for (const name of all) {
+      const method: Method = parseMethod(name, { seed: String(index) });
+      using look = probe.under(method, context, most);
+      answers.get(name)?.push(questions.map((question) => score(look, question)));
+    }
+  }
+  return { answers, isFar };
+}
+
+/** Feeds prompt and answer one by one, all as decode queries: the question looks as the method does. */
+function score(look: Look, { prompt, answer, distractors }: Question): Answer {
+  let sum = 0;
+  let right = 0;
+  look.decode([...prompt, ...answer.slice(0, -1)], (logits, i) => {
+    const at = i - (prompt.length - 1);
+    if (at < 0) return;
+    const row = probe.loaded.backend.read(logits) as Float32Array;
+    const token = answer[at] as number;
+    const own = row[token] as number;
+    sum += own - logSumExp(row);
+    if (distractors.length > 0) right += Number(distractors.every((other) => (row[other] as number) < own));
+    else right += Number(argmax(row) === token);
+  });
+  return { logprob: sum / answer.length, right: right / answer.length };
+}
+
+function argmax(values: ArrayLike<number>): number {
+  let best = 0;
+  for (let i = 1; i < values.length; i++) if ((values[i] as number) > (values[best] as number)) best = i;
+  return best;
+}
+
+function logSumExp(values: Float32Array): number {
+  const most = values[argmax(values)] as number;
+  let sum = 0;
+  for (const value of values) sum += Math.exp(value - most);
+  return most + Math.log(sum);
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
