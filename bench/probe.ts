@@ -29,8 +29,8 @@ export interface Method {
   readonly name: string;
   /** What the engine is told. */
   readonly options: { readonly preset: string; readonly policy?: string; readonly index?: string };
-  /** Whether it sees everything. */
-  readonly isFull: boolean;
+  /** Whether what it sees depends on a seed. */
+  readonly draws: boolean;
 }
 
 /** Reads a method; throws `RangeError` that lists what there is. `extra` parameters are added, `seed` above all. */
@@ -39,19 +39,16 @@ export function parseMethod(text: string, extra: Readonly<Record<string, string>
   const { name, params } = parseSpec(at < 0 ? text : text.slice(0, at));
   const preset = lookUp("preset", name, presets);
   const policy = parseSpec(preset.policy);
-  const isFull = resolveAttention({ preset: name }).type.isDense;
   const merged = new Map([...policy.params, ...params]);
   if (policy.name === "retrieval") { for (const [key, value] of Object.entries(extra)) merged.set(key, value); }
   const index = at < 0 ? preset.index : text.slice(at + 1);
-  return {
-    name: text,
-    isFull,
-    options: {
-      preset: name,
-      policy: formatSpec(policy.name, Object.fromEntries(merged)),
-      ...(index === undefined ? {} : { index }),
-    },
+  const options = {
+    preset: name,
+    policy: formatSpec(policy.name, Object.fromEntries(merged)),
+    ...(index === undefined ? {} : { index }),
   };
+  const resolved = resolveAttention(options).params;
+  return { name: text, draws: resolved.budget === 0 || resolved.tail === "sample", options };
 }
 
 /** See the module's head. Dispose frees everything. */

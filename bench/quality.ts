@@ -81,7 +81,7 @@ function runKl(length: number): void {
         });
       }
       for (const name of methods) {
-        const repeats = parseMethod(name).options.policy?.startsWith("window") ? 1 : Number(values.seeds);
+        const repeats = parseMethod(name).draws ? Number(values.seeds) : 1;
         const perSeed: Float64Array[] = [];
         const cell = cells.get(name) ?? { kl: [], same: [], rows: [], share: [], error: [] };
         cells.set(name, cell);
