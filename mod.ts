@@ -23,6 +23,7 @@ export type {
   EngineOptions,
   EvaluateOptions,
   Evaluation,
+  GenerateOptions,
   Progress,
   Sampling,
   Timings,
@@ -38,6 +39,7 @@ export type { KvChunk, KvLayer, KvSegment, LayerShape, Rope } from "./core/kv.ts
 export { architectures } from "./model/mod.ts";
 export type {
   Architecture,
+  Conversation,
   Message,
   Model,
   ModelConfig,

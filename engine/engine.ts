@@ -9,9 +9,10 @@ import type {
   EngineOptions,
   EvaluateOptions,
   Evaluation,
-  Sampling,
+  GenerateOptions,
   TokenEvent,
 } from "./types.ts";
+import type { Conversation } from "../model/model.ts";
 import type { Prompt } from "./protocol.ts";
 import { Connection } from "./connection.ts";
 import { type Link, localLink, type Receiver, workerLink } from "./link.ts";
@@ -92,15 +93,15 @@ export class Engine implements EngineLike {
    */
   async *generate(
     prompt: Prompt,
-    options: Partial<Sampling> & { readonly signal?: AbortSignal } = {},
+    options: GenerateOptions = {},
   ): AsyncGenerator<TokenEvent, void, undefined> {
-    const { signal, ...sampling } = options;
+    const { signal, attention, ...sampling } = options;
     const queue: TokenEvent[] = [];
     let failure: Error | undefined;
     let ended = false;
     let wake = () => {};
     const id = this.#connection.stream(
-      { type: "generate", prompt, sampling },
+      { type: "generate", prompt, sampling, ...(attention === undefined ? {} : { attention }) },
       (events) => {
         for (const event of events) queue.push(event);
         ended = events.at(-1)?.type === "done";
@@ -148,6 +149,16 @@ export class Engine implements EngineLike {
     options: { readonly special?: boolean; readonly bos?: boolean } = {},
   ): Promise<Int32Array> {
     return this.#connection.ask({ type: "tokenize", text, options });
+  }
+
+  /** The ids that a generation would begin with; throws as {@link generate} does. */
+  encode(prompt: Prompt): Promise<Int32Array> {
+    return this.#connection.ask({ type: "encode", prompt });
+  }
+
+  /** A conversation as the model's template writes it. Throws `Unsupported` when it has none, `RangeError` when it refuses. */
+  render(conversation: Conversation): Promise<string> {
+    return this.#connection.ask({ type: "render", conversation });
   }
 
   /** The text of ids, special tokens included. */

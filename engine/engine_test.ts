@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import type { Backend } from "../backends/backend.ts";
-import type { EngineOptions, Sampling, TokenEvent } from "./types.ts";
+import type { EngineOptions, GenerateOptions, TokenEvent } from "./types.ts";
 import type { Prompt } from "./protocol.ts";
 import { DoesNotFit, NativeError } from "../core/errors.ts";
 import { Engine } from "./engine.ts";
@@ -32,7 +32,7 @@ interface Run {
 async function run(
   engine: Engine,
   prompt: Prompt,
-  options: Partial<Sampling> & { signal?: AbortSignal } = {},
+  options: GenerateOptions = {},
 ): Promise<Run> {
   const events: Token[] = [];
   let done: Done | undefined;
@@ -162,6 +162,23 @@ describe("Engine.generate()", () => {
     await using engine = await open();
     const { done } = await run(engine, [{ role: "user", content: "Hi" }]);
     assertEquals(done.timings.promptTokens, "user: Hi\n".length);
+  });
+
+  it("attends as each request wishes", async () => {
+    await using engine = await open();
+    const narrow = { attention: { policy: "window:sinks=1,window=8" } };
+    const [all, few] = await Promise.all([run(engine, LONG), run(engine, LONG, narrow)]);
+    assertEquals(all.done.attended?.layers, 0);
+    assertEquals(few.done.attended?.layers, 2);
+    assert((few.done.attended?.spanned ?? 0) < 12 * (few.done.attended?.queries ?? 0));
+    await assertRejects(() => run(engine, LONG, { attention: { policy: "none" } }), RangeError, "policy");
+  });
+
+  it("encodes and renders without generating", async () => {
+    await using engine = await open();
+    const conversation = { messages: [{ role: "user", content: "Hi" }] as const };
+    assertEquals(await engine.render(conversation), "user: Hi\n");
+    assertEquals(await engine.encode(conversation), await engine.encode("user: Hi\n"));
   });
 
   it("refuses what does not fit or makes no sense", async () => {

@@ -7,6 +7,7 @@ import type { TokenDecoder, Tokenizer } from "../model/model.ts";
 import type { AttendedStats, Sampling, Timings, TokenEvent, TokenLogprob } from "./types.ts";
 import type { Sequence } from "./sequence.ts";
 import type { StepLogprobs } from "./runner.ts";
+import type { AttentionPlan } from "../attention/state.ts";
 import { Sampler } from "./sampler.ts";
 import { StopStrings } from "./stop_strings.ts";
 
@@ -26,13 +27,14 @@ export class Generation {
   #firstTokenMs: number | undefined;
   #lastTokenMs = 0;
 
-  /** Request `id`, made at `requestedMs`. */
+  /** Request `id`, made at `requestedMs`; `plan` says how it attends, absent: to everything. */
   constructor(
     readonly id: number,
     readonly sequence: Sequence,
     sampling: Sampling & { readonly seed: number },
     tokenizer: Tokenizer,
     requestedMs: number,
+    readonly plan?: AttentionPlan,
   ) {
     this.#sampling = sampling;
     this.#tokenizer = tokenizer;

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import type { EngineOptions, Sampling } from "./types.ts";
+import type { AttentionOptions } from "../attention/mod.ts";
+import type { EngineOptions } from "./types.ts";
 import type { Breath } from "./breath.ts";
 import type { Loaded, Loader } from "./loaded.ts";
 import type { OpenOptions, Prompt, Reply, Request } from "./protocol.ts";
@@ -46,7 +47,10 @@ interface Open {
   readonly ctxSize: number;
   readonly batchSize: number;
   readonly kvType: NonNullable<EngineOptions["kvType"]>;
+  /** What the engine was opened with. */
   readonly attention: EnginePlan;
+  /** What a request wants instead. */
+  readonly planOf: (wanted: AttentionOptions) => EnginePlan;
 }
 
 /** See the module's head. */
@@ -80,7 +84,7 @@ export class Host {
       case "info":
         return result(this.#info());
       case "generate":
-        return await this.#generate(id, request.prompt, request.sampling);
+        return await this.#generate(request);
       case "evaluate": {
         const open = this.#opened();
         const { model, backend } = open.loaded;
@@ -92,6 +96,12 @@ export class Host {
       }
       case "tokenize":
         return result(Int32Array.from(this.#opened().loaded.tokenizer.encode(request.text, request.options)));
+      case "encode": {
+        const encoded = this.#encode(this.#opened().loaded, request.prompt);
+        return result(Int32Array.from(encoded instanceof Promise ? await encoded : encoded));
+      }
+      case "render":
+        return result(await this.#opened().loaded.renderChat(request.conversation));
       case "detokenize":
         return result(this.#detokenize(request.tokens));
       case "cancel":
@@ -126,9 +136,10 @@ export class Host {
       const kvType = options.kvType ?? "f16";
       const limits = { maxRunning: parallel, maxBatchTokens: batchSize, maxCachedTokens: parallel * ctxSize };
       const pacer = new Pacer(batchSize);
-      const attention = planAttention(options, loaded.backend, { ...plugins.indexTypes, ...indexTypes });
-      const { plan } = attention;
-      const runner = new Runner(loaded.model, loaded.backend, { kvType, maxBatchTokens: batchSize, plan });
+      const types = { ...plugins.indexTypes, ...indexTypes };
+      const planOf = (wanted: AttentionOptions) => planAttention(wanted, loaded.backend, types);
+      const attention = planOf(options);
+      const runner = new Runner(loaded.model, loaded.backend, { kvType, maxBatchTokens: batchSize });
       const loop = new Loop(
         new Scheduler(limits),
         runner,
@@ -140,7 +151,7 @@ export class Host {
         this.#options.breath(() => this.#preparing.size > 0),
         this.#options.isInterrupted,
       );
-      return { loaded, loop, pacer, ctxSize, batchSize, kvType, attention };
+      return { loaded, loop, pacer, ctxSize, batchSize, kvType, attention, planOf };
     } catch (error) {
       loaded[Symbol.dispose]();
       throw error;
@@ -165,9 +176,9 @@ export class Host {
     return { config: model.config, backend: backend.spec, ctxSize, kvType, policy, index, bytes, file, chatTemplate };
   }
 
-  async #generate(id: number, prompt: Prompt, wanted: Partial<Sampling>): Promise<void> {
+  async #generate({ id, prompt, sampling: wanted, attention }: Request & { readonly type: "generate" }): Promise<void> {
     const requestedMs = performance.now();
-    const { loaded, loop, ctxSize } = this.#opened();
+    const { loaded, loop, ctxSize, planOf } = this.#opened();
     const { tokenizer, model } = loaded;
     this.#preparing.add(id);
     const sampling = resolveSampling(wanted, loaded.sampling, model.config.vocab);
@@ -181,7 +192,8 @@ export class Host {
       );
     }
     const sequence = new Sequence(id, tokens, Math.min(ctxSize, tokens.length + sampling.maxTokens));
-    const generation = new Generation(id, sequence, sampling, tokenizer, requestedMs);
+    const { plan } = attention === undefined ? this.#opened().attention : planOf(attention);
+    const generation = new Generation(id, sequence, sampling, tokenizer, requestedMs, plan);
     // Cancelled, or closed, in the meantime?
     if (this.#preparing.delete(id)) loop.add(generation);
     else this.#options.post({ type: "events", all: [{ id, events: [generation.cancel()] }] });
@@ -189,7 +201,7 @@ export class Host {
 
   #encode({ tokenizer, model, encodeChat }: Loaded, prompt: Prompt): ArrayLike<number> | Promise<number[]> {
     if (typeof prompt === "string") return tokenizer.encode(prompt);
-    if (!(prompt instanceof Int32Array)) return encodeChat(prompt);
+    if (!(prompt instanceof Int32Array)) return encodeChat("messages" in prompt ? prompt : { messages: prompt });
     const { vocab } = model.config;
     const bad = prompt.findIndex((token) => token < 0 || token >= vocab);
     if (bad >= 0) {

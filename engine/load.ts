@@ -32,7 +32,7 @@ export async function load(options: OpenOptions, hooks: LoadHooks): Promise<Load
       sampling: opened.generationDefaults,
       file: opened.path,
       chatTemplate: opened.chatTemplate !== undefined,
-      encodeChat: chatEncoder(opened.chatTemplate, tokenizer),
+      ...chatOf(opened.chatTemplate, tokenizer),
       [Symbol.dispose]: () => {
         weights[Symbol.dispose]();
         backend[Symbol.dispose]();
@@ -68,11 +68,12 @@ async function openPrepared(spec: string, extra: Backends, hooks: LoadHooks): Pr
   return openBackend(spec, extra);
 }
 
-/** Conversations to ids. The template engine is imported when the first one comes: many runs never need it. */
-function chatEncoder(source: string | undefined, tokenizer: TextTokenizer): Loaded["encodeChat"] {
+/** The template engine is imported when the first conversation comes: many runs never need it. */
+function chatOf(source: string | undefined, tokenizer: TextTokenizer): Pick<Loaded, "encodeChat" | "renderChat"> {
   let chat: Promise<Chat> | undefined;
-  return async (messages) => {
-    chat ??= import("../model/chat.ts").then(({ Chat }) => new Chat(source, tokenizer));
-    return (await chat).encode(messages);
+  const load = () => chat ??= import("../model/chat.ts").then(({ Chat }) => new Chat(source, tokenizer));
+  return {
+    encodeChat: async ({ messages, ...options }) => (await load()).encode(messages, options),
+    renderChat: async ({ messages, ...options }) => (await load()).render(messages, options),
   };
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Backend } from "../backends/backend.ts";
-import type { Message, Model, Tokenizer } from "../model/model.ts";
+import type { Conversation, Model, Tokenizer } from "../model/model.ts";
 import type { OpenOptions } from "./protocol.ts";
 import type { EngineOptions, Progress, Sampling } from "./types.ts";
 
@@ -22,8 +22,10 @@ export interface Loaded extends Disposable {
   readonly file: string;
   /** Whether {@link encodeChat} works. */
   readonly chatTemplate: boolean;
-  /** Tokens of a conversation, up to where the assistant's turn begins. Throws when there is no template. */
-  encodeChat(messages: readonly Message[]): Promise<number[]>;
+  /** Tokens of a conversation. Throws when there is no template. */
+  encodeChat(conversation: Conversation): Promise<number[]>;
+  /** The same as text, to look at. */
+  renderChat(conversation: Conversation): Promise<string>;
 }
 
 /** What a loader reports to, and is told by. */

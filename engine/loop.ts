@@ -68,7 +68,7 @@ export class Loop {
   /** Queues a generation. */
   add(generation: Generation): void {
     this.#scheduler.add(generation.sequence);
-    this.#runner.admit(generation.sequence, generation.sampler);
+    this.#runner.admit(generation.sequence, generation.sampler, generation.plan);
     generation.attended = () => this.#runner.stats(generation.sequence);
     this.#generations.set(generation.sequence, generation);
     this.#turn();

@@ -5,8 +5,7 @@
  */
 import type { Backend } from "../backends/backend.ts";
 import type { AttentionPlan } from "../attention/state.ts";
-import type { OpenOptions } from "./protocol.ts";
-import { resolveAttention, type ResolvedAttention } from "../attention/mod.ts";
+import { type AttentionOptions, resolveAttention, type ResolvedAttention } from "../attention/mod.ts";
 import { IndexRegistry, type IndexTypes } from "../index/mod.ts";
 
 /** What was resolved, as specs and as something to attend with. */
@@ -24,7 +23,7 @@ export interface EnginePlan {
  * have. `indexTypes` are the caller's own. A preset's native index is replaced by the TypeScript one on a backend whose
  * memory native code cannot see.
  */
-export function planAttention(options: OpenOptions, backend: Backend, indexTypes: IndexTypes = {}): EnginePlan {
+export function planAttention(options: AttentionOptions, backend: Backend, indexTypes: IndexTypes = {}): EnginePlan {
   const attention = resolveAttention(options);
   if (!attention.type.usesIndex) return withoutIndex(attention);
   const registry = new IndexRegistry(indexTypes);

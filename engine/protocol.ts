@@ -6,8 +6,9 @@
  *
  * @module
  */
-import type { Message } from "../model/model.ts";
+import type { Conversation, Message } from "../model/model.ts";
 import type { EngineOptions, EvaluateOptions, Progress, Sampling } from "./types.ts";
+import type { AttentionOptions } from "../attention/mod.ts";
 import type { RequestEvents } from "./outbox.ts";
 import type { RemoteError } from "./remote_error.ts";
 
@@ -15,7 +16,7 @@ import type { RemoteError } from "./remote_error.ts";
 export type OpenOptions = Omit<EngineOptions, "backends" | "indexTypes" | "onProgress" | "onNotice" | "signal">;
 
 /** What a caller may give as a prompt. */
-export type Prompt = string | readonly Message[] | Int32Array;
+export type Prompt = string | readonly Message[] | Conversation | Int32Array;
 
 /** From the caller. */
 export type Request =
@@ -26,6 +27,8 @@ export type Request =
     readonly id: number;
     readonly prompt: Prompt;
     readonly sampling: Partial<Sampling>;
+    /** In place of the engine's. */
+    readonly attention?: AttentionOptions;
   }
   | {
     readonly type: "evaluate";
@@ -39,6 +42,10 @@ export type Request =
     readonly text: string;
     readonly options: { readonly special?: boolean; readonly bos?: boolean };
   }
+  /** Answered by the conversation's text. */
+  | { readonly type: "render"; readonly id: number; readonly conversation: Conversation }
+  /** Answered by the ids that a generation would begin with. */
+  | { readonly type: "encode"; readonly id: number; readonly prompt: Prompt }
   | { readonly type: "detokenize"; readonly id: number; readonly tokens: Int32Array }
   /** Ends the request of that id; without effect when it is over. */
   | { readonly type: "cancel"; readonly id: number }

@@ -40,8 +40,6 @@ export interface RunnerOptions {
   readonly kvType: KvType;
   /** Most tokens of a step. */
   readonly maxBatchTokens: number;
-  /** How sequences attend; absent: to everything. */
-  readonly plan?: AttentionPlan | undefined;
 }
 
 interface Slot {
@@ -69,9 +67,9 @@ export class Runner {
     this.#options = options;
   }
 
-  /** Gives a sequence its (still empty) cache. */
-  admit(sequence: Sequence, sampler: Sampler): void {
-    const { kvType, plan } = this.#options;
+  /** Gives a sequence its (still empty) cache; without a plan it attends to everything. */
+  admit(sequence: Sequence, sampler: Sampler, plan?: AttentionPlan): void {
+    const { kvType } = this.#options;
     const state = new SequenceState(this.#backend, this.#model.config.layers, kvType, sequence.numMaxTokens, plan);
     this.#slots.set(sequence, { state, sampler });
   }

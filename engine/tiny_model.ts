@@ -5,7 +5,7 @@
  */
 import type { Backend } from "../backends/backend.ts";
 import type { Shape, Tensor } from "../core/tensor.ts";
-import type { Tokenizer } from "../model/model.ts";
+import type { Conversation, Tokenizer } from "../model/model.ts";
 import type { Loader } from "./loaded.ts";
 import { openBackend } from "../backends/mod.ts";
 import { loadModel } from "../model/mod.ts";
@@ -57,6 +57,12 @@ export const tinyTokenizer: Tokenizer = {
   bytes: (token) => token >= 1 && token <= 4 ? EMOJI.slice(token - 1, token) : Uint8Array.of(token),
 };
 
+/** One line a turn. */
+function render({ messages, continueFinalMessage }: Conversation): string {
+  const text = messages.map((m) => `${m.role}: ${m.content}\n`).join("");
+  return continueFinalMessage ? text.slice(0, -1) : text;
+}
+
 /** What a test may want to change or look at. */
 export interface TinyOptions {
   /** Of the weights; default 1. */
@@ -96,8 +102,8 @@ export function tinyLoader({ seed = 1, contextLength = 600, onBackend }: TinyOpt
       sampling: {},
       file: "tiny",
       chatTemplate: true,
-      encodeChat: (messages) =>
-        Promise.resolve(messages.flatMap((m) => tinyTokenizer.encode(`${m.role}: ${m.content}\n`))),
+      encodeChat: (conversation) => Promise.resolve(tinyTokenizer.encode(render(conversation))),
+      renderChat: (conversation) => Promise.resolve(render(conversation)),
       [Symbol.dispose]: () => backend[Symbol.dispose](),
     });
   };

@@ -4,9 +4,11 @@
  * @module
  */
 import type { BackendType } from "../backends/backend.ts";
-import type { Message, ModelConfig } from "../model/model.ts";
+import type { Conversation, ModelConfig } from "../model/model.ts";
 import type { RopeOverride } from "../model/rope_override.ts";
 import type { IndexType } from "../index/index.ts";
+import type { AttentionOptions } from "../attention/mod.ts";
+import type { Prompt } from "./protocol.ts";
 import type { PolicyStats } from "../attention/policy.ts";
 
 /** How an engine is opened. */
@@ -203,19 +205,31 @@ export interface Evaluation {
   readonly attended?: AttendedStats;
 }
 
+/** How one generation differs from the engine's defaults. */
+export interface GenerateOptions extends Partial<Sampling> {
+  /** How it attends, in place of what the engine was opened with. */
+  readonly attention?: AttentionOptions;
+  /** Aborting it ends the generation. */
+  readonly signal?: AbortSignal;
+}
+
 /** The façade's surface; the body is `Engine` in engine.ts. */
 export interface EngineLike extends AsyncDisposable {
   /** What is loaded. */
   info(): Promise<EngineInfo>;
   /** Continues a text, a conversation or ids. */
   generate(
-    prompt: string | readonly Message[] | Int32Array,
-    options?: Partial<Sampling> & { readonly signal?: AbortSignal },
+    prompt: Prompt,
+    options?: GenerateOptions,
   ): AsyncIterable<TokenEvent>;
   /** Scores a text. */
   evaluate(tokens: Int32Array, options: EvaluateOptions): Promise<Evaluation>;
   /** Ids of a text. */
   tokenize(text: string, options?: { readonly special?: boolean; readonly bos?: boolean }): Promise<Int32Array>;
+  /** The ids that a generation would begin with. */
+  encode(prompt: Prompt): Promise<Int32Array>;
+  /** A conversation as the model's template writes it. */
+  render(conversation: Conversation): Promise<string>;
   /** The text of ids. */
   detokenize(tokens: Int32Array): Promise<string>;
 }

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Message } from "./model.ts";
+import type { Conversation, Message } from "./model.ts";
 import { Unsupported } from "../core/errors.ts";
 import { ChatGuard } from "./chat_guard.ts";
 import { Template } from "./chat_template.ts";
@@ -14,14 +14,7 @@ import type { TextTokenizer } from "./tokenizer.ts";
 import type { TextPart } from "./tokenizer_special.ts";
 
 /** How a conversation is rendered. */
-export interface ChatOptions {
-  /** End with the beginning of the assistant's turn. Default true. */
-  readonly addGenerationPrompt?: boolean;
-  /** JSON schemas of functions that the model may call. */
-  readonly tools?: readonly unknown[];
-  /** More variables for the template, such as `enable_thinking`. */
-  readonly variables?: Readonly<Record<string, unknown>>;
-}
+export type ChatOptions = Omit<Conversation, "messages">;
 
 /** A model's chat template with its tokenizer. Stateless: every call renders the whole conversation. */
 export class Chat {
@@ -61,12 +54,21 @@ export class Chat {
   #parts(messages: readonly Message[], options: ChatOptions): TextPart[] {
     messages.forEach(check);
     const { tokenizer } = this;
-    const { tools, variables = {}, addGenerationPrompt = true } = options;
-    const mark = this.#guard.mark([this.#template.source, ...strings([messages, tools, variables])]);
-    const guarded = messages.map(({ role, ...rest }) => ({
-      role,
-      ...this.#guard.protectAll(rest, mark) as Omit<Message, "role">,
-    }));
+    const { tools, variables = {}, continueFinalMessage = false } = options;
+    const { addGenerationPrompt = !continueFinalMessage } = options;
+    if (continueFinalMessage && (addGenerationPrompt || messages.at(-1)?.role !== "assistant")) {
+      throw new RangeError(
+        "Cannot render conversation: only a last message of the assistant can be continued, without a new turn",
+      );
+    }
+    const texts = [this.#template.source, ...strings([messages, tools, variables])];
+    const mark = this.#guard.mark(texts);
+    // Where the last message ends, in whatever the template makes of it.
+    const end = continueFinalMessage ? this.#guard.mark([...texts, mark]) : "";
+    const guarded = messages.map(({ role, ...rest }, i) => {
+      const inner = this.#guard.protectAll(rest, mark) as Omit<Message, "role">;
+      return { role, ...inner, content: i === messages.length - 1 ? inner.content + end : inner.content };
+    });
     const text = (id: number | undefined) => id === undefined ? "" : new TextDecoder().decode(tokenizer.bytes(id));
     const rendered = this.#template.render({
       ...this.#guard.protectAll(variables, mark) as Record<string, unknown>,
@@ -76,7 +78,10 @@ export class Chat {
       eos_token: text(tokenizer.mainEos),
       add_generation_prompt: addGenerationPrompt,
     });
-    return this.#guard.parts(rendered, mark);
+    if (!continueFinalMessage) return this.#guard.parts(rendered, mark);
+    const at = rendered.lastIndexOf(end);
+    if (at < 0) throw new RangeError("Cannot render conversation: the template leaves the last message out");
+    return this.#guard.parts(rendered.slice(0, at).replaceAll(end, ""), mark);
   }
 }
 

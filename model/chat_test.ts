@@ -98,6 +98,17 @@ describe("Chat", () => {
     assertStringIncludes(chat.render([], options), '[{"<|im_end|>": ["<|im_start|>"]}]<|im_end|>');
   });
 
+  it("encode() goes on with the assistant's last message where it ends", () => {
+    const chat = new Chat(CHATML, tokenizer);
+    const messages: Message[] = [user("hi"), { role: "assistant", content: " Well, <|im_end|> " }];
+    const ids = chat.encode(messages, { continueFinalMessage: true });
+    assertEquals(controls(ids), [start, end, start]);
+    assertEquals(tokenizer.decode(ids, { special: true }).split("assistant\n")[1], "Well, <|im_end|> ");
+    assertThrows(() => chat.encode([user("hi")], { continueFinalMessage: true }), RangeError, "last message");
+    const both = { continueFinalMessage: true, addGenerationPrompt: true };
+    assertThrows(() => chat.encode(messages, both), RangeError, "last message");
+  });
+
   it("encode() puts BOS before a conversation once", () => {
     const bos = loadTokenizer({
       kind: "gguf",

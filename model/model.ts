@@ -106,4 +106,24 @@ export interface Message {
   readonly role: "system" | "user" | "assistant" | "tool";
   /** What is said. */
   readonly content: string;
+  /** Calls that an assistant's turn made, as templates expect them: arguments are values, not text. */
+  readonly tool_calls?: readonly unknown[];
+  /** Which call a tool's turn answers. */
+  readonly tool_call_id?: string;
+  /** Of the speaker, or of the tool. */
+  readonly name?: string;
+}
+
+/** A conversation, and how it is rendered. */
+export interface Conversation {
+  /** Its turns, oldest first. */
+  readonly messages: readonly Message[];
+  /** End with the beginning of the assistant's turn. Default true, false with `continueFinalMessage`. */
+  readonly addGenerationPrompt?: boolean;
+  /** End within the last message, so that the model goes on with it. Default false. */
+  readonly continueFinalMessage?: boolean;
+  /** JSON schemas of functions that the model may call. */
+  readonly tools?: readonly unknown[];
+  /** More variables for the template, such as `enable_thinking`. */
+  readonly variables?: Readonly<Record<string, unknown>>;
 }

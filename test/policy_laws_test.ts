@@ -24,7 +24,7 @@ function load(backend: string): Promise<Loaded> {
 
 /** Logits after each decode step, [steps × vocab], with one interrupted chunk on the way; and what was attended. */
 function run({ model, backend }: Loaded, options: { policy: string; index?: string }) {
-  const { plan } = planAttention({ model: "tiny", ...options }, backend);
+  const { plan } = planAttention(options, backend);
   const before = backend.bytes;
   const logits: number[] = [];
   let stats: ReturnType<SequenceState["stats"]>;
