@@ -1,0 +1,79 @@
+/**
+ * What concurrent requests gain, and what a long prompt costs those who are being answered:
+ * `deno run -A bench/server_batching.ts [MODEL] [tokens] [backend]`.
+ *
+ * Prints tokens a second (drawn ones, prompts' time included) of 8 requests of 512 tokens one after another and at once, and
+ * the longest pause between two tokens of a running stream while another request's prompt of 7,000 tokens is read.
+ *
+ * @module
+ */
+import { Engine } from "../engine/engine.ts";
+
+const [model = "smollm2-135m-instruct", count = "128", backend = "cpu:threads=2"] = Deno.args;
+const maxTokens = Number(count);
+const CLIENTS = 8;
+
+await using engine = await Engine.open({ model, backend, parallel: CLIENTS });
+const { config } = await engine.info();
+
+/** `length` ids that no other `seed` begins with. */
+function promptOf(length: number, seed: number): Int32Array {
+  let state = seed + 1;
+  return Int32Array.from({ length }, () => {
+    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+    return 300 + state % Math.min(config.vocab - 300, 20000);
+  });
+}
+
+const greedy = { temperature: 0, ignoreEos: true };
+
+async function answer(prompt: Int32Array, tokens: number): Promise<number> {
+  let drawn = 0;
+  for await (const event of engine.generate(prompt, { ...greedy, maxTokens: tokens })) {
+    if (event.type === "token") drawn++;
+  }
+  return drawn;
+}
+
+async function timed(run: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await run();
+  return performance.now() - start;
+}
+
+let seed = 0;
+const fresh = (length: number) => promptOf(length, seed++);
+await answer(fresh(512), 16);
+const one = await timed(async () => {
+  for (let i = 0; i < CLIENTS; i++) await answer(fresh(512), maxTokens);
+});
+const all = await timed(() => Promise.all(Array.from({ length: CLIENTS }, () => answer(fresh(512), maxTokens))));
+const rate = (ms: number) => (CLIENTS * maxTokens / ms * 1000).toFixed(1);
+console.log(`one after another  ${rate(one)} tokens/s`);
+console.log(`${CLIENTS} at once          ${rate(all)} tokens/s, ${(one / all).toFixed(2)} times`);
+
+/** Pauses of one stream while another prompt is read. */
+async function pauses(): Promise<number[]> {
+  const abort = new AbortController();
+  const gaps: number[] = [];
+  let last = 0;
+  let other: Promise<number> | undefined;
+  let drawn = 0;
+  for await (
+    const event of engine.generate(fresh(512), { ...greedy, maxTokens: 4000, signal: abort.signal })
+  ) {
+    if (event.type !== "token") continue;
+    const now = performance.now();
+    if (other !== undefined) gaps.push(now - last);
+    last = now;
+    if (++drawn === 20) {
+      other = answer(fresh(7000), 1);
+      void other.then(() => abort.abort());
+    }
+  }
+  await other;
+  return gaps;
+}
+const gaps = (await pauses()).sort((a, b) => a - b);
+const at = (share: number) => (gaps[Math.floor(share * (gaps.length - 1))] ?? 0).toFixed(0);
+console.log(`pauses of a stream during a prompt of 7,000 tokens: median ${at(0.5)} ms, longest ${at(1)} ms`);
