@@ -7,7 +7,7 @@
  * @module
  */
 import type { Tensor } from "../core/tensor.ts";
-import type { KvChunk, KvLayer } from "../core/kv.ts";
+import type { KvLayer, KvQueries } from "../core/kv.ts";
 import type { KvIndex, Params, SearchHits } from "../index/index.ts";
 
 /** Disjoint, ascending ranges `[start, end)` of token positions: [start0, end0, start1, end1, …]. */
@@ -52,7 +52,7 @@ export interface LayerPolicy extends Disposable {
   /** What the prompt's attention should note on its way. */
   sink?(start: number, count: number): PromptSink;
   /** Queries of new tokens, for indexes that learn from them; again for the same tokens after an interrupted step. */
-  observe?(chunk: KvChunk): void;
+  observe?(chunk: KvQueries): void;
   /** The step is over: the first `length` tokens of the cache are there for good. */
   advance(length: number): void;
   /** Called at the end of each prompt, again at each turn. */

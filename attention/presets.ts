@@ -31,6 +31,16 @@ export const presets: Readonly<Record<string, Preset>> = {
     policy: "retrieval:sinks=128,window=512,budget=100",
     index: "flat",
   },
+  ivf: {
+    summary: "the 100 best keys that an inverted file finds beside sinks and window",
+    policy: "retrieval:sinks=128,window=512,budget=100",
+    index: "ivf",
+  },
+  "retrieval-attention": {
+    summary: "the 100 best keys that a graph made for prompt queries finds (Liu et al. 2024)",
+    policy: "retrieval:sinks=128,window=512,budget=100",
+    index: "graph",
+  },
   "softmax-lift": {
     summary: "a fixed number of sampled keys (priority sampling): unbiased",
     policy: "retrieval:sinks=4,window=512,budget=128,tail=sample",

@@ -5,6 +5,7 @@
  * @module
  */
 import type { Tensor } from "../core/tensor.ts";
+import type { KvQueries } from "../core/kv.ts";
 import type { Goal, KvIndex, SearchHits } from "../index/index.ts";
 import type { AttentionPolicy, LayerPolicy, PolicyPlace, PolicyStats, Spans } from "./policy.ts";
 import { lowbias32 } from "../index/draw.ts";
@@ -75,6 +76,8 @@ class RetrievalLayer implements LayerPolicy {
   #indexed: number;
   /** Layers take turns, or one step in so many would insert for all of them. */
   readonly #phase: number;
+  /** Of those, what searches find: everything in `[sinks, #committed)`. */
+  #committed = 0;
   #position = 0;
   #queries = 0;
   #dense = 0;
@@ -95,13 +98,18 @@ class RetrievalLayer implements LayerPolicy {
     this.#phase = place.layer * 13 % BLOCK;
   }
 
+  observe(chunk: KvQueries): void {
+    // Made before the step's tokens leave the window, or what they asked would be lost.
+    if (this.#leaving(chunk.start + chunk.count) >= BLOCK) this.#index ??= this.#place.newIndex();
+    if (this.#index?.observes === true) this.#index.observe?.(chunk);
+  }
+
   advance(length: number): void {
-    const leaves = length - this.#params.window - this.#phase - this.#indexed;
+    const leaves = this.#leaving(length);
     if (leaves < BLOCK) return;
     this.#index ??= this.#place.newIndex();
     const added = leaves - leaves % BLOCK;
     this.#index.add({ start: this.#indexed, count: added });
-    this.#index.commit();
     this.#indexed += added;
   }
 
@@ -124,6 +132,7 @@ class RetrievalLayer implements LayerPolicy {
 
   hits(out: SearchHits, q: Tensor, length: number, exact: Tensor): boolean {
     if (this.#index === undefined || length < this.#params.min_length) return false;
+    if (this.#committed < this.#indexed) this.#commit(this.#index);
     this.#index.search(out, q, this.#goal(), exact);
     const { heads, kvHeads } = this.#place.kv.shape;
     const rows = this.#params.budget > 0 ? heads : kvHeads;
@@ -152,6 +161,20 @@ class RetrievalLayer implements LayerPolicy {
     this.#index?.[Symbol.dispose]();
     this.#index = undefined;
     this.#indexed = this.#params.sinks;
+    this.#committed = 0;
+  }
+
+  #leaving(length: number): number {
+    return length - this.#params.window - this.#phase - this.#indexed;
+  }
+
+  /**
+   * Only when something is searched: prompts are read in chunks whose sizes timing decides, and what is built must not
+   * depend on them; nor need anything be built over half of a prompt.
+   */
+  #commit(index: KvIndex): void {
+    index.commit();
+    this.#committed = this.#indexed;
   }
 
   #goal(): Goal {

@@ -67,12 +67,16 @@ export interface KvLayer {
   readonly segments: readonly KvSegment[];
 }
 
-/** Newly appended tokens, as an index or a policy observes them: their keys and values are rows of the cache already. */
+/** Newly appended tokens: their keys and values are rows of the cache already. */
 export interface KvChunk {
   /** Absolute position of the first one. */
   readonly start: number;
   /** How many. */
   readonly count: number;
-  /** f32 [count, heads, headDim], rotated; absent where the queries are gone, as those of a cache read from a file. */
-  readonly q?: Tensor | undefined;
+}
+
+/** What new tokens asked, for indexes that learn from it. */
+export interface KvQueries extends KvChunk {
+  /** f32 [count, heads, headDim], rotated. */
+  readonly q: Tensor;
 }

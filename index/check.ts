@@ -4,19 +4,24 @@
  * @module
  */
 import type { Shape, Tensor } from "../core/tensor.ts";
-import type { KvChunk, KvLayer, LayerShape } from "../core/kv.ts";
+import type { KvChunk, KvLayer, KvQueries, LayerShape } from "../core/kv.ts";
 import type { Goal } from "./index.ts";
 import { sameShape } from "../backends/shape.ts";
 import { Unsupported } from "../core/errors.ts";
 
-/** Throws `RangeError` unless the chunk's rows are in the cache and its queries have their shape. */
-export function checkChunk({ start, count, q }: KvChunk, kv: KvLayer): void {
+/** Throws `RangeError` unless the chunk's rows are in the cache. */
+export function checkChunk({ start, count }: KvChunk, kv: KvLayer): void {
   const begin = kv.segments[0]?.start ?? 0;
   const end = kv.segments.reduce((most, s) => Math.max(most, s.start + s.count), begin);
   if (!Number.isInteger(start) || !Number.isInteger(count) || count < 0 || start < begin || start + count > end) {
     throw new RangeError(`Cannot add tokens: ${count} from position ${start}, the cache holds ${begin} to ${end}`);
   }
-  if (q !== undefined) expectFloats(q, [[count, kv.shape.heads, kv.shape.headDim]], "add tokens: their queries tensor");
+}
+
+/** Throws `RangeError` unless the queries are of so many tokens. */
+export function checkQueries({ start, count, q }: KvQueries, { heads, headDim }: LayerShape): void {
+  if (!Number.isInteger(start) || start < 0) throw new RangeError(`Cannot observe queries: they start at ${start}`);
+  expectFloats(q, [[count, heads, headDim]], "observe queries: their tensor");
 }
 
 /** Throws `RangeError` unless a search's query and log-sum-exp have their shapes. */

@@ -8,7 +8,7 @@ import { NATIVE_STATUS, NativeError, Unsupported } from "../core/errors.ts";
 import { cString, fromCString } from "../backends/ffi.ts";
 
 /** What this build speaks; equals `KVASIR_INDEX_ABI_VERSION`. */
-export const INDEX_ABI_VERSION = 1;
+export const INDEX_ABI_VERSION = 2;
 
 const VERSION = { kvasir_index_abi_version: { parameters: [], result: "i32" } } as const;
 
@@ -26,7 +26,9 @@ const SYMBOLS = {
   kvasir_index_create: { parameters: ["pointer", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
   kvasir_index_destroy: { parameters: ["pointer", "u32"], result: "i32" },
   kvasir_index_append_segment: { parameters: ["pointer", "u32", "u32"], result: "i32" },
-  kvasir_index_add: { parameters: ["pointer", "u32", "i32", "i32", "pointer"], result: "i32" },
+  kvasir_index_add: { parameters: ["pointer", "u32", "i32", "i32"], result: "i32" },
+  kvasir_index_observes: { parameters: ["pointer", "u32", "buffer"], result: "i32" },
+  kvasir_index_observe: { parameters: ["pointer", "u32", "i32", "i32", "pointer"], result: "i32" },
   kvasir_index_commit: { parameters: ["pointer", "u32"], result: "i32" },
   kvasir_index_settle: { parameters: ["pointer", "u32"], result: "i32" },
   kvasir_index_search: {

@@ -49,7 +49,7 @@ class FlatReference implements KvIndex {
 
   add(chunk: KvChunk): void {
     const state = this.#live();
-    const { start, count, q } = chunk;
+    const { start, count } = chunk;
     checkChunk(chunk, this.#kv);
     if (count === 0) return;
     const begin = state.blocks.length === 0 ? start : state.begin;
@@ -58,7 +58,6 @@ class FlatReference implements KvIndex {
     const keys = readKeys(this.#kv, this.#on, start, count);
     const last = start + count - 1;
     checkFinite(keys, `add tokens: a key of positions ${start} to ${last}`);
-    if (q !== undefined) checkFinite(readFloats(q), `add tokens: a query of positions ${start} to ${last}`);
     this.#state = {
       begin,
       end: end + count,

@@ -8,7 +8,7 @@
  * @module
  */
 import type { Tensor } from "../core/tensor.ts";
-import type { KvChunk, KvLayer } from "../core/kv.ts";
+import type { KvChunk, KvLayer, KvQueries } from "../core/kv.ts";
 import type { AttentionPart, Backend } from "../backends/backend.ts";
 
 /** Parameters of a spec, as in `name:key=value,…`. */
@@ -113,9 +113,17 @@ export interface IndexStats {
 export interface KvIndex extends Disposable {
   /**
    * Takes note of tokens whose rows are in the cache already and will not change. The first chunk may start anywhere, each
-   * further one where the last ended. Throws `RangeError`, and adds nothing, when a key or query is not finite.
+   * further one where the last ended. Throws `RangeError`, and adds nothing, when a key is not finite.
    */
   add(chunk: KvChunk): void;
+  /** Whether the index learns from queries; absent: it does not, and `observe` need not be there. */
+  readonly observes?: boolean;
+  /**
+   * What tokens asked, which need not have been added: as they come, because queries are gone when keys leave the window.
+   * Positions up to the last one observed are skipped: an interrupted step asks again. Throws `RangeError`, and notes
+   * nothing, when a query is not finite.
+   */
+  observe?(chunk: KvQueries): void;
   /** Everything added becomes searchable at once; slow structure is built behind, an exact scan serves meanwhile. */
   commit(): void;
   /** Waits until nothing is being built: for tests and measurements. */

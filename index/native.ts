@@ -4,13 +4,13 @@
  * @module
  */
 import type { Tensor } from "../core/tensor.ts";
-import type { KvChunk, KvLayer, KvSegment } from "../core/kv.ts";
+import type { KvChunk, KvLayer, KvQueries, KvSegment } from "../core/kv.ts";
 import type { Backend, NativePointer } from "../backends/backend.ts";
 import type { Certificate, Goal, IndexStats, IndexType, KvIndex, Params, SearchHits } from "./index.ts";
 import { NATIVE_STATUS } from "../core/errors.ts";
 import { formatSpec } from "../core/spec.ts";
 import { cString, loadIndexLibrary, textOf } from "./ffi.ts";
-import { checkChunk, checkGoal, checkQuery } from "./check.ts";
+import { checkChunk, checkGoal, checkQueries, checkQuery } from "./check.ts";
 import { IndexContext } from "./native_context.ts";
 
 const CERTIFICATES: readonly Certificate[] = ["none", "calibrated", "unbiased", "exact"];
@@ -76,6 +76,7 @@ class NativeIndex implements KvIndex {
   readonly #goal = new Float64Array(4);
   readonly #report = new Float64Array(5);
   readonly #numbers = new Float64Array(5);
+  readonly observes: boolean;
   #id: number;
 
   private constructor(context: IndexContext, spec: string, kv: KvLayer, id: number, segments: Tensor[]) {
@@ -84,6 +85,9 @@ class NativeIndex implements KvIndex {
     this.#kv = kv;
     this.#id = id;
     this.#segments = segments;
+    const observes = new Int32Array(1);
+    context.check(context.library.symbols.kvasir_index_observes(context.pointer, id, observes));
+    this.observes = observes[0] === 1;
   }
 
   static create(context: IndexContext, spec: string, kv: KvLayer): NativeIndex {
@@ -117,7 +121,7 @@ class NativeIndex implements KvIndex {
 
   add(chunk: KvChunk): void {
     const id = this.#live();
-    const { start, count, q } = chunk;
+    const { start, count } = chunk;
     checkChunk(chunk, this.#kv);
     const { symbols } = this.#context.library;
     for (let i = this.#segments.length; i < this.#kv.segments.length; i++) {
@@ -129,8 +133,15 @@ class NativeIndex implements KvIndex {
       this.#context.check(status);
       this.#segments.push(segment.keys);
     }
-    const queries = q === undefined ? null : this.#address(q);
-    this.#context.check(symbols.kvasir_index_add(this.#context.pointer, id, start, count, queries));
+    this.#context.check(symbols.kvasir_index_add(this.#context.pointer, id, start, count));
+  }
+
+  observe(chunk: KvQueries): void {
+    const id = this.#live();
+    checkQueries(chunk, this.#kv.shape);
+    const { library, pointer } = this.#context;
+    const queries = this.#address(chunk.q);
+    this.#context.check(library.symbols.kvasir_index_observe(pointer, id, chunk.start, chunk.count, queries));
   }
 
   commit(): void {

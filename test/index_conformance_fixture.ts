@@ -138,7 +138,8 @@ export class TestLayer implements Disposable {
   add(index: KvIndex, from: number, to: number, chunk = to - from): void {
     for (let at = from; at < to; at += chunk) {
       const count = Math.min(chunk, to - at);
-      index.add({ start: this.start + at, count, q: this.queries(at, count) });
+      if (index.observes === true) index.observe?.({ start: this.start + at, count, q: this.queries(at, count) });
+      index.add({ start: this.start + at, count });
       this.takeBack();
     }
   }

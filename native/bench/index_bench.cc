@@ -60,8 +60,9 @@ class HeadIndex {
       const uint32_t until = std::min({to, query > end_ ? query : end_ + 1, end_ + 512});
       std::vector<float> q;
       if (query == end_) q = widen(layer_.prompt_query(next_, kv_head_ * group), static_cast<size_t>(group) * dim);
-      expect(kvasir_index_add(ctx_, index_, static_cast<int32_t>(end_), static_cast<int32_t>(until - end_),
-                              q.empty() ? nullptr : q.data()));
+      const int32_t start = static_cast<int32_t>(end_), count = static_cast<int32_t>(until - end_);
+      if (!q.empty()) expect(kvasir_index_observe(ctx_, index_, start, 1, q.data()));
+      expect(kvasir_index_add(ctx_, index_, start, count));
       end_ = until;
     }
     expect(kvasir_index_commit(ctx_, index_));

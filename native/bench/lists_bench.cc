@@ -97,12 +97,13 @@ struct Head {
       while (next_query < layer.num_prompt && layer.prompt_positions[next_query] < from) next_query++;
       const int32_t at = next_query < layer.num_prompt ? layer.prompt_positions[next_query] : to;
       if (at > from) {
-        expect(kvasir_index_add(ctx, index, from, std::min(at, to) - from, nullptr));
+        expect(kvasir_index_add(ctx, index, from, std::min(at, to) - from));
         from = std::min(at, to);
         continue;
       }
       const std::vector<float> q = prompt_queries(next_query);
-      expect(kvasir_index_add(ctx, index, from++, 1, q.data()));
+      expect(kvasir_index_observe(ctx, index, from, 1, q.data()));
+      expect(kvasir_index_add(ctx, index, from++, 1));
     }
     expect(kvasir_index_commit(ctx, index));
   }
@@ -333,7 +334,7 @@ void run_build(const Recorded& file, const char* spec) {
   // Insertion: keys that join in extensions.
   start = cpu_seconds();
   for (int32_t p = end - late; p < end; p += 512) {
-    expect(kvasir_index_add(h.ctx, h.index, p, std::min(512, end - p), nullptr));
+    expect(kvasir_index_add(h.ctx, h.index, p, std::min(512, end - p)));
     expect(kvasir_index_commit(h.ctx, h.index));
   }
   expect(kvasir_index_settle(h.ctx, h.index));

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define KVASIR_INDEX_ABI_VERSION 1
+#define KVASIR_INDEX_ABI_VERSION 2
 
 typedef struct kvasir_index_context kvasir_index_context;
 typedef uint32_t kvasir_segment;
@@ -68,11 +68,16 @@ KVASIR_API int32_t kvasir_index_destroy(kvasir_index_context* ctx, kvasir_index 
 
 /* Tells the index that segment holds rows it may be told to add. In order of start, without gaps. */
 KVASIR_API int32_t kvasir_index_append_segment(kvasir_index_context* ctx, kvasir_index index, kvasir_segment segment);
-/* Adds tokens [start, start + count); start continues where the last add ended, the first may start anywhere. queries [in]:
- * F32 [count, heads, headDim] of the same tokens, rotated as the model does, or NULL. Keys or queries that are not finite are
- * KVASIR_ARGUMENT, and nothing is added. */
-KVASIR_API int32_t kvasir_index_add(kvasir_index_context* ctx, kvasir_index index, int32_t start, int32_t count,
-                                    const float* queries);
+/* Adds tokens [start, start + count); start continues where the last add ended, the first may start anywhere. Keys that are not
+ * finite are KVASIR_ARGUMENT, and nothing is added. */
+KVASIR_API int32_t kvasir_index_add(kvasir_index_context* ctx, kvasir_index index, int32_t start, int32_t count);
+/* Whether the index learns from queries: out [out] is 1 or 0. */
+KVASIR_API int32_t kvasir_index_observes(kvasir_index_context* ctx, kvasir_index index, int32_t* out);
+/* What was asked at positions [start, start + count), added yet or not: queries [in]: F32 [count, heads, headDim], rotated as the
+ * model does. Positions up to the last that was observed are skipped: a step that was interrupted asks again. Queries that are not
+ * finite are KVASIR_ARGUMENT, and nothing is noted. */
+KVASIR_API int32_t kvasir_index_observe(kvasir_index_context* ctx, kvasir_index index, int32_t start, int32_t count,
+                                        const float* queries);
 /* Everything added becomes searchable at once; slow structure is built behind. */
 KVASIR_API int32_t kvasir_index_commit(kvasir_index_context* ctx, kvasir_index index);
 /* Waits until nothing is being built. */

@@ -1,4 +1,4 @@
-// Adding tokens and searching: what comes from outside is checked here, so that index types need not.
+// Adding tokens, observing queries and searching: what comes from outside is checked here, so that index types need not.
 #include <cmath>
 #include <cstring>
 
@@ -62,8 +62,7 @@ Goal parse_goal(const double* goal) {
 
 extern "C" {
 
-int32_t kvasir_index_add(kvasir_index_context* ctx, kvasir_index index, int32_t start, int32_t count,
-                         const float* queries) {
+int32_t kvasir_index_add(kvasir_index_context* ctx, kvasir_index index, int32_t start, int32_t count) {
   return guard([&] {
     Index& i = ctx->index(index);
     const Rows& rows = i.rows();
@@ -76,12 +75,28 @@ int32_t kvasir_index_add(kvasir_index_context* ctx, kvasir_index index, int32_t 
       fail(KVASIR_ARGUMENT, "Cannot add tokens: they start at %d, expected %d", start, i.end());
     }
     check_keys(i, rows, start, count);
-    const size_t width = static_cast<size_t>(i.shape().heads) * static_cast<size_t>(i.shape().head_dim);
-    if (queries != nullptr && !all_finite(queries, static_cast<size_t>(count) * width)) {
-      fail(KVASIR_ARGUMENT, "Cannot add tokens: a query of positions %d to %d is not finite", start, start + count - 1);
-    }
-    i.add(start, count, queries);
+    i.add(start, count);
     i.added(start, count);
+  });
+}
+
+int32_t kvasir_index_observes(kvasir_index_context* ctx, kvasir_index index, int32_t* out) {
+  return guard([&] { *out = ctx->index(index).observes() ? 1 : 0; });
+}
+
+int32_t kvasir_index_observe(kvasir_index_context* ctx, kvasir_index index, int32_t start, int32_t count,
+                             const float* queries) {
+  return guard([&] {
+    Index& i = ctx->index(index);
+    if (count == 0) return;
+    if (start < 0 || count < 0 || count > INT32_MAX - start || queries == nullptr) {
+      fail(KVASIR_ARGUMENT, "Cannot observe queries: %d from position %d%s", count, start, queries == nullptr ? ", none given" : "");
+    }
+    const size_t width = static_cast<size_t>(i.shape().heads) * static_cast<size_t>(i.shape().head_dim);
+    if (!all_finite(queries, static_cast<size_t>(count) * width)) {
+      fail(KVASIR_ARGUMENT, "Cannot observe queries: one of positions %d to %d is not finite", start, start + count - 1);
+    }
+    i.observe(start, count, queries);
   });
 }
 

@@ -11,7 +11,7 @@ class Flat final : public Index {
   Flat(const Environment& environment, const LayerShape& shape, Rows rows, Codes codes)
       : Index(environment, shape, std::move(rows)), codes_(std::move(codes)) {}
 
-  void add(int32_t start, int32_t count, const float*) override { codes_.append(rows_, start, count, environment_.pool); }
+  void add(int32_t start, int32_t count) override { codes_.append(rows_, start, count, environment_.pool); }
   void commit() override { searchable_ = end() - begin(); }
 
   void search(const Query& query, const Hits& hits, Report& report) override {

@@ -76,8 +76,12 @@ struct IndexStats {
 class Index {
  public:
   virtual ~Index() = default;
-  // Rows [start, start + count) can be read from `rows()` and are finite, as are the queries (or null).
-  virtual void add(int32_t start, int32_t count, const float* queries) = 0;
+  // Rows [start, start + count) can be read from `rows()` and are finite.
+  virtual void add(int32_t start, int32_t count) = 0;
+  // Whether observe() is of use.
+  virtual bool observes() const { return false; }
+  // Finite queries [count, heads, head_dim] of positions [start, start + count), which may have been observed before.
+  virtual void observe(int32_t, int32_t, const float*) {}
   virtual void commit() = 0;
   virtual void settle() {}
   virtual void search(const Query& query, const Hits& hits, Report& report) = 0;

@@ -16,11 +16,12 @@ PartitionIndex::PartitionIndex(const Environment& environment, const LayerShape&
       codes_(environment.isa, codes, shape.kv_heads, shape.head_dim), samples_(std::make_shared<QuerySamples>()),
       searches_(static_cast<size_t>(environment.pool->threads())) {}
 
-void PartitionIndex::add(int32_t start, int32_t count, const float* queries) {
-  codes_.append(rows_, start, count, environment_.pool);
-  if (queries == nullptr) return;
+void PartitionIndex::add(int32_t start, int32_t count) { codes_.append(rows_, start, count, environment_.pool); }
+
+void PartitionIndex::observe(int32_t start, int32_t count, const float* queries) {
+  if (start + count <= samples_->observed()) return;
   if (samples_.use_count() > 1) samples_ = std::make_shared<QuerySamples>(*samples_);
-  samples_->add(shape_, start, count, queries, codes_.begin());
+  samples_->add(shape_, start, count, queries);
 }
 
 void PartitionIndex::commit() {

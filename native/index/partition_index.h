@@ -73,7 +73,9 @@ class PartitionIndex final : public Index {
   PartitionIndex(const Environment& environment, const LayerShape& shape, Rows rows,
                  std::shared_ptr<const PartitionRecipe> recipe, Codes::Kind codes);
 
-  void add(int32_t start, int32_t count, const float* queries) override;
+  void add(int32_t start, int32_t count) override;
+  bool observes() const override { return true; }
+  void observe(int32_t start, int32_t count, const float* queries) override;
   void commit() override;
   void settle() override;
   void search(const Query& query, const Hits& hits, Report& report) override;

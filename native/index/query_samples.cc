@@ -8,9 +8,11 @@
 
 namespace kvasir {
 
-void QuerySamples::add(const LayerShape& shape, int32_t start, int32_t count, const float* queries, int32_t first_token) {
+void QuerySamples::add(const LayerShape& shape, int32_t start, int32_t count, const float* queries) {
   const size_t heads = static_cast<size_t>(shape.heads), dim = static_cast<size_t>(shape.head_dim);
-  for (int32_t i = 0; i < count; i++) {
+  const int32_t first = std::max(0, observed_ - start);
+  observed_ = std::max(observed_, start + count);
+  for (int32_t i = first; i < count; i++) {
     if (offered_++ % stride_ != 0) continue;
     positions_.push_back(start + i);
     for (size_t h = 0; h < heads; h++) {
@@ -23,8 +25,8 @@ void QuerySamples::add(const LayerShape& shape, int32_t start, int32_t count, co
         codes_.push_back(scale > 0 ? static_cast<int8_t>(std::lrintf(q[d] / scale)) : int8_t{0});
       }
     }
-    const int64_t tokens = static_cast<int64_t>(start) + i + 1 - first_token;
-    if (static_cast<int64_t>(positions_.size()) * shape.group() > std::max<int64_t>(6144, tokens / 8)) thin(heads * dim, heads);
+    const int64_t most = std::max(6144, (start + i + 1) / 8);
+    if (static_cast<int64_t>(positions_.size()) * shape.group() > most) thin(heads * dim, heads);
   }
 }
 
@@ -63,7 +65,7 @@ std::vector<float> QuerySamples::moved(const LayerShape& shape, int32_t kv_head,
 }
 
 void QuerySamples::save(FileWriter& to) const {
-  const int64_t head[3] = {offered_, stride_, static_cast<int64_t>(positions_.size())};
+  const int64_t head[4] = {offered_, stride_, static_cast<int64_t>(positions_.size()), observed_};
   to.add("samples", head, sizeof head);
   to.add("samples.positions", positions_.data(), positions_.size() * sizeof(int32_t));
   to.add("samples.codes", codes_.data(), codes_.size());
@@ -71,12 +73,14 @@ void QuerySamples::save(FileWriter& to) const {
 }
 
 void QuerySamples::restore(const FileReader& from, const LayerShape& shape) {
-  const int64_t* head = from.array<int64_t>("samples", 3);
-  if (head[0] < 0 || head[1] < 1 || head[1] > (1 << 30) || head[2] < 0 || head[2] > INT32_MAX) {
+  const int64_t* head = from.array<int64_t>("samples", 4);
+  if (head[0] < 0 || head[1] < 1 || head[1] > (1 << 30) || head[2] < 0 || head[2] > INT32_MAX || head[3] < 0 ||
+      head[3] > INT32_MAX) {
     fail(KVASIR_ARGUMENT, "Cannot open index: its sampled queries are counted wrongly");
   }
   offered_ = head[0];
   stride_ = static_cast<int32_t>(head[1]);
+  observed_ = static_cast<int32_t>(head[3]);
   const size_t n = static_cast<size_t>(head[2]), heads = static_cast<size_t>(shape.heads);
   const int32_t* positions = from.array<int32_t>("samples.positions", n);
   const int8_t* codes = from.array<int8_t>("samples.codes", n * heads * static_cast<size_t>(shape.head_dim));
@@ -89,6 +93,7 @@ void QuerySamples::restore(const FileReader& from, const LayerShape& shape) {
       fail(KVASIR_ARGUMENT, "Cannot open index: positions of its sampled queries do not ascend");
     }
   }
+  if (n > 0 && positions_.back() >= observed_) fail(KVASIR_ARGUMENT, "Cannot open index: its sampled queries lie ahead");
   for (float s : scales_) {
     if (!std::isfinite(s)) fail(KVASIR_ARGUMENT, "Cannot open index: a scale of its sampled queries is not finite");
   }

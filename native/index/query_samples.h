@@ -11,12 +11,14 @@ class FileReader;
 class FileWriter;
 
 // All heads' queries of some positions, as int8 with a scale each. Of the positions that were offered it keeps every stride-th,
-// and doubles the stride when there are more than max(6144, tokens / 8) queries a KV head: a function of what was offered,
+// and doubles the stride when there are more than max(6144, position / 8) queries a KV head: a function of what was offered,
 // however it was cut.
 class QuerySamples {
  public:
-  // Offers the queries [count, heads, dim] of positions [start, start + count); tokens: of the whole index so far.
-  void add(const LayerShape& shape, int32_t start, int32_t count, const float* queries, int32_t first_token);
+  // Offers the queries [count, heads, dim] of positions [start, start + count); those before observed() were offered before.
+  void add(const LayerShape& shape, int32_t start, int32_t count, const float* queries);
+  // Behind the last position that was offered.
+  int32_t observed() const { return observed_; }
 
   int32_t count() const { return static_cast<int32_t>(positions_.size()); }
   const std::vector<int32_t>& positions() const { return positions_; }
@@ -32,7 +34,7 @@ class QuerySamples {
  private:
   void thin(size_t width, size_t heads);
   int64_t offered_ = 0;
-  int32_t stride_ = 1;
+  int32_t stride_ = 1, observed_ = 0;
   std::vector<int32_t> positions_;
   std::vector<int8_t> codes_;   // [positions, heads, dim]
   std::vector<float> scales_;   // [positions, heads]

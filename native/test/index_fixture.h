@@ -32,6 +32,12 @@ inline std::string index_error() {
       kvasir_test::fail(__FILE__, __LINE__, #call " says \"" + kvasir_test::index_error() + "\", expected \"" + (part) + "\""); \
   } while (0)
 
+// Queries of the tokens (or null), then the tokens.
+inline int32_t index_add(kvasir_index_context* c, kvasir_index index, int32_t start, int32_t count, const float* queries) {
+  const int32_t status = queries == nullptr ? KVASIR_OK : kvasir_index_observe(c, index, start, count, queries);
+  return status != KVASIR_OK ? status : kvasir_index_add(c, index, start, count);
+}
+
 // f32 keys and values of one layer in one segment, [kv_heads, capacity, dim].
 struct Layer {
   int32_t heads, kv_heads, capacity, dim, start;

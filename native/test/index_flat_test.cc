@@ -137,7 +137,7 @@ void expect_best(const Keys& keys, const Answer& a, const std::vector<float>& q,
 kvasir_index filled(kvasir_index_context* c, const Keys& keys, const std::string& spec, int32_t n, double scale = 0.125,
                     double softcap = 0) {
   const kvasir_index index = keys.index(c, spec, scale, softcap);
-  EXPECT_INDEX_OK(kvasir_index_add(c, index, kStart, n, nullptr));
+  EXPECT_INDEX_OK(kvasir_index_add(c, index, kStart, n));
   EXPECT_INDEX_OK(kvasir_index_commit(c, index));
   return index;
 }
@@ -237,7 +237,7 @@ TEST("flat answers alike whatever the threads and the adds") {
   const kvasir_index a = filled(one, keys, "flat", 5000), b = keys.index(two, "flat");
   for (int32_t at = 0; at < 5000;) {
     const int32_t n = std::min(5000 - at, 1 + static_cast<int32_t>(random.bits() % 900));
-    EXPECT_INDEX_OK(kvasir_index_add(two, b, kStart + at, n, nullptr));
+    EXPECT_INDEX_OK(kvasir_index_add(two, b, kStart + at, n));
     at += n;
   }
   EXPECT_INDEX_OK(kvasir_index_commit(two, b));
@@ -257,7 +257,7 @@ TEST("flat finds only what was committed, and grows") {
   EXPECT_EQ(ask(c, index, keys, q, 10).tokens[0].size(), size_t{0});
   int32_t seen = 0;
   for (const int32_t n : {1, 5, 31, 32, 33, 64, 500, 2047, 2049, 3000}) {
-    EXPECT_INDEX_OK(kvasir_index_add(c, index, kStart + seen, n - seen, nullptr));
+    EXPECT_INDEX_OK(kvasir_index_add(c, index, kStart + seen, n - seen));
     if (seen > 0) expect_best(keys, ask(c, index, keys, q, 50), q, seen, 50);
     EXPECT_INDEX_OK(kvasir_index_commit(c, index));
     expect_best(keys, ask(c, index, keys, q, 50), q, n, 50);

@@ -177,7 +177,7 @@ TEST("an index of type graph says what it found and at what price") {
   IndexContext c("threads=2,builders=2");
   const kvasir_index index = c.index("graph:k=20,recall=0.9,m=16", w.layer, 0.2);
   const std::vector<float> queries = w.queries(12000);
-  EXPECT_INDEX_OK(kvasir_index_add(c, index, 9, 6000, queries.data()));
+  EXPECT_INDEX_OK(index_add(c, index, 9, 6000, queries.data()));
   EXPECT_INDEX_OK(kvasir_index_commit(c, index));
   const double top[KVASIR_GOAL] = {KVASIR_GOAL_TOPK, 20, KVASIR_TAIL_NONE, 1};
   const std::vector<float> q = w.queries(2), nothing(2, -INFINITY);

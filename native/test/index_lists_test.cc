@@ -72,7 +72,7 @@ TEST("lists reach the recall they were calibrated for, with a share of the work"
   Topics t(4096);
   IndexContext c("threads=2,builders=2");
   const kvasir_index index = c.index("lists:k=20,depth=256,recall=0.9", t.layer, 0.25);
-  EXPECT_INDEX_OK(kvasir_index_add(c, index, 0, 4096, t.queries.data()));
+  EXPECT_INDEX_OK(index_add(c, index, 0, 4096, t.queries.data()));
   EXPECT_INDEX_OK(kvasir_index_commit(c, index));
   EXPECT_INDEX_OK(kvasir_index_settle(c, index));
   double recall = 0, scored = 0, expected = 0;
@@ -99,7 +99,7 @@ TEST("lists without prompt queries say that they scan, and do") {
   Topics t(3000);
   IndexContext c;
   const kvasir_index index = c.index("lists", t.layer, 0.25);
-  EXPECT_INDEX_OK(kvasir_index_add(c, index, 0, 3000, nullptr));
+  EXPECT_INDEX_OK(kvasir_index_add(c, index, 0, 3000));
   EXPECT_INDEX_OK(kvasir_index_commit(c, index));
   EXPECT_INDEX_OK(kvasir_index_settle(c, index));
   double numbers[KVASIR_STATS];
@@ -116,10 +116,10 @@ TEST("partitions sample without bias: numerator and denominator over many draws"
                            "graph:ef=20,k=20,m=16"}) {
     IndexContext c("threads=1,builders=0");
     const kvasir_index index = c.index(spec, t.layer, 0.25);
-    EXPECT_INDEX_OK(kvasir_index_add(c, index, 0, 2900, t.queries.data()));
+    EXPECT_INDEX_OK(index_add(c, index, 0, 2900, t.queries.data()));
     EXPECT_INDEX_OK(kvasir_index_commit(c, index));
     EXPECT_INDEX_OK(kvasir_index_settle(c, index));
-    EXPECT_INDEX_OK(kvasir_index_add(c, index, 2900, 100, nullptr));  // without a home
+    EXPECT_INDEX_OK(kvasir_index_add(c, index, 2900, 100));  // without a home
     EXPECT_INDEX_OK(kvasir_index_commit(c, index));
     const std::vector<float> q = t.pair();
     const std::vector<float> exact = {3.0f, 5.0f};
@@ -172,7 +172,7 @@ TEST("a key is found from its commit on, whether it has a home or not") {
       const int32_t count = step == 0 ? 3000 : 37 + step % 100, some = std::min(count, 6000 - end);
       // The newest key is the best of all for the first query.
       for (int32_t d = 0; d < 16; d++) t.layer.key(0, end + some - 1)[d] = q[size_t(d)] * (3 + float(step));
-      EXPECT_INDEX_OK(kvasir_index_add(c, index, end, some, t.queries.data() + size_t(end) * 32));
+      EXPECT_INDEX_OK(index_add(c, index, end, some, t.queries.data() + size_t(end) * 32));
       EXPECT_INDEX_OK(kvasir_index_commit(c, index));
       end += some;
       const double best[KVASIR_GOAL] = {KVASIR_GOAL_TOPK, 1, KVASIR_TAIL_NONE, 1};
@@ -195,7 +195,7 @@ TEST("partitions answer alike whatever cut the adds, after a fork, and on their 
       // Commits lie where they lie; what is added between them may be cut.
       for (int32_t at = from; at < to; at += 500) {
         for (int32_t p = at; p < std::min(at + 500, to); p += piece) {
-          EXPECT_INDEX_OK(kvasir_index_add(c, index, p, std::min({piece, at + 500 - p, to - p}), t.queries.data() + size_t(p) * 32));
+          EXPECT_INDEX_OK(index_add(c, index, p, std::min({piece, at + 500 - p, to - p}), t.queries.data() + size_t(p) * 32));
         }
         EXPECT_INDEX_OK(kvasir_index_commit(c, index));
       }
@@ -237,7 +237,7 @@ TEST("ivf with all lists is exact, and an error of 0 keeps every key") {
   Topics t(2000);
   IndexContext c;
   const kvasir_index index = c.index("ivf:nlist=30,nprobe=30", t.layer, 0.25);
-  EXPECT_INDEX_OK(kvasir_index_add(c, index, 0, 2000, nullptr));
+  EXPECT_INDEX_OK(kvasir_index_add(c, index, 0, 2000));
   EXPECT_INDEX_OK(kvasir_index_commit(c, index));
   EXPECT_INDEX_OK(kvasir_index_settle(c, index));
   const std::vector<float> q = t.pair();
@@ -249,4 +249,45 @@ TEST("ivf with all lists is exact, and an error of 0 keeps every key") {
   EXPECT_EQ(every.counts[0], 2000);
   EXPECT_EQ(every.tokens[1999], 1999);
   EXPECT_EQ(every.bias[1999], 0.0f);
+}
+
+TEST("queries are observed before their tokens are added, once, however they were cut") {
+  Topics t(4096);
+  std::string told;
+  for (int32_t chunk : {4096, 700, 1}) {
+    IndexContext c("threads=1,builders=0");
+    const kvasir_index index = c.index("lists:min=1000,k=20", t.layer, 1);
+    int32_t observes = -1;
+    EXPECT_INDEX_OK(kvasir_index_observes(c, index, &observes));
+    EXPECT_EQ(observes, 1);
+    for (int32_t at = 0; at < 4096; at += chunk) {
+      // An interrupted step comes again, and so does one that was cut elsewhere.
+      const int32_t again = chunk > 1 ? std::max(0, at - 300) : at, some = std::min(chunk, 4096 - at) + at - again;
+      EXPECT_INDEX_OK(kvasir_index_observe(c, index, again, some, t.queries.data() + size_t(again) * 32));
+    }
+    EXPECT_INDEX_OK(kvasir_index_add(c, index, 4, 3996));
+    EXPECT_INDEX_OK(kvasir_index_commit(c, index));
+    EXPECT_INDEX_OK(kvasir_index_settle(c, index));
+    double numbers[KVASIR_STATS];
+    const std::string now = decisions(c, index, numbers);
+    EXPECT(now.find("held-out prompt positions") != std::string::npos);
+    if (told.empty()) told = now;
+    EXPECT_EQ(now, told);
+  }
+}
+
+TEST("queries that make no sense are refused, and nothing is noted") {
+  Topics t(64);
+  IndexContext c;
+  const kvasir_index index = c.index("lists", t.layer, 1), flat = c.index("flat", t.layer, 1);
+  std::vector<float> q(2 * 32, 1);
+  q[40] = NAN;
+  EXPECT_INDEX_FAILS(kvasir_index_observe(c, index, 5, 2, q.data()), KVASIR_ARGUMENT, "positions 5 to 6 is not finite");
+  EXPECT_INDEX_FAILS(kvasir_index_observe(c, index, -1, 2, q.data()), KVASIR_ARGUMENT, "from position -1");
+  EXPECT_INDEX_FAILS(kvasir_index_observe(c, index, 5, 2, nullptr), KVASIR_ARGUMENT, "none given");
+  int32_t observes = -1;
+  EXPECT_INDEX_OK(kvasir_index_observes(c, flat, &observes));
+  EXPECT_EQ(observes, 0);
+  double numbers[KVASIR_STATS];
+  EXPECT_EQ(decisions(c, index, numbers), std::string("no prompt queries: scanning\n"));
 }

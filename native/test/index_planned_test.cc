@@ -52,7 +52,7 @@ struct Planned {
       kvasir_index& id = s == "flat" ? flat : index;
       EXPECT_INDEX_OK(kvasir_index_create(c, &id, s.c_str(), shape, nullptr));
       EXPECT_INDEX_OK(kvasir_index_append_segment(c, id, segment));
-      EXPECT_INDEX_OK(kvasir_index_add(c, id, 0, 4000, queries.data()));
+      EXPECT_INDEX_OK(index_add(c, id, 0, 4000, queries.data()));
       EXPECT_INDEX_OK(kvasir_index_commit(c, id));
       EXPECT_INDEX_OK(kvasir_index_settle(c, id));
     }

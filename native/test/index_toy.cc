@@ -14,7 +14,7 @@ class Recent final : public Index {
   Recent(const Environment& environment, const LayerShape& shape, Rows rows, int32_t most)
       : Index(environment, shape, std::move(rows)), most_(most) {}
 
-  void add(int32_t, int32_t, const float*) override {}
+  void add(int32_t, int32_t) override {}
   void commit() override { searchable_ = end(); }
 
   void search(const Query& query, const Hits& hits, Report& report) override {

@@ -16,7 +16,7 @@ TEST("the toy index type of the documentation works") {
   shape.heads = 4, shape.kv_heads = 2, shape.head_dim = 8;
   const kvasir::Params params("recent", kvasir::kRecent.defaults, "most=7");
   const auto index = kvasir::kRecent.create(c.ctx->environment, shape, params, rows);
-  index->add(3, 40, nullptr);
+  index->add(3, 40);
   index->added(3, 40);
   index->commit();
   const auto fork = index->fork(rows);
