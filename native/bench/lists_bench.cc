@@ -191,7 +191,7 @@ Recall measure_recall(const Head& h, int32_t from, int32_t to, uint32_t step) {
 }
 
 void run_recall(const Recorded& file, const char* spec, size_t every) {
-  std::vector<double> recall, scored, own, gap, bytes;
+  std::vector<double> recall, scored, gap, bytes;
   size_t at = 0;
   for (const RecordedLayer& layer : file.layers()) {
     for (uint32_t kv = 0; kv < layer.kv_heads; kv++) {
@@ -205,20 +205,17 @@ void run_recall(const Recorded& file, const char* spec, size_t every) {
       recall.push_back(r.recall);
       scored.push_back(r.scored);
       const std::string why = h.decisions();
-      double share = NAN;
-      const size_t by = why.find("by a group and ");
-      if (by != std::string::npos) std::sscanf(why.c_str() + by, "by a group and %lf", &share);
-      own.push_back(share / 100);
       if (std::isfinite(r.expected)) gap.push_back(r.expected - r.recall);
       bytes.push_back(h.bytes() / (double(end - kSinks) * h.dim * 2));
-      std::printf("layer %2u head %u: recall %.3f, scored %.4f of keys (%.4f a query head), expected %.3f, bytes %.3f of f16 keys\n%s", layer.layer, kv,
-                  r.recall, r.scored, own.back(), r.expected, bytes.back(), std::getenv("WHY") != nullptr ? why.c_str() : "");
+      std::printf("layer %2u head %u: recall %.3f, scored %.4f of keys, expected %.3f, bytes %.3f of f16 keys\n%s", layer.layer, kv, r.recall,
+                  r.scored, r.expected, bytes.back(), std::getenv("WHY") != nullptr ? why.c_str() : "");
       std::fflush(stdout);
     }
   }
-  std::printf("%s on %zu heads: recall median %.3f, p10 %.3f; scored by a group median %.4f, p90 %.4f, by a query head %.4f, %.4f; held-out minus decode recall worst %.3f, "
-              "median %.3f; bytes %.3f, worst %.3f of f16 keys\n", spec, recall.size(), quantile(recall, .5), quantile(recall, .1),
-              quantile(scored, .5), quantile(scored, .9), quantile(own, .5), quantile(own, .9), quantile(gap, 1), quantile(gap, .5), mean(bytes), quantile(bytes, 1));
+  std::printf("%s on %zu heads: recall mean %.4f, median %.3f, p10 %.3f; keys scored median %.4f, p90 %.4f; held-out minus decode "
+              "recall worst %.3f, median %.3f; bytes %.3f, worst %.3f of f16 keys\n",
+              spec, recall.size(), mean(recall), quantile(recall, .5), quantile(recall, .1), quantile(scored, .5), quantile(scored, .9),
+              quantile(gap, 1), quantile(gap, .5), mean(bytes), quantile(bytes, 1));
 }
 
 void run_error(const Recorded& file, const char* spec, size_t every) {

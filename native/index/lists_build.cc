@@ -69,20 +69,19 @@ int32_t horizon_of(const ListsOptions& options, int32_t keys) {
 struct Choice {
   int32_t depth = 1;
   std::vector<int32_t> probes;     // of each query head
-  double recall = 0, visited = 1;  // means over held-out queries, and positions
-  double own = 1;                  // as visited, of one query head's lists alone
+  double recall = 0, visited = 1;  // means over held-out queries
   int32_t positions = 0;
   bool reached = false;
 };
 
-// Plays searches of held-out positions with lists of one depth: a group's queries together, as in a search. Each query head gets one
-// list, then the head whose next list finds most for the keys it adds gets another, until the recall is reached.
+// Plays searches of held-out positions with lists of one depth: each query head its own lists, as in a search. Each head gets one
+// list, then the head whose next list finds most for the keys it adds gets another, until the mean recall is reached.
 Choice probe_greedily(const PartitionInput& in, const ListsOptions& options, const Ranked& ranked, const Neighbours& truth,
                       const std::vector<int32_t>& nearest, int32_t most, int32_t depth, int32_t positions) {
   const int32_t group = in.shape->group();
   const size_t keys = static_cast<size_t>(in.source.keys), words = (keys + 63) / 64;
-  std::vector<uint64_t> seen(words * static_cast<size_t>(positions), 0);
-  std::vector<uint8_t> worth(keys, 0);  // query heads that want the key
+  std::vector<uint64_t> seen(words * static_cast<size_t>(positions * group), 0);
+  std::vector<uint8_t> wanted(keys, 0);
   Choice c;
   c.depth = depth;
   c.probes.assign(static_cast<size_t>(group), 0);
@@ -91,73 +90,54 @@ Choice probe_greedily(const PartitionInput& in, const ListsOptions& options, con
   struct Gain {
     double found = 0, keys = 0;
   };
-  // Each position's keys of the next list of head g: counted, and marked where `take`.
-  const auto gains = [&](std::vector<Gain>& gain, int32_t take) {
+  // What the next list of head g adds, of all positions; with `take` it is added.
+  const auto gain = [&](int32_t g, bool take) {
+    Gain sum;
+    const int32_t probe = c.probes[static_cast<size_t>(g)];
     for (int32_t p = 0; p < positions; p++) {
-      const int32_t* want = truth.of(p * group);
-      for (int32_t j = 0; j < group * truth.k; j++) worth[static_cast<size_t>(want[j] - in.source.begin)]++;
-      uint64_t* marks = seen.data() + static_cast<size_t>(p) * words;
-      for (int32_t g = take < 0 ? 0 : take; g < (take < 0 ? group : take + 1); g++) {
-        const int32_t probe = c.probes[static_cast<size_t>(g)];
-        if (probe >= most) continue;
-        const int32_t* ids = ranked.of(nearest[static_cast<size_t>((p * group + g) * most + probe)]);
-        int32_t fresh = 0, good = 0;
-        for (int32_t r = 0; r < depth; r++) {
-          const size_t id = static_cast<size_t>(ids[r]);
-          if ((marks[id >> 6] >> (id & 63) & 1) != 0) continue;
-          fresh++;
-          good += worth[id];
-          if (take >= 0) marks[id >> 6] |= 1ull << (id & 63);
-        }
-        gain[static_cast<size_t>(g)].found += good;
-        gain[static_cast<size_t>(g)].keys += fresh;
+      const int32_t query = p * group + g;
+      const int32_t* want = truth.of(query);
+      for (int32_t j = 0; j < truth.k; j++) wanted[static_cast<size_t>(want[j] - in.source.begin)] = 1;
+      uint64_t* marks = seen.data() + static_cast<size_t>(query) * words;
+      const int32_t* ids = ranked.of(nearest[static_cast<size_t>(query * most + probe)]);
+      int32_t fresh = 0, good = 0;
+      for (int32_t r = 0; r < depth; r++) {
+        const size_t id = static_cast<size_t>(ids[r]);
+        const int32_t unseen = static_cast<int32_t>(~(marks[id >> 6] >> (id & 63)) & 1);
+        fresh += unseen;
+        good += unseen & wanted[id];
+        if (take) marks[id >> 6] |= 1ull << (id & 63);
       }
-      for (int32_t j = 0; j < group * truth.k; j++) worth[static_cast<size_t>(want[j] - in.source.begin)] = 0;
+      sum.found += good;
+      sum.keys += fresh;
+      for (int32_t j = 0; j < truth.k; j++) wanted[static_cast<size_t>(want[j] - in.source.begin)] = 0;
     }
+    return sum;
   };
+  std::vector<Gain> next(static_cast<size_t>(group));
   const auto take = [&](int32_t g) {
-    std::vector<Gain> gain(static_cast<size_t>(group));
-    gains(gain, g);
-    found += gain[static_cast<size_t>(g)].found;
-    visited += gain[static_cast<size_t>(g)].keys;
-    c.probes[static_cast<size_t>(g)]++;
+    const Gain got = gain(g, true);
+    found += got.found;
+    visited += got.keys;
+    if (++c.probes[static_cast<size_t>(g)] < most) next[static_cast<size_t>(g)] = gain(g, false);
   };
   for (int32_t g = 0; g < group; g++) take(g);
   while (found < options.recall * all) {
-    std::vector<Gain> gain(static_cast<size_t>(group));
-    gains(gain, -1);
-    int32_t next = -1;
+    int32_t best = -1;
     double rate = -1;
     for (int32_t g = 0; g < group; g++) {
       if (c.probes[static_cast<size_t>(g)] >= most) continue;
-      const double r = gain[static_cast<size_t>(g)].found / (gain[static_cast<size_t>(g)].keys + 1);
-      if (r > rate) rate = r, next = g;
+      const Gain& of = next[static_cast<size_t>(g)];
+      const double r = of.found / (of.keys + 1);
+      if (r > rate) rate = r, best = g;
     }
-    if (next < 0) break;
-    take(next);
+    if (best < 0) break;
+    take(best);
   }
   c.recall = all > 0 ? found / all : 0;
-  c.visited = positions > 0 ? visited / positions / static_cast<double>(keys) : 1;
+  c.visited = positions > 0 ? visited / positions / group / static_cast<double>(keys) : 1;
   c.reached = positions > 0 && c.recall >= options.recall;
   return c;
-}
-
-// Share of the keys in the lists of one query head, mean over heads and positions.
-double own_lists(const Ranked& ranked, const Choice& choice, const std::vector<int32_t>& nearest, int32_t most, int32_t positions,
-                 int32_t keys) {
-  const size_t group = choice.probes.size();
-  std::vector<int32_t> ids;
-  double sum = 0;
-  for (size_t q = 0; q < static_cast<size_t>(positions) * group; q++) {
-    ids.clear();
-    for (int32_t i = 0; i < choice.probes[q % group]; i++) {
-      const int32_t* list = ranked.of(nearest[q * static_cast<size_t>(most) + static_cast<size_t>(i)]);
-      ids.insert(ids.end(), list, list + choice.depth);
-    }
-    std::sort(ids.begin(), ids.end());
-    sum += static_cast<double>(std::unique(ids.begin(), ids.end()) - ids.begin());
-  }
-  return positions > 0 ? sum / static_cast<double>(positions) / static_cast<double>(group) / keys : 1;
 }
 
 // The depth and the numbers of lists that reach the recall with least work on held-out positions; where none does, those of the best
@@ -196,7 +176,6 @@ Choice calibrate(const PartitionInput& in, const ListsOptions& options, const Pa
     const bool better = c.reached != best.reached ? c.reached : c.reached ? c.visited < best.visited : c.recall > best.recall;
     if (best.probes.empty() || better) best = std::move(c);
   }
-  best.own = own_lists(ranked, best, nearest, most, static_cast<int32_t>(positions), in.source.keys);
   best.positions = static_cast<int32_t>(positions);
   return best;
 }
@@ -278,10 +257,10 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
   for (int32_t p : choice.probes) probes += (probes.empty() ? "" : "+") + std::to_string(p);
   char line[300];
   std::snprintf(line, sizeof line,
-                "KV head %d: %d lists of %d of %d keys, %.60s for a group; recall %.3f%s, %.2f %% of keys visited by a group and %.2f %% "
-                "by a query on %d held-out prompt positions",
+                "KV head %d: %d lists of %d of %d keys, %.60s for a group; recall %.3f%s and %.2f %% of keys scored by a query on %d "
+                "held-out prompt positions",
                 source.head, lists, choice.depth, source.keys, probes.c_str(), choice.recall,
-                choice.reached ? "" : " (below what was asked)", 100 * choice.visited, 100 * choice.own, choice.positions);
+                choice.reached ? "" : " (below what was asked)", 100 * choice.visited, choice.positions);
   decision = line;
   return made;
 }

@@ -34,6 +34,9 @@ void PartitionSearch::run(const SearchScope& scope, const Query& query, const Hi
     for (int32_t g = 0; g < group_; g++) everything(first + g, report);
     return;
   }
+  if (!error && !goal.sample_tail && scope.partition != nullptr && scope.partition->graph == nullptr) {
+    return best_of_lists(report);
+  }
   visit(report);
   if (error) {
     score(Codes::kPlain, 1, report);
@@ -51,7 +54,7 @@ void PartitionSearch::run(const SearchScope& scope, const Query& query, const Hi
   } else {
     score(Codes::kUpper, 2, report);
     for (int32_t g = 0; g < group_; g++) {
-      top(g, report);
+      top(g, scores_.data() + static_cast<size_t>(g) * stride_, s_.codes->kind() == Codes::kNone, report);
       report.keys_kept += static_cast<double>(picked_.size());
     }
   }
@@ -83,20 +86,17 @@ void PartitionSearch::rescore(float* out, int32_t g, const int32_t* places, int3
   }
 }
 
-// The best candidates by exact score. Codes give upper bounds: once the k-th best of the exactly scored is above all other bounds,
+// The best candidates by exact score. Upper bounds certify: once the k-th best of the exactly scored is above all other bounds,
 // no other candidate can belong.
-void PartitionSearch::top(int32_t g, Report& report) {
+void PartitionSearch::top(int32_t g, float* upper, bool sure, Report& report) {
   const int32_t n = static_cast<int32_t>(ids_.size()), wanted = static_cast<int32_t>(query_->goal.value);
-  float* upper = scores_.data() + static_cast<size_t>(g) * stride_;
   for (int32_t i = n; i % kBlock != 0; i++) upper[i] = -std::numeric_limits<float>::infinity();
   select_.resize(SelectWork::floats(n));
   const SelectWork work(select_.data(), n);
-  int32_t k, rescored = 0;
-  if (n == 0) {
-    k = 0;
-  } else if (s_.codes->kind() == Codes::kNone) {
+  int32_t k = 0, rescored = 0;
+  if (n > 0 && sure) {
     k = select_best(*s_.isa->select, upper, n, wanted, work);
-  } else {
+  } else if (n > 0) {
     k = select_certified(*s_.isa->select, upper, n, wanted, work,
                          [&](float* out, const int32_t* places, int32_t count) { rescore(out, g, places, count); }, &rescored);
   }

@@ -33,24 +33,37 @@ void PartitionSearch::mark(int32_t id) {
   ids_.push_back(id);
 }
 
-// Keys of the lists nearest to each query, by inner product.
-void PartitionSearch::visit_lists(Report& report) {
+int32_t PartitionSearch::probes_of(int32_t g) const {
   const Partition& p = *s_.partition;
-  const Panels& routers = p.lists();
+  const int32_t wanted = s_.probes > 0 ? s_.probes : p.head_probes.empty() ? p.probes : p.head_probes[static_cast<size_t>(g)];
+  return std::min(wanted, p.lists().count());
+}
+
+// The lists nearest to each query, by inner product, nearest first: lists_ and ends_.
+void PartitionSearch::route(Report& report) {
+  const Panels& routers = s_.partition->lists();
   const size_t width = routers.width();
   route_.resize(width * static_cast<size_t>(group_));
   routers.dot(*s_.isa->panels, route_.data(), q_, group_);
+  report.bytes_read += static_cast<double>(routers.bytes());
   lists_.clear();
+  ends_.clear();
   for (int32_t g = 0; g < group_; g++) {
-    const int32_t wanted = s_.probes > 0 ? s_.probes : p.head_probes.empty() ? p.probes : p.head_probes[static_cast<size_t>(g)];
     float* row = route_.data() + static_cast<size_t>(g) * width;
-    for (int32_t i = 0; i < std::min(wanted, routers.count()); i++) {
+    for (int32_t i = probes_of(g); i > 0; i--) {
       float best;
       const int32_t list = s_.isa->panels->argmax(&best, row, routers.count());
       lists_.push_back(list);
       row[list] = -std::numeric_limits<float>::infinity();
     }
+    ends_.push_back(static_cast<int32_t>(lists_.size()));
   }
+}
+
+// Keys of the lists of all heads.
+void PartitionSearch::visit_lists(Report& report) {
+  route(report);
+  const Partition& p = *s_.partition;
   std::sort(lists_.begin(), lists_.end());
   lists_.erase(std::unique(lists_.begin(), lists_.end()), lists_.end());
   const auto read_from = [&](const auto& table) {
@@ -61,7 +74,90 @@ void PartitionSearch::visit_lists(Report& report) {
   };
   if (p.routed.count() > 0) read_from(p.routed);
   else read_from(p.homes);
-  report.bytes_read += static_cast<double>(routers.bytes());
+}
+
+// Keys of the lists of one head, each once, into ids_.
+void PartitionSearch::visit_head(int32_t g, Report& report) {
+  const Partition& p = *s_.partition;
+  const int32_t first = g == 0 ? 0 : ends_[static_cast<size_t>(g - 1)], end = ends_[static_cast<size_t>(g)];
+  const auto read_from = [&](const auto& table) {
+    size_t most = 0;
+    for (int32_t i = first; i < end; i++) most += static_cast<size_t>(table.size(lists_[static_cast<size_t>(i)]));
+    ids_.resize(most);
+    int32_t* out = ids_.data();
+    for (int32_t i = first; i < end; i++) {
+      const int32_t list = lists_[static_cast<size_t>(i)];
+      if (end - first == 1) {
+        table.each(list, [&](int32_t id) { *out++ = id; });
+      } else {
+        table.each(list, [&](int32_t id) {
+          uint64_t& word = marks_[static_cast<size_t>(id) >> 6];
+          *out = id;
+          out += ~(word >> (id & 63)) & 1;
+          word |= 1ull << (id & 63);
+        });
+      }
+    }
+    ids_.resize(static_cast<size_t>(out - ids_.data()));
+    for (int32_t id : ids_) marks_[static_cast<size_t>(id) >> 6] = 0;
+    report.bytes_read += static_cast<double>(most) * sizeof table.members[0];
+  };
+  if (p.routed.count() > 0) read_from(p.routed);
+  else read_from(p.homes);
+}
+
+// The best keys of each head's own lists and of those without a home.
+void PartitionSearch::best_of_lists(Report& report) {
+  const int32_t homeless = s_.keys - s_.partition->keys;
+  keys_ = std::make_unique<GraphKeys>(s_.isa->graph, *s_.rows, s_.head, s_.codes->begin(), s_.partition->keys);
+  route(report);
+  marks_.assign((static_cast<size_t>(s_.partition->keys) + 63) / 64, 0);
+  if (homeless > 0) {
+    s_.codes->prepare(prepared_, s_.head, q_, group_, s_.shape->scale, 2, Codes::kUpper);
+    scan_homeless(report);
+  }
+  double gathered = 0;
+  for (int32_t g = 0; g < group_; g++) {
+    visit_head(g, report);
+    const size_t count = ids_.size();
+    gathered += static_cast<double>(count);
+    ids_.resize(count + static_cast<size_t>(homeless));
+    scores_.resize(std::max(scores_.size(), ids_.size() + 2 * kBlock));
+    score_rows(scores_.data(), q_ + static_cast<size_t>(g) * static_cast<size_t>(s_.shape->head_dim), 1, ids_.data(),
+               static_cast<int32_t>(count));
+    for (int32_t i = 0; i < homeless; i++) ids_[count + static_cast<size_t>(i)] = s_.partition->keys + i;
+    if (homeless > 0) {
+      std::copy_n(scan_.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(g) * scan_stride_ + scan_skip_), homeless,
+                  scores_.begin() + static_cast<std::ptrdiff_t>(count));
+    }
+    softcap(scores_.data(), ids_.size());
+    top(g, scores_.data(), homeless == 0, report);
+    report.keys_kept += static_cast<double>(picked_.size());
+  }
+  report.keys_scored += gathered / group_;
+  report.bytes_read += gathered * static_cast<double>(keys_->row_bytes());
+}
+
+// out[i * group + g]: exact logits of ids by the rows of keys_, before softcap.
+void PartitionSearch::score_rows(float* out, const float* q, int32_t group, const int32_t* ids, int32_t count) {
+  constexpr int32_t kPiece = 16;  // rows on their way while as many are scored
+  const size_t dim = static_cast<size_t>(s_.shape->head_dim);
+  for (int32_t i = 0; i < std::min(count, kPiece); i++) keys_->prefetch(ids[i]);
+  for (int32_t i = 0; i < count; i += kPiece) {
+    const int32_t some = std::min(kPiece, count - i);
+    for (int32_t j = i + kPiece; j < std::min(count, i + 2 * kPiece); j++) keys_->prefetch(ids[j]);
+    float* scores = out + static_cast<size_t>(i) * static_cast<size_t>(group);
+    keys_->score(scores, q, group, ids + i, some);
+    float sum = 0;
+    for (int32_t j = 0; j < some * group; j++) {
+      scores[j] *= s_.shape->scale;
+      sum += scores[j] * 0;  // NaN where one is not finite
+    }
+    for (int32_t j = 0; sum != 0 && j < some * group; j++) {
+      if (std::isfinite(scores[j])) continue;
+      scores[j] = s_.rows->logit(s_.head, s_.codes->begin() + ids[i + j / group], q + static_cast<size_t>(j % group) * dim, s_.shape->scale);
+    }
+  }
 }
 
 // Every node that a graph's search scored is a candidate.
@@ -110,41 +206,66 @@ void PartitionSearch::widen(size_t extra) {
   stride_ = stride;
 }
 
-// Scores the candidates of visit: gathered ids by gathering, the homeless ones by a scan.
+// Keys without a home by a scan, which starts at a block: scan_.
+void PartitionSearch::scan_homeless(Report& report) {
+  const int32_t from = s_.partition == nullptr ? 0 : s_.partition->keys, start = from / kBlock * kBlock;
+  scan_stride_ = static_cast<size_t>(s_.keys - start + kBlock);
+  scan_skip_ = static_cast<size_t>(from - start);
+  scan_.resize(std::max(scan_.size(), static_cast<size_t>(group_) * scan_stride_));
+  s_.codes->score_all(prepared_, *s_.rows, start, s_.keys, scan_.data(), scan_stride_);
+  report.keys_scored += s_.keys - from;
+  report.bytes_read += (s_.keys - from) * s_.codes->key_bytes();
+}
+
+// Exact logits of ids_[from, to) for all heads, into scores_.
+void PartitionSearch::score_group(size_t from, size_t to, Report& report) {
+  const size_t group = static_cast<size_t>(group_), count = to - from;
+  dots_.resize(std::max(dots_.size(), count * group));
+  score_rows(dots_.data(), q_, group_, ids_.data() + from, static_cast<int32_t>(count));
+  for (size_t g = 0; g < group; g++) {
+    float* scores = scores_.data() + g * stride_ + from;
+    for (size_t i = 0; i < count; i++) scores[i] = dots_[i * group + g];
+    softcap(scores, count);
+  }
+  report.keys_scored += static_cast<double>(count);
+  report.bytes_read += static_cast<double>(count) * static_cast<double>(keys_->row_bytes());
+}
+
+// Scores the candidates of visit: those of lists by their rows, the homeless ones by a scan.
 void PartitionSearch::score(Codes::Scores kind, int planes, Report& report) {
-  s_.codes->prepare(prepared_, s_.head, q_, group_, s_.shape->scale, planes, kind);
   stride_ = 0;
   widen(ids_.size() / 2);
-  const int32_t gathered = static_cast<int32_t>(certain_), scanned = static_cast<int32_t>(ids_.size()) - gathered;
   const bool walked = s_.partition != nullptr && s_.partition->graph != nullptr;
+  if (s_.partition != nullptr) {
+    keys_ = std::make_unique<GraphKeys>(s_.isa->graph, *s_.rows, s_.head, s_.codes->begin(), s_.partition->keys);
+  }
   if (walked) {
     const std::vector<float>& dots = walk_.scores();
     for (size_t g = 0; g < static_cast<size_t>(group_); g++) {
       float* to = scores_.data() + g * stride_;
       for (size_t i = 0; i < certain_; i++) to[i] = s_.shape->scale * dots[i * static_cast<size_t>(group_) + g];
+      softcap(to, certain_);
     }
+    report.keys_scored += static_cast<double>(certain_);
+  } else if (certain_ > 0) {
+    score_group(0, certain_, report);
   }
-  if (gathered > 0 && !walked) s_.codes->score(prepared_, *s_.rows, ids_.data(), gathered, scores_.data(), stride_);
-  if (scanned > 0) {
-    // A scan starts at a block: it overwrites the tail of what was gathered, which is put back.
-    const int32_t from = s_.keys - scanned, start = from / kBlock * kBlock;
-    std::vector<float> scan(static_cast<size_t>(group_) * static_cast<size_t>(s_.keys - start + kBlock));
-    const size_t width = static_cast<size_t>(s_.keys - start + kBlock);
-    s_.codes->score_all(prepared_, *s_.rows, start, s_.keys, scan.data(), width);
+  const size_t homeless = ids_.size() - certain_;
+  if (homeless > 0) {
+    s_.codes->prepare(prepared_, s_.head, q_, group_, s_.shape->scale, planes, kind);
+    scan_homeless(report);
     for (size_t g = 0; g < static_cast<size_t>(group_); g++) {
-      std::copy_n(scan.begin() + static_cast<std::ptrdiff_t>(g * width + static_cast<size_t>(from - start)), scanned,
-                  scores_.begin() + static_cast<std::ptrdiff_t>(g * stride_ + certain_));
+      float* to = scores_.data() + g * stride_ + certain_;
+      std::copy_n(scan_.begin() + static_cast<std::ptrdiff_t>(g * scan_stride_ + scan_skip_), homeless, to);
+      softcap(to, homeless);
     }
   }
-  for (int32_t g = 0; g < group_; g++) softcap(scores_.data() + static_cast<size_t>(g) * stride_, ids_.size());
   certain_ = ids_.size();
-  report.keys_scored += static_cast<double>(ids_.size());
-  report.bytes_read += static_cast<double>(walked ? scanned : gathered + scanned) * s_.codes->key_bytes();
 }
 
 // Draws from the homes what no list returned. A cell gives each of its keys the rate r = max over the group of
 // exp(mean + lift * deviation) / (tau Z); points of a Poisson process of that rate land on keys, so that a key is proposed with
-// probability 1 - exp(-r), at the cost of a logarithm a proposal and an addition a cell. Proposals are scored by codes.
+// probability 1 - exp(-r), at the cost of a logarithm a proposal and an addition a cell. Proposals are scored by their rows.
 // log_mass_ becomes the logarithm of what is attended exactly, visited, and estimated of the rest from the proposals: known before
 // any key is kept, so that it biases nothing.
 void PartitionSearch::propose(double tau, Report& report) {
@@ -232,14 +353,9 @@ void PartitionSearch::propose(double tau, Report& report) {
     const size_t fresh = ids_.size() - certain_;
     if (fresh > 0) {
       widen(0);
-      s_.codes->score(prepared_, *s_.rows, ids_.data() + certain_, static_cast<int32_t>(fresh), scores_.data() + certain_,
-                      stride_);
-      for (int32_t g = 0; g < group_; g++) {
-        softcap(scores_.data() + static_cast<size_t>(g) * stride_ + certain_, fresh);
-      }
+      score_group(certain_, ids_.size(), report);
     }
-    report.keys_scored += static_cast<double>(fresh);
-    report.bytes_read += static_cast<double>(fresh) * (s_.codes->key_bytes() + 2);
+    report.bytes_read += static_cast<double>(fresh) * 4;
   }
   for (int32_t g = 0; g < group_; g++) {
     double top = max[static_cast<size_t>(g)];

@@ -1,8 +1,10 @@
-// Searches one KV head's partition: the lists nearest to each query of the group are scored by codes for the whole group, as is
-// every key that has no home yet. Of the others a sample is drawn by what their cells say, so that answers to an error goal are
-// unbiased whatever the cells believe.
+// Searches one KV head's partition. For best keys each query head scores the keys of the lists nearest to it by their rows in the
+// cache: a key's codes lie in many cache lines, its row in few. For samples the group's lists are scored together, and of all
+// other keys a sample is drawn by what their cells say, so that answers to an error goal are unbiased whatever the cells believe.
+// Keys that have no home yet are scanned by codes.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "codes.h"
@@ -35,13 +37,21 @@ class PartitionSearch {
     int32_t id;
     float bias;
   };
+  void route(Report& report);
+  int32_t probes_of(int32_t g) const;
   void visit(Report& report);
   void visit_lists(Report& report);
   void walk(Report& report);
   void mark(int32_t id);
+  void best_of_lists(Report& report);
+  void visit_head(int32_t g, Report& report);
+  void scan_homeless(Report& report);
+  void score_group(size_t from, size_t to, Report& report);
+  void score_rows(float* out, const float* q, int32_t group, const int32_t* ids, int32_t count);
   void score(Codes::Scores kind, int planes, Report& report);
   void propose(double tau, Report& report);
-  void top(int32_t g, Report& report);
+  // Of candidates ids_ with their exact scores or upper bounds of them: `sure` where all are exact.
+  void top(int32_t g, float* upper, bool sure, Report& report);
   void rescore(float* out, int32_t g, const int32_t* places, int32_t count);
   void threshold();
   void priority(int32_t g);
@@ -59,10 +69,15 @@ class PartitionSearch {
   int32_t group_ = 0;
   PreparedQuery prepared_;
   std::vector<uint64_t> marks_;    // ids visited by lists
-  std::vector<int32_t> lists_;
+  std::vector<int32_t> lists_;     // of the group; or those of each head
+  std::vector<int32_t> ends_;      // [group]: behind a head's in lists_
   GraphSearch walk_;               // its nodes come first among candidates, with scores from rows
   std::vector<int32_t> ids_;       // candidates: visited, scanned, then proposed
   std::vector<float> scores_;      // [group, stride_]
+  std::vector<float> scan_;        // [group, scan_stride_]: keys without a home, from a block's start on
+  std::vector<float> dots_;        // [gathered, group]
+  size_t scan_stride_ = 0, scan_skip_ = 0;
+  std::unique_ptr<GraphKeys> keys_;  // where rows lie; of this search
   size_t stride_ = 0, certain_ = 0;  // candidates before the proposed
   std::vector<float> route_;       // [group, width]: what lists promise
   std::vector<float> cells_, rates_;
