@@ -19,6 +19,10 @@ const COMMANDS: Readonly<Record<string, { readonly summary: string; readonly loa
     load: async (done) => (await import("./generate.ts")).generateCommand(done),
   },
   chat: { summary: "talk to a model", load: async (done) => (await import("./chat.ts")).chatCommand(done) },
+  serve: {
+    summary: "answer OpenAI's clients over HTTP",
+    load: async (done) => (await import("./serve.ts")).serveCommand(done),
+  },
   perplexity: {
     summary: "score a text, or compare logits with a saved run",
     load: async (done) => (await import("./perplexity.ts")).perplexityCommand(done),

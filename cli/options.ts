@@ -214,6 +214,7 @@ export function samplingOptions(flags: SamplingFlags): Partial<Sampling> {
 const LONG_SHORTS: Readonly<Record<string, string>> = {
   "-ctk": "--cache-type-k",
   "-ctv": "--cache-type-v",
+  "-np": "--parallel",
   "-hf": "--model",
 };
 

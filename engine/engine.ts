@@ -95,6 +95,14 @@ export class Engine implements EngineLike {
     prompt: Prompt,
     options: GenerateOptions = {},
   ): AsyncGenerator<TokenEvent, void, undefined> {
+    for await (const events of this.generateBatches(prompt, options)) yield* events;
+  }
+
+  /** As {@link generate}; yields all that has come so far in one piece, at least one event. */
+  async *generateBatches(
+    prompt: Prompt,
+    options: GenerateOptions = {},
+  ): AsyncGenerator<readonly TokenEvent[], void, undefined> {
     const { signal, attention, ...sampling } = options;
     const queue: TokenEvent[] = [];
     let failure: Error | undefined;
@@ -123,8 +131,7 @@ export class Engine implements EngineLike {
       for (;;) {
         await news();
         // All that has come so far, in order; the consumer may be slower than the engine.
-        const events = queue.splice(0);
-        yield* events;
+        if (queue.length > 0) yield queue.splice(0);
         if (queue.length === 0 && ended) break;
       }
       if (failure !== undefined) throw failure;

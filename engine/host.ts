@@ -170,10 +170,10 @@ export class Host {
 
   #info() {
     const { loaded, ctxSize, kvType, attention } = this.#opened();
-    const { model, backend, file, chatTemplate } = loaded;
+    const { model, backend, file, chatTemplate, numParams: params } = loaded;
     const { policy, index } = attention;
-    const { bytes } = backend;
-    return { config: model.config, backend: backend.spec, ctxSize, kvType, policy, index, bytes, file, chatTemplate };
+    const { bytes, spec } = backend;
+    return { config: model.config, backend: spec, ctxSize, kvType, policy, index, params, bytes, file, chatTemplate };
   }
 
   async #generate({ id, prompt, sampling: wanted, attention }: Request & { readonly type: "generate" }): Promise<void> {

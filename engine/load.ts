@@ -30,6 +30,7 @@ export async function load(options: OpenOptions, hooks: LoadHooks): Promise<Load
       backend,
       tokenizer,
       sampling: opened.generationDefaults,
+      numParams: weights.numParams,
       file: opened.path,
       chatTemplate: opened.chatTemplate !== undefined,
       ...chatOf(opened.chatTemplate, tokenizer),

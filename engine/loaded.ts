@@ -18,6 +18,8 @@ export interface Loaded extends Disposable {
   readonly tokenizer: Tokenizer;
   /** Sampling that the model's makers recommend. */
   readonly sampling: Partial<Sampling>;
+  /** Numbers that the model learned. */
+  readonly numParams: number;
   /** The file or folder. */
   readonly file: string;
   /** Whether {@link encodeChat} works. */

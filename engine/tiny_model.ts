@@ -94,12 +94,14 @@ export function tinyLoader({ seed = 1, contextLength = 600, onBackend }: TinyOpt
       contextLength,
       layers: [{ ...SHAPE, rope }, { ...SHAPE, rope }],
     };
-    const model = loadModel(config, weights(backend, seed));
+    const drawn = weights(backend, seed);
+    const model = loadModel(config, drawn);
     return Promise.resolve({
       model,
       backend,
       tokenizer: tinyTokenizer,
       sampling: {},
+      numParams: drawn.made.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
       file: "tiny",
       chatTemplate: true,
       encodeChat: (conversation) => Promise.resolve(tinyTokenizer.encode(render(conversation))),

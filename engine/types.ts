@@ -169,6 +169,8 @@ export interface EngineInfo {
   readonly policy: string;
   /** Spec of the index that it asks. */
   readonly index: string;
+  /** Numbers that the model learned. */
+  readonly params: number;
   /** Live bytes of weights and caches. */
   readonly bytes: number;
   /** Path of the file or folder. */
@@ -222,6 +224,8 @@ export interface EngineLike extends AsyncDisposable {
     prompt: Prompt,
     options?: GenerateOptions,
   ): AsyncIterable<TokenEvent>;
+  /** The same, all that has come so far in one piece. */
+  generateBatches(prompt: Prompt, options?: GenerateOptions): AsyncIterable<readonly TokenEvent[]>;
   /** Scores a text. */
   evaluate(tokens: Int32Array, options: EvaluateOptions): Promise<Evaluation>;
   /** Ids of a text. */

@@ -56,6 +56,13 @@ export class FileWeights implements Weights, Disposable {
     this.#total = total;
   }
 
+  /** Numbers in the tensors that were asked for. */
+  get numParams(): number {
+    let sum = 0;
+    for (const { shape } of this.#loaded.values()) sum += shape.reduce((a, b) => a * b, 1);
+    return sum;
+  }
+
   /** Whether the file has tensor `name`. */
   has(name: string): boolean {
     return this.entries.has(name);

@@ -1,0 +1,180 @@
+/**
+ * Answers in OpenAI's shapes, with llama.cpp's timings and our telemetry.
+ *
+ * @module
+ */
+import type { AttendedStats, Timings, TokenEvent, TokenLogprob } from "../engine/types.ts";
+import type { Knobs } from "./fields.ts";
+
+/** The last event of a generation. */
+export type Done = Extract<TokenEvent, { type: "done" }>;
+/** The event of one token. */
+export type Token = Extract<TokenEvent, { type: "token" }>;
+
+/** Why generation ended, in OpenAI's words. */
+export type FinishReason = "stop" | "length" | "tool_calls";
+
+/** `usage` of every answer. */
+export function usageOf(t: Timings): Readonly<Record<string, unknown>> {
+  return {
+    prompt_tokens: t.promptTokens,
+    completion_tokens: t.predictedTokens,
+    total_tokens: t.promptTokens + t.predictedTokens,
+    prompt_tokens_details: { cached_tokens: cachedTokens(t) },
+  };
+}
+
+/** Prompt tokens that need not be computed. */
+export function cachedTokens(t: Timings): number {
+  return (t as { readonly cachedTokens?: number }).cachedTokens ?? 0;
+}
+
+/** llama.cpp's nine names. */
+export function timingsOf(t: Timings): Readonly<Record<string, number>> {
+  const cached = cachedTokens(t);
+  const promptTokens = t.promptTokens - cached;
+  // The first token's time is the prompt's.
+  const steps = Math.max(0, t.predictedTokens - 1);
+  return {
+    cache_n: cached,
+    prompt_n: promptTokens,
+    prompt_ms: round(t.promptMs),
+    prompt_per_token_ms: ratio(t.promptMs, promptTokens),
+    prompt_per_second: ratio(1000 * promptTokens, t.promptMs),
+    predicted_n: t.predictedTokens,
+    predicted_ms: round(t.predictedMs),
+    predicted_per_token_ms: ratio(t.predictedMs, steps),
+    predicted_per_second: ratio(1000 * steps, t.predictedMs),
+  };
+}
+
+/** What telemetry needs to know besides the generation's own account. */
+export interface TelemetrySource {
+  /** Spec of the policy that ran. */
+  readonly policy: string;
+  /** Spec of the index that it asked. */
+  readonly index: string;
+  /** As asked for. */
+  readonly mode: NonNullable<Knobs["mode"]>;
+}
+
+/** The answer's `kvasir`. Counts of keys are means per head and step; absent phases were not measured. */
+export function telemetryOf(done: Done, { policy, index, mode }: TelemetrySource): Readonly<Record<string, unknown>> {
+  const { timings, attended } = done;
+  return {
+    policy,
+    index,
+    mode,
+    context: null,
+    keys: keysOf(timings, attended),
+    estimate: estimateOf(attended),
+    bytes: attended === undefined ? null : { moved: attended.indexBytes },
+    phases: {
+      queue_ms: round(timings.queueMs),
+      prefill_ms: round(timings.promptMs),
+      decode_ms: round(timings.predictedMs),
+    },
+    fallbacks: [],
+  };
+}
+
+/** Means per head and step. */
+export interface Keys {
+  /** There were so many to look at. */
+  readonly total: number;
+  /** The index scored so many. */
+  readonly scanned: number;
+  /** So many were attended to. */
+  readonly attended: number;
+  /** Of the total. */
+  readonly fraction: number;
+}
+
+/** See {@link Keys}. */
+export function keysOf(timings: Timings, stats: AttendedStats | undefined): Keys {
+  if (stats === undefined || stats.queries === 0) {
+    const total = round(timings.promptTokens + timings.predictedTokens / 2);
+    return { total, scanned: 0, attended: total, fraction: 1 };
+  }
+  const mean = (sum: number) => round(sum / stats.queries);
+  const attended = stats.spanned + stats.retrieved;
+  return {
+    total: mean(stats.tokens),
+    scanned: mean(stats.scored),
+    attended: mean(attended),
+    fraction: ratio(attended, stats.tokens),
+  };
+}
+
+function estimateOf(stats: AttendedStats | undefined): Readonly<Record<string, unknown>> | null {
+  const steps = stats === undefined ? 0 : stats.queries - stats.dense;
+  if (stats === undefined || steps === 0 || stats.layers === 0) return null;
+  return {
+    recall: null,
+    mass: null,
+    output_error: ratio(stats.estimatedError, steps),
+    steps: Math.round(steps / stats.layers),
+  };
+}
+
+/** One position of chat's `logprobs.content`. */
+export function logprobOf({ logprob, top }: Token): Readonly<Record<string, unknown>> | undefined {
+  if (logprob === undefined) return undefined;
+  return { ...alternative(logprob), top_logprobs: (top ?? []).map(alternative) };
+}
+
+function alternative({ text, bytes, logprob }: TokenLogprob): Readonly<Record<string, unknown>> {
+  return { token: text, logprob: finite(logprob), bytes };
+}
+
+/** JSON has no infinity; as in the OpenAI API. */
+export function finite(logprob: number): number {
+  return Number.isFinite(logprob) ? logprob : -9999;
+}
+
+/** Legacy arrays of `/v1/completions`, filled token by token. */
+export class LegacyLogprobs {
+  readonly tokens: string[] = [];
+  readonly token_logprobs: (number | null)[] = [];
+  readonly top_logprobs: (Readonly<Record<string, number>> | null)[] = [];
+  readonly text_offset: number[] = [];
+  #offset = 0;
+
+  /** Offsets count from `offset` characters on. */
+  constructor(offset = 0) {
+    this.#offset = offset;
+  }
+
+  /** Adds one position. */
+  push({ logprob, top, text }: Token): void {
+    if (logprob === undefined) return;
+    this.tokens.push(logprob.text);
+    this.token_logprobs.push(finite(logprob.logprob));
+    const best = (top ?? []).map((t): [string, number] => [t.text, finite(t.logprob)]);
+    this.top_logprobs.push(top === undefined ? null : Object.fromEntries(best));
+    this.text_offset.push(this.#offset);
+    this.#offset += text.length;
+  }
+
+  /** As in an answer. */
+  toJSON(): Readonly<Record<string, unknown>> {
+    const { tokens, token_logprobs, top_logprobs, text_offset } = this;
+    return { tokens, token_logprobs, top_logprobs, text_offset };
+  }
+}
+
+/** OpenAI's finish reason, and vLLM's stop reason. */
+export function endOf(
+  done: Done,
+): { readonly finish_reason: FinishReason; readonly stop_reason: string | number | null } {
+  return { finish_reason: done.reason === "length" ? "length" : "stop", stop_reason: done.stop ?? null };
+}
+
+function ratio(a: number, b: number): number {
+  return b > 0 ? round(a / b) : 0;
+}
+
+/** Three digits behind the point for times and rates, more for small numbers. */
+function round(x: number): number {
+  return Math.abs(x) < 1 ? Number(x.toPrecision(3)) : Math.round(x * 1000) / 1000;
+}

@@ -1,0 +1,268 @@
+/**
+ * What all routes share: the engine, limits, metrics, and how one generation is run for a client.
+ *
+ * @module
+ */
+import type { AttentionOptions } from "../attention/mod.ts";
+import type { EngineInfo, EngineLike, GenerateOptions, Sampling, TokenEvent } from "../engine/types.ts";
+import type { Prompt } from "../engine/protocol.ts";
+import type { Knobs } from "./fields.ts";
+import { resolveAttention } from "../attention/mod.ts";
+import { Admission } from "./admission.ts";
+import { endOf } from "./answer.ts";
+import { ApiError, toApiError } from "./errors.ts";
+import { attentionOf } from "./knobs.ts";
+import { Metrics } from "./metrics.ts";
+
+/** How a server behaves. */
+export interface ServerOptions {
+  /** What clients call the model. */
+  readonly model: string;
+  /** More names for it. */
+  readonly aliases?: readonly string[];
+  /** Accepted keys; none: everybody may ask. */
+  readonly keys?: readonly string[];
+  /** Whether only names of this machine are answered: bound to loopback, without keys. */
+  readonly localOnly?: boolean;
+  /** Origins whose pages may read answers; default this machine's. */
+  readonly corsOrigins?: readonly string[];
+  /** Requests that run at once: the engine's. Default 4. */
+  readonly parallel?: number;
+  /** Requests that may wait. Default 512. */
+  readonly maxQueue?: number;
+  /** Requests of one key under way. Default: all. */
+  readonly maxPerKey?: number;
+  /** Default 64 MiB. */
+  readonly maxBodyBytes?: number;
+  /** Most time of a request. Default an hour. */
+  readonly timeoutMs?: number;
+  /** Sampling of requests that say nothing. */
+  readonly sampling?: Partial<Sampling>;
+  /** Unknown fields are errors. */
+  readonly strictFields?: boolean;
+  /** What the engine was opened with. */
+  readonly attention?: AttentionOptions;
+  /** Indexes that requests may name; empty: all. */
+  readonly allowIndex?: readonly string[];
+  /** Most keys a request may ask for. Default 4096. */
+  readonly maxBudget?: number;
+  /** Of the program. */
+  readonly version?: string;
+  /** Gets one line at a time. */
+  readonly log?: (line: string) => void;
+}
+
+/** One generation as routes ask for it. */
+export interface Call {
+  readonly prompt: Prompt;
+  readonly options: GenerateOptions;
+  readonly knobs: Knobs | null | undefined;
+}
+
+/** What a route gets of a generation under way. */
+export interface Running {
+  /** Its events, in batches; throws `ApiError`. The last one is of type `done`, never with reason `cancelled`. */
+  readonly events: AsyncGenerator<readonly TokenEvent[], void, undefined>;
+  /** The client left: ends it; resolves when all that it held is freed. */
+  leave(): Promise<void>;
+  /** Canonical specs that it runs with. */
+  readonly attention: { readonly policy: string; readonly index: string };
+}
+
+const SYSTEM_CODE = "0123456789abcdef";
+
+/** See the module's head. */
+export class Service {
+  readonly engine: EngineLike;
+  readonly info: EngineInfo;
+  readonly options: ServerOptions;
+  readonly admission: Admission;
+  readonly metrics: Metrics;
+  /** Seconds since 1970 at which the server started. */
+  readonly created: number = Math.floor(Date.now() / 1000);
+  /** Changes with the program, the model and the backend. */
+  readonly fingerprint: string;
+  readonly #lives = new Set<Life>();
+  readonly #warned = new Set<string>();
+  /** Generations whose first step has begun. */
+  #running = 0;
+  #cachedTokens = 0;
+
+  /** The engine stays the caller's. */
+  constructor(engine: EngineLike, info: EngineInfo, options: ServerOptions) {
+    this.engine = engine;
+    this.info = info;
+    this.options = options;
+    const { parallel = 4, maxQueue = 512, maxPerKey = Infinity } = options;
+    this.admission = new Admission({ parallel, maxQueue, maxPerKey });
+    const capacity = parallel * info.ctxSize;
+    this.metrics = new Metrics(options.model, () => ({
+      running: this.#running,
+      waiting: this.admission.total - this.#running,
+      usage: this.#cachedTokens / capacity,
+    }));
+    this.fingerprint = `kvasir-${options.version ?? "0"}-${
+      hash([info.config.name, info.backend, info.kvType, info.policy, info.index].join("|"))
+    }`;
+  }
+
+  /** Writes one line for the operator. */
+  log(line: string): void {
+    this.options.log?.(line);
+  }
+
+  /** A failure that the client is not told of. */
+  report(error: unknown, requestId: string): void {
+    const text = error instanceof Error ? error.stack ?? error.message : String(error);
+    this.log(`${requestId}: ${text}`);
+  }
+
+  /** Unknown fields: an error, or one line in the log for each name. */
+  noteUnknown(names: readonly string[]): void {
+    for (const name of names) {
+      if (this.options.strictFields) {
+        throw new ApiError("invalid_request_error", `Cannot use ${name}: there is no such field`, { param: name });
+      }
+      // Names come from outside: neither long ones nor many of them.
+      if (this.#warned.has(name) || this.#warned.size >= 1000) continue;
+      this.#warned.add(name);
+      this.log(`ignoring unknown field ${JSON.stringify(name.slice(0, 64))}`);
+    }
+  }
+
+  /** Throws 404 unless `model` names what is loaded. */
+  checkModel(model: string | null | undefined): void {
+    if (model === null || model === undefined || model === "" || this.isModel(model)) return;
+    throw new ApiError(
+      "not_found_error",
+      `Cannot use model "${model.slice(0, 256)}": this server has "${this.options.model}"`,
+      {
+        param: "model",
+      },
+    );
+  }
+
+  /** Whether that name is the loaded model's. */
+  isModel(name: string): boolean {
+    return name === this.options.model || (this.options.aliases ?? []).includes(name);
+  }
+
+  /** Ends everything that runs. */
+  abortAll(): void {
+    for (const life of this.#lives) life.end();
+  }
+
+  /**
+   * Begins a generation for `tenant`. It ends with the events, by `abort`, with `signal`, or after the server's time limit.
+   * Its events must be asked for at least once, or it holds its place for ever.
+   */
+  start(call: Call, tenant: string, signal: AbortSignal): Running {
+    const { attention: defaults = {}, allowIndex = [], maxBudget = 4096 } = this.options;
+    const attention = attentionOf(call.knobs, defaults, { allowIndex, maxBudget });
+    const resolved = attention === undefined ? this.info : resolveAttention(attention);
+    const life = new Life(this.admission.enter(tenant), signal, this.options.timeoutMs ?? 3_600_000);
+    this.#lives.add(life);
+    const events = this.#events(call, attention, resolved.index, life);
+    return {
+      events,
+      leave: async () => {
+        life.end();
+        await events.return();
+      },
+      attention: { policy: resolved.policy, index: resolved.index },
+    };
+  }
+
+  async *#events(
+    { prompt, options }: Call,
+    attention: AttentionOptions | undefined,
+    index: string,
+    life: Life,
+  ): AsyncGenerator<readonly TokenEvent[], void, undefined> {
+    let cached = 0;
+    let isRunning = false;
+    const hold = (tokens: number) => {
+      this.#cachedTokens += tokens - cached;
+      cached = tokens;
+    };
+    try {
+      const wanted = { ...options, ...(attention === undefined ? {} : { attention }), signal: life.signal };
+      for await (const events of this.engine.generateBatches(prompt, wanted)) {
+        if (!isRunning) this.#running++;
+        isRunning = true;
+        let held = cached;
+        for (const event of events) {
+          if (event.type === "prefill") held = event.done;
+          else if (event.type === "token") held++;
+        }
+        hold(held);
+        const last = events.at(-1);
+        if (last?.type === "done") {
+          const { finish_reason } = endOf(last);
+          this.metrics.book(last, last.reason === "cancelled" ? "abort" : finish_reason, index);
+          if (last.reason === "cancelled") throw cancelled(life.isLate);
+        }
+        yield events;
+      }
+    } catch (error) {
+      const known = toApiError(error, (unknown) => this.report(unknown, "generation"));
+      if (!life.signal.aborted) this.metrics.fail(known.type);
+      throw known;
+    } finally {
+      hold(0);
+      if (isRunning) this.#running--;
+      this.#lives.delete(life);
+      life[Symbol.dispose]();
+    }
+  }
+}
+
+/** What a generation holds besides the engine: a place, a time limit, an ear for the client's leaving. */
+class Life implements Disposable {
+  /** Whether its time was up. */
+  isLate = false;
+  readonly #controller = new AbortController();
+  readonly #place: Disposable;
+  readonly #client: AbortSignal;
+  readonly #timer: ReturnType<typeof setTimeout>;
+  readonly #end = () => this.end();
+
+  constructor(place: Disposable, client: AbortSignal, timeoutMs: number) {
+    this.#place = place;
+    this.#client = client;
+    this.#timer = setTimeout(() => {
+      this.isLate = true;
+      this.end();
+    }, timeoutMs);
+    if (client.aborted) this.end();
+    else client.addEventListener("abort", this.#end);
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  end(): void {
+    this.#controller.abort();
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+    this.#client.removeEventListener("abort", this.#end);
+    this.#place[Symbol.dispose]();
+  }
+}
+
+function cancelled(isLate: boolean): ApiError {
+  if (isLate) return new ApiError("timeout_error", "Cannot finish: the request took longer than the server allows");
+  return new ApiError("unavailable_error", "Cannot finish: the request was cancelled, or the server is shutting down");
+}
+
+/** Eight hexadecimal digits (FNV-1a). */
+function hash(text: string): string {
+  let h = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(text)) h = Math.imul(h ^ byte, 0x01000193);
+  let out = "";
+  for (let shift = 28; shift >= 0; shift -= 4) out += SYSTEM_CODE[(h >>> shift) & 15];
+  return out;
+}

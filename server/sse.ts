@@ -1,0 +1,70 @@
+/**
+ * Server-sent events: a stream that is pulled, so that a slow reader slows nobody else and leaving is noticed at once.
+ *
+ * @module
+ */
+
+const PING = new TextEncoder().encode(": ping\n\n");
+const DONE = "data: [DONE]\n\n";
+
+/** One event. */
+export function sseEvent(value: unknown): string {
+  return `data: ${JSON.stringify(value)}\n\n`;
+}
+
+/** The last event of a stream, as OpenAI's. */
+export const SSE_DONE: string = DONE;
+
+/** When comment lines tell a waiting client that all is well, in milliseconds. */
+export interface PingTimes {
+  /** The first one, when nothing was sent until then. */
+  readonly firstMs: number;
+  /** The others. */
+  readonly everyMs: number;
+}
+
+/**
+ * The body of an event stream from texts of whole events. When the client goes, `leave` is called and `source` closed; what
+ * that throws breaks the stream, so it should turn errors into events itself.
+ */
+export function eventBody(
+  source: AsyncGenerator<string>,
+  { firstMs, everyMs }: PingTimes,
+  leave: () => Promise<void>,
+): ReadableStream<Uint8Array> {
+  const encoder = new TextEncoder();
+  let pending: Promise<IteratorResult<string>> | undefined;
+  let waitMs = firstMs;
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      pending ??= source.next();
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const silence = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), waitMs));
+      try {
+        const next = await Promise.race([pending, silence]);
+        if (next === undefined) {
+          waitMs = everyMs;
+          controller.enqueue(PING);
+          return;
+        }
+        pending = undefined;
+        if (next.done) controller.close();
+        else controller.enqueue(encoder.encode(next.value));
+      } finally {
+        clearTimeout(timer);
+      }
+    },
+    async cancel() {
+      // A generator that waits hears `return` only after what it waits for.
+      await leave();
+      await source.return(undefined);
+    },
+  }, { highWaterMark: 0 });
+}
+
+/** Headers of an event stream: nobody on the way may hold it back. */
+export const SSE_HEADERS: Readonly<Record<string, string>> = {
+  "content-type": "text/event-stream; charset=utf-8",
+  "cache-control": "no-cache, no-transform",
+  "x-accel-buffering": "no",
+};

@@ -1,0 +1,190 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { describe, it } from "@std/testing/bdd";
+import { type Json, openServer, readEvents } from "./server_fixture.ts";
+
+const CHAT = "/v1/chat/completions";
+const TEXT = "/v1/completions";
+const ask = { messages: [{ role: "user", content: "Hello" }], temperature: 0, max_tokens: 12 };
+
+async function errorOf(response: Response, status: number): Promise<Json> {
+  assertEquals(response.status, status);
+  const { error } = await response.json();
+  assertEquals(Object.keys(error).slice(0, 4), ["message", "type", "param", "code"]);
+  assertEquals(error.code, status);
+  assert(!/\/(work|home|usr|tmp)\/|\bat .*:\d+:\d+/.test(error.message), error.message);
+  return error;
+}
+
+describe("POST /v1/chat/completions", () => {
+  it("answers in OpenAI's shape, whole and as a stream with the same text", async () => {
+    await using server = await openServer();
+    const whole = await (await server.post(CHAT, ask)).json();
+    assert(whole.id.startsWith("chatcmpl-"));
+    assertEquals([whole.object, whole.model, whole.choices.length], ["chat.completion", "tiny", 1]);
+    const [{ message, finish_reason }] = whole.choices;
+    assertEquals([message.role, finish_reason], ["assistant", "length"]);
+    assertEquals(whole.usage, {
+      prompt_tokens: 12,
+      completion_tokens: 12,
+      total_tokens: 24,
+      prompt_tokens_details: { cached_tokens: 0 },
+    });
+    assertEquals(Object.keys(whole.timings).length, 9);
+    assertEquals(whole.kvasir.keys.fraction, 1);
+
+    const response = await server.post(CHAT, { ...ask, stream: true, stream_options: { include_usage: true } });
+    assertStringIncludes(response.headers.get("content-type") ?? "", "text/event-stream");
+    const { events, isDone } = await readEvents(response);
+    assert(isDone);
+    assertEquals(events[0].choices[0].delta, { role: "assistant", content: "" });
+    assertEquals(events.map((e) => e.choices[0]?.delta?.content ?? "").join(""), message.content);
+    assertEquals(events.at(-2).choices[0].finish_reason, "length");
+    assertEquals([events.at(-1).choices, events.at(-1).usage.completion_tokens], [[], 12]);
+    assert(events.slice(0, -1).every((e) => e.usage === null && e.object === "chat.completion.chunk"));
+    assert(events.at(-1).timings.predicted_n === 12 && events.at(-1).kvasir.mode === "auto");
+  });
+
+  it("gives equal tokens for an equal seed, log-probabilities of each, and stops where it should", async () => {
+    await using server = await openServer();
+    const seeded = { ...ask, temperature: 1, seed: 7, logprobs: true, top_logprobs: 3 };
+    const [a, b] = await Promise.all([1, 2].map(async () => (await server.post(CHAT, seeded)).json()));
+    assertEquals(a.choices, b.choices);
+    const { content } = a.choices[0].logprobs;
+    assertEquals(content.length, 12);
+    for (const entry of content) {
+      assertEquals(Object.keys(entry), ["token", "logprob", "bytes", "top_logprobs"]);
+      assertEquals(entry.top_logprobs.length, 3);
+      assert(entry.top_logprobs[0].logprob >= entry.logprob);
+    }
+    const { content: text } = (await (await server.post(CHAT, ask)).json()).choices[0].message;
+    const stop = text.slice(4, 6);
+    const stopped = (await (await server.post(CHAT, { ...ask, stop })).json()).choices[0];
+    assertEquals(stopped.message.content, text.slice(0, text.indexOf(stop)));
+    assertEquals([stopped.finish_reason, stopped.stop_reason], ["stop", stop]);
+  });
+
+  it("lets a request choose what it pays for, within what the operator allows", async () => {
+    await using server = await openServer({ allowIndex: ["flat"], maxBudget: 10 });
+    const narrow = { ...ask, kvasir: { policy: "window:sinks=1,window=4" } };
+    const { kvasir } = await (await server.post(CHAT, narrow)).json();
+    assert(kvasir.policy.startsWith("window:"));
+    assert(kvasir.keys.attended <= 5 && kvasir.keys.fraction < 0.6, JSON.stringify(kvasir.keys));
+    const exact = await (await server.post(CHAT, { ...ask, kvasir: { mode: "exact" } })).json();
+    assertEquals(exact.kvasir.policy, "full");
+    assertEquals((await (await server.post(CHAT, { ...ask, kvasir: { telemetry: "off" } })).json()).kvasir, undefined);
+    const refused = async (kvasir: object, status: number, type: string) =>
+      assertEquals((await errorOf(await server.post(CHAT, { ...ask, kvasir }), status)).type, type);
+    await refused({ index: "graph" }, 403, "permission_error");
+    await refused({ budget: 11 }, 403, "permission_error");
+    await refused({ budget: 5, error: 0.1 }, 400, "invalid_request_error");
+    await refused({ policy: "nonsense" }, 400, "invalid_request_error");
+    await refused({ mode: "exact", window: 5 }, 400, "invalid_request_error");
+    await refused({ unknown: 1 }, 400, "invalid_request_error");
+  });
+
+  it("names the field that is wrong, and never truncates", async () => {
+    await using server = await openServer();
+    const wrong = async (fields: object, param: string, type = "invalid_request_error") => {
+      const error = await errorOf(
+        await server.post(CHAT, { ...ask, ...fields }),
+        type === "not_supported_error" ? 501 : 400,
+      );
+      assertEquals([error.type, error.param], [type, param], error.message);
+    };
+    await wrong({ messages: [] }, "messages");
+    await wrong({ messages: [{ role: "robot", content: "x" }] }, "messages.0.role");
+    await wrong({ messages: [{ role: "user", content: [{ type: "image_url" }] }] }, "messages.0.content");
+    await wrong({ temperature: "hot" }, "temperature");
+    await wrong({ temperature: -1 }, "temperature");
+    await wrong({ max_tokens: 0 }, "max_tokens");
+    await wrong({ n: 2 }, "n");
+    await wrong({ top_logprobs: 21, logprobs: true }, "top_logprobs");
+    await wrong({ stop: Array.from({ length: 17 }, String) }, "stop");
+    await wrong({ grammar: "root ::= x" }, "grammar", "not_supported_error");
+    const long = { ...ask, messages: [{ role: "user", content: "x".repeat(1000) }] };
+    for (const stream of [false, true]) {
+      const error = await errorOf(await server.post(CHAT, { ...long, stream }), 400);
+      assertEquals([error.type, error.n_prompt_tokens, error.n_ctx], ["exceed_context_size_error", 1007, 600]);
+    }
+    assertEquals((await errorOf(await server.post(CHAT, { ...ask, model: "../etc/passwd" }), 404)).param, "model");
+  });
+
+  it("takes unknown fields with one line in the log, or not at all", async () => {
+    await using server = await openServer();
+    for (let i = 0; i < 2; i++) assertEquals((await server.post(CHAT, { ...ask, user: "u", mystery: 1 })).status, 200);
+    assertEquals(server.lines, ['ignoring unknown field "mystery"']);
+    await using strict = await openServer({ strictFields: true });
+    assertEquals((await errorOf(await strict.post(CHAT, { ...ask, mystery: 1 }), 400)).param, "mystery");
+  });
+
+  it("shows progress of the prompt and pings while it lasts", async () => {
+    await using server = await openServer();
+    const body = { ...ask, stream: true, return_progress: true, sse_ping_interval: 0.1 };
+    const { events } = await readEvents(await server.post(CHAT, body));
+    const steps = events.filter((e) => e.prompt_progress !== undefined).map((e) => e.prompt_progress);
+    assertEquals([steps.at(-1).processed, steps.at(-1).total], [12, 12]);
+    assertEquals(steps[0].phase, "prefill");
+  });
+});
+
+describe("POST /v1/completions", () => {
+  it("continues texts and ids, streams, echoes, and has the legacy log-probabilities", async () => {
+    await using server = await openServer();
+    const body = { prompt: "Hello", temperature: 0, max_tokens: 8, logprobs: 2 };
+    const whole = await (await server.post(TEXT, body)).json();
+    assert(whole.id.startsWith("cmpl-"));
+    const [{ text, logprobs }] = whole.choices;
+    assertEquals(logprobs.tokens.join(""), text);
+    assertEquals(logprobs.text_offset, [0, 1, 2, 3, 4, 5, 6, 7]);
+    const ids = [...new TextEncoder().encode("Hello")];
+    assertEquals((await (await server.post(TEXT, { ...body, prompt: ids })).json()).choices[0].text, text);
+    const echoed = { prompt: "Hello", temperature: 0, max_tokens: 8, echo: true };
+    assertEquals((await (await server.post(TEXT, echoed)).json()).choices[0].text, `Hello${text}`);
+    const { events } = await readEvents(await server.post(TEXT, { ...echoed, stream: true }));
+    assertEquals(events.map((e) => e.choices[0].text).join(""), `Hello${text}`);
+    await errorOf(await server.post(TEXT, { ...body, prompt: [999_999] }), 400);
+    await errorOf(await server.post(TEXT, { ...body, prompt: ["a", "b"] }), 400);
+  });
+});
+
+describe("other routes", () => {
+  it("tell of health, models, tokens and templates", async () => {
+    await using server = await openServer({ aliases: ["gpt"] });
+    for (const path of ["/health", "/v1/health", "/ping"]) {
+      assertEquals(await (await server.app.request(path)).json(), { status: "ok" });
+    }
+    const { data } = await (await server.app.request("/v1/models")).json();
+    assertEquals(data.map((m: Json) => m.id), ["tiny", "gpt"]);
+    assertEquals([data[0].max_model_len, data[0].meta.n_vocab], [600, 127]);
+    assert(data[0].meta.n_params > 1000);
+    assertEquals((await server.app.request("/v1/models/gpt")).status, 200);
+    await errorOf(await server.app.request("/v1/models/other"), 404);
+    await errorOf(await server.app.request("/v1/nothing"), 404);
+    const { tokens } = await (await server.post("/tokenize", { content: "Hi" })).json();
+    assertEquals(tokens, [72, 105]);
+    assertEquals(await (await server.post("/detokenize", { tokens })).json(), { content: "Hi" });
+    await errorOf(await server.post("/detokenize", { tokens: [127] }), 400);
+    const messages = [{ role: "user", content: "Hi" }];
+    assertEquals((await (await server.post("/apply-template", { messages })).json()).prompt, "user: Hi\n");
+    assertEquals((await (await server.post(`${CHAT}/input_tokens`, { messages })).json()).input_tokens, 9);
+    const document = await (await server.app.request("/openapi.json")).json();
+    assert(CHAT in document.paths && "ChatRequest" in document.components.schemas);
+  });
+
+  it("count what happened, under vLLM's names", async () => {
+    await using server = await openServer();
+    await (await server.post(CHAT, ask)).json();
+    await (await server.post(CHAT, { ...ask, messages: [{ role: "user", content: "x".repeat(1000) }] })).json();
+    const text = await (await server.app.request("/metrics")).text();
+    for (
+      const line of [
+        'kvasir:prompt_tokens_total{model_name="tiny"} 12',
+        'kvasir:generation_tokens_total{model_name="tiny"} 12',
+        'kvasir:request_success_total{model_name="tiny",finished_reason="length"} 1',
+        'kvasir:request_errors_total{model_name="tiny",type="exceed_context_size_error"} 1',
+        'kvasir:num_requests_running{model_name="tiny"} 0',
+        'kvasir:time_to_first_token_seconds_count{model_name="tiny"} 1',
+      ]
+    ) assertStringIncludes(text, line);
+  });
+});
