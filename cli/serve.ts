@@ -8,6 +8,7 @@ import denoJson from "../deno.json" with { type: "json" };
 import { makeApp } from "../server/app.ts";
 import { listen } from "../server/listen.ts";
 import { OPENAI_SAMPLING } from "../server/request.ts";
+import { TOOL_PARSERS } from "../server/tools.ts";
 import { isLoopback } from "../server/security.ts";
 import { Service } from "../server/service.ts";
 import { EXIT, UsageError } from "./exit.ts";
@@ -75,6 +76,10 @@ export function serveCommand(done: (code: number) => void) {
       new Option("--sampling-defaults <whose>", "sampling of requests that say nothing").env("KVASIR_SAMPLING_DEFAULTS")
         .choices(["model", "openai"] as const).default("model" as const),
     )
+    .addOption(
+      new Option("--tool-call-parser <name>", "how the model writes calls of tools").env("KVASIR_TOOL_CALL_PARSER")
+        .choices(TOOL_PARSERS).default("auto" as const),
+    )
     .option("--strict-fields", "unknown fields of requests are errors")
     .addOption(new Option("--allow-index <names>", "indexes that requests may name (default: all)").argParser(list))
     .option("--max-budget <keys>", "most keys that a request may ask for", integer(1, 4096))
@@ -103,6 +108,7 @@ export function serveCommand(done: (code: number) => void) {
             maxBodyBytes: Math.floor(flags.maxBodyMb * 2 ** 20),
             timeoutMs: flags.timeout * 1000,
             sampling: flags.samplingDefaults === "openai" ? OPENAI_SAMPLING : {},
+            toolParser: flags.toolCallParser,
             strictFields: flags.strictFields === true,
             attention: options,
             ...(flags.allowIndex === undefined ? {} : { allowIndex: flags.allowIndex }),

@@ -103,13 +103,17 @@ export class Engine implements EngineLike {
     prompt: Prompt,
     options: GenerateOptions = {},
   ): AsyncGenerator<readonly TokenEvent[], void, undefined> {
-    const { signal, attention, ...sampling } = options;
+    const { signal, attention, grammar, ...sampling } = options;
+    const special = {
+      ...(attention === undefined ? {} : { attention }),
+      ...(grammar === undefined ? {} : { grammar }),
+    };
     const queue: TokenEvent[] = [];
     let failure: Error | undefined;
     let ended = false;
     let wake = () => {};
     const id = this.#connection.stream(
-      { type: "generate", prompt, sampling, ...(attention === undefined ? {} : { attention }) },
+      { type: "generate", prompt, sampling, ...special },
       (events) => {
         for (const event of events) queue.push(event);
         ended = events.at(-1)?.type === "done";

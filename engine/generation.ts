@@ -7,6 +7,7 @@ import type { TokenDecoder, Tokenizer } from "../model/model.ts";
 import type { AttendedStats, Sampling, Timings, TokenEvent, TokenLogprob } from "./types.ts";
 import type { Sequence } from "./sequence.ts";
 import type { StepLogprobs } from "./runner.ts";
+import type { Constraint } from "./token_mask.ts";
 import type { AttentionPlan } from "../attention/state.ts";
 import { Sampler } from "./sampler.ts";
 import { StopStrings } from "./stop_strings.ts";
@@ -27,7 +28,10 @@ export class Generation {
   #firstTokenMs: number | undefined;
   #lastTokenMs = 0;
 
-  /** Request `id`, made at `requestedMs`; `plan` says how it attends, absent: to everything. */
+  /**
+   * Request `id`, made at `requestedMs`; `plan` says how it attends, absent: to everything;
+   * only text that `constraint` allows is drawn.
+   */
   constructor(
     readonly id: number,
     readonly sequence: Sequence,
@@ -35,13 +39,14 @@ export class Generation {
     tokenizer: Tokenizer,
     requestedMs: number,
     readonly plan?: AttentionPlan,
+    constraint?: Constraint,
   ) {
     this.#sampling = sampling;
     this.#tokenizer = tokenizer;
     this.#decoder = tokenizer.decoder();
     this.#stops = new StopStrings(sampling.stop);
     this.#stopTokens = new Set([...sampling.ignoreEos ? [] : tokenizer.eos, ...sampling.stopTokens]);
-    this.sampler = new Sampler(sampling, sequence.tokens, tokenizer.eos);
+    this.sampler = new Sampler(sampling, sequence.tokens, tokenizer.eos, constraint);
     this.#requestedMs = requestedMs;
   }
 
@@ -62,13 +67,15 @@ export class Generation {
     this.#firstTokenMs ??= ms;
     this.#lastTokenMs = ms;
     const atStop = this.#stopTokens.has(token);
-    const isLast = atStop || sequence.isFull;
+    const { isFinished } = this.sampler;
+    const isLast = atStop || isFinished || sequence.isFull;
     const found = this.#stops.push((atStop ? "" : this.#decoder.push(token)) + (isLast ? this.#decoder.flush() : ""));
     const text = found.matched === undefined && isLast ? found.text + this.#stops.flush() : found.text;
     if (logprobs === undefined) to.push({ type: "token", token, text });
     else to.push({ type: "token", token, text, ...this.#alternatives(token, row, logprobs) });
     if (found.matched !== undefined) to.push(this.#end("stop", found.matched));
     else if (atStop) to.push(this.#end("stop", token));
+    else if (isFinished) to.push(this.#end("stop"));
     else if (isLast) to.push(this.#end("length"));
   }
 

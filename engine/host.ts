@@ -7,6 +7,7 @@ import type { AttentionOptions } from "../attention/mod.ts";
 import type { EngineOptions } from "./types.ts";
 import type { Breath } from "./breath.ts";
 import type { Loaded, Loader } from "./loaded.ts";
+import type { Tokenizer } from "../model/model.ts";
 import type { OpenOptions, Prompt, Reply, Request } from "./protocol.ts";
 import { DoesNotFit } from "../core/errors.ts";
 import { evaluate } from "./evaluate.ts";
@@ -20,6 +21,7 @@ import { Runner } from "./runner.ts";
 import { resolveSampling } from "./sampling.ts";
 import { Scheduler } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
+import { TokenMasks } from "./token_mask.ts";
 
 /** What a host is made of. */
 export interface HostOptions {
@@ -57,6 +59,7 @@ interface Open {
 export class Host {
   readonly #options: HostOptions;
   #open: Open | undefined;
+  #tokenMasks: TokenMasks | undefined;
   /** Generations whose prompt is still being prepared. */
   readonly #preparing = new Set<number>();
 
@@ -176,12 +179,15 @@ export class Host {
     return { config: model.config, backend: spec, ctxSize, kvType, policy, index, params, bytes, file, chatTemplate };
   }
 
-  async #generate({ id, prompt, sampling: wanted, attention }: Request & { readonly type: "generate" }): Promise<void> {
+  async #generate(
+    { id, prompt, sampling: wanted, attention, grammar }: Request & { readonly type: "generate" },
+  ): Promise<void> {
     const requestedMs = performance.now();
     const { loaded, loop, ctxSize, planOf } = this.#opened();
     const { tokenizer, model } = loaded;
     this.#preparing.add(id);
     const sampling = resolveSampling(wanted, loaded.sampling, model.config.vocab);
+    const constraint = grammar === undefined ? undefined : this.#masks(tokenizer).constrain(grammar);
     const encoded = this.#encode(loaded, prompt);
     const tokens = encoded instanceof Promise ? await encoded : encoded;
     if (tokens.length >= ctxSize) {
@@ -193,7 +199,7 @@ export class Host {
     }
     const sequence = new Sequence(id, tokens, Math.min(ctxSize, tokens.length + sampling.maxTokens));
     const { plan } = attention === undefined ? this.#opened().attention : planOf(attention);
-    const generation = new Generation(id, sequence, sampling, tokenizer, requestedMs, plan);
+    const generation = new Generation(id, sequence, sampling, tokenizer, requestedMs, plan, constraint);
     // Cancelled, or closed, in the meantime?
     if (this.#preparing.delete(id)) loop.add(generation);
     else this.#options.post({ type: "events", all: [{ id, events: [generation.cancel()] }] });
@@ -208,6 +214,11 @@ export class Host {
       throw new RangeError(`Cannot generate: token ${prompt[bad]} of the prompt is outside 0 to ${vocab - 1}`);
     }
     return prompt;
+  }
+
+  /** The vocabulary as a tree, made when the first grammar comes. */
+  #masks(tokenizer: Tokenizer): TokenMasks {
+    return this.#tokenMasks ??= new TokenMasks(tokenizer);
   }
 
   #detokenize(tokens: Int32Array): string {

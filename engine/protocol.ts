@@ -9,6 +9,7 @@
 import type { Conversation, Message } from "../model/model.ts";
 import type { EngineOptions, EvaluateOptions, Progress, Sampling } from "./types.ts";
 import type { AttentionOptions } from "../attention/mod.ts";
+import type { Grammar } from "./grammar.ts";
 import type { RequestEvents } from "./outbox.ts";
 import type { RemoteError } from "./remote_error.ts";
 
@@ -27,6 +28,8 @@ export type Request =
     readonly id: number;
     readonly prompt: Prompt;
     readonly sampling: Partial<Sampling>;
+    /** What the text must look like. */
+    readonly grammar?: Grammar;
     /** In place of the engine's. */
     readonly attention?: AttentionOptions;
   }

@@ -1,7 +1,7 @@
 /**
  * How one sequence's next token is drawn: what to tell the kernels, step by step. Full-vocabulary work stays there.
  *
- * Order on a row of logits: logit bias and bans, repetition penalty, presence and frequency penalties, temperature,
+ * Order on a row of logits: logit bias and bans, repetition penalty, presence and frequency penalties, grammar, temperature,
  * top-k, top-p, min-p, draw. As in vLLM and the OpenAI API, the repetition penalty counts tokens of prompt and output,
  * presence and frequency those of the output only, without a window (llama.cpp looks at the last 64 of both).
  *
@@ -10,6 +10,7 @@
 import type { Tensor } from "../core/tensor.ts";
 import type { Kernels, SampleParams } from "../backends/backend.ts";
 import type { Sampling } from "./types.ts";
+import type { Constraint } from "./token_mask.ts";
 import { TokenCounts } from "./token_counts.ts";
 
 /** One sequence's sampling state. */
@@ -24,11 +25,18 @@ export class Sampler {
   readonly #bannedValues: Float32Array<ArrayBuffer>;
   readonly #seen: TokenCounts | undefined;
   readonly #drawn: TokenCounts | undefined;
+  readonly #constraint: Constraint | undefined;
   #numDrawn = 0;
 
-  /** `ends` are the tokens that would end the sequence by themselves. */
-  constructor(sampling: Sampling & { readonly seed: number }, prompt: ArrayLike<number>, ends: ReadonlySet<number>) {
+  /** `ends` are the tokens that would end the sequence by themselves; only what `constraint` allows is drawn. */
+  constructor(
+    sampling: Sampling & { readonly seed: number },
+    prompt: ArrayLike<number>,
+    ends: ReadonlySet<number>,
+    constraint?: Constraint,
+  ) {
     this.#s = sampling;
+    this.#constraint = constraint;
     this.logprobs = sampling.logprobs;
     const bias = new Map(Object.entries(sampling.logitBias).map(([id, value]) => [Number(id), value]));
     // As in llama.cpp: a model that ends all the same would only repeat its end token.
@@ -46,7 +54,13 @@ export class Sampler {
 
   /** Whether {@link adjust} changes logits, so that raw ones must be kept for log-probabilities. */
   get adjusts(): boolean {
-    return this.#biasIds.length > 0 || this.#banned.length > 0 || this.#seen !== undefined || this.#drawn !== undefined;
+    return this.#constraint !== undefined || this.#biasIds.length > 0 || this.#banned.length > 0 ||
+      this.#seen !== undefined || this.#drawn !== undefined;
+  }
+
+  /** Whether a constraint lets nothing follow. */
+  get isFinished(): boolean {
+    return this.#constraint?.isFinished ?? false;
   }
 
   /** Applies bias, bans and penalties to `row` of logits [rows, vocab] before the next token is drawn. */
@@ -65,6 +79,10 @@ export class Sampler {
       const { presencePenalty: presence, frequencyPenalty: frequency } = this.#s;
       kernels.penalize(logits, row, { tokens, counts, repetition: 1, presence, frequency });
     }
+    if (this.#constraint !== undefined) {
+      const { banned } = this.#constraint;
+      kernels.addLogits(logits, row, banned, minusInfinity(banned.length));
+    }
   }
 
   /** How the token at absolute `position` is drawn; the same for the same seed, however steps were batched. */
@@ -76,9 +94,18 @@ export class Sampler {
   /** Books a drawn token. */
   accept(token: number): void {
     this.#numDrawn++;
+    this.#constraint?.accept(token);
     this.#seen?.add(token);
     this.#drawn?.add(token);
   }
+}
+
+let bans = new Float32Array(0);
+
+/** [n] times −∞. */
+function minusInfinity(n: number): Float32Array<ArrayBuffer> {
+  if (n > bans.length) bans = new Float32Array(n).fill(-Infinity);
+  return bans.subarray(0, n);
 }
 
 /**

@@ -54,6 +54,7 @@ export const tinyTokenizer: Tokenizer = {
       flush: () => decoder.decode(),
     };
   },
+  isControl: (token) => token === 0,
   bytes: (token) => token >= 1 && token <= 4 ? EMOJI.slice(token - 1, token) : Uint8Array.of(token),
 };
 

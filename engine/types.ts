@@ -8,6 +8,7 @@ import type { Conversation, ModelConfig } from "../model/model.ts";
 import type { RopeOverride } from "../model/rope_override.ts";
 import type { IndexType } from "../index/index.ts";
 import type { AttentionOptions } from "../attention/mod.ts";
+import type { Grammar } from "./grammar.ts";
 import type { Prompt } from "./protocol.ts";
 import type { PolicyStats } from "../attention/policy.ts";
 
@@ -209,6 +210,8 @@ export interface Evaluation {
 
 /** How one generation differs from the engine's defaults. */
 export interface GenerateOptions extends Partial<Sampling> {
+  /** What its text must look like. */
+  readonly grammar?: Grammar;
   /** How it attends, in place of what the engine was opened with. */
   readonly attention?: AttentionOptions;
   /** Aborting it ends the generation. */

@@ -96,6 +96,8 @@ export interface Tokenizer {
    * space which some encoders put there is taken away again; without it they go on from one.
    */
   decoder(options?: { readonly special?: boolean; readonly start?: boolean }): TokenDecoder;
+  /** Whether `token` steers the model and is no text. */
+  isControl(token: number): boolean;
   /** One token's bytes, for logprobs and stop strings. */
   bytes(token: number): Uint8Array;
 }

@@ -12,6 +12,7 @@ import { endOf, LegacyLogprobs, type Token } from "./answer.ts";
 import { ApiError } from "./errors.ts";
 import { completionBody, unknownNames } from "./fields.ts";
 import { answer, type Shape } from "./generate.ts";
+import { grammarOf } from "./structured.ts";
 import { samplingOf, wrong } from "./request.ts";
 
 /** Answers a checked request. */
@@ -23,6 +24,7 @@ export async function completion(c: Context<Env>, service: Service, body: Comple
   if (sampling.maxTokens === 0) throw wrong("max_tokens", "must be at least 1");
   // OpenAI's old default.
   const options = { maxTokens: 16, ...sampling };
+  const grammar = grammarOf(body.response_format);
   const logprobs = body.logprobs ?? undefined;
   const prompt = promptOf(body.prompt);
   let echo = "";
@@ -34,7 +36,15 @@ export async function completion(c: Context<Env>, service: Service, body: Comple
     }
     echo = typeof prompt === "string" ? prompt : await service.engine.detokenize(prompt as Int32Array);
   }
-  const call = { prompt, options: { ...options, ...(logprobs === undefined ? {} : { logprobs }) }, knobs: body.kvasir };
+  const call = {
+    prompt,
+    options: {
+      ...options,
+      ...(logprobs === undefined ? {} : { logprobs }),
+      ...(grammar === undefined ? {} : { grammar }),
+    },
+    knobs: body.kvasir,
+  };
   return await answer(c, service, call, body, new CompletionShape(service, echo, logprobs !== undefined));
 }
 

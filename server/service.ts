@@ -12,6 +12,7 @@ import { Admission } from "./admission.ts";
 import { endOf } from "./answer.ts";
 import { ApiError, toApiError } from "./errors.ts";
 import { attentionOf } from "./knobs.ts";
+import { probeTemplate, type TemplateTools, type ToolParserName } from "./tools.ts";
 import { Metrics } from "./metrics.ts";
 
 /** How a server behaves. */
@@ -46,6 +47,8 @@ export interface ServerOptions {
   readonly allowIndex?: readonly string[];
   /** Most keys a request may ask for. Default 4096. */
   readonly maxBudget?: number;
+  /** How calls of tools are written; default: as the model's template does. */
+  readonly toolParser?: ToolParserName;
   /** Of the program. */
   readonly version?: string;
   /** Gets one line at a time. */
@@ -87,6 +90,7 @@ export class Service {
   /** Generations whose first step has begun. */
   #running = 0;
   #cachedTokens = 0;
+  #templateTools: Promise<TemplateTools> | undefined;
 
   /** The engine stays the caller's. */
   constructor(engine: EngineLike, info: EngineInfo, options: ServerOptions) {
@@ -128,6 +132,11 @@ export class Service {
       this.#warned.add(name);
       this.log(`ignoring unknown field ${JSON.stringify(name.slice(0, 64))}`);
     }
+  }
+
+  /** What the model's template does with tools: asked once. */
+  templateTools(): Promise<TemplateTools> {
+    return this.#templateTools ??= probeTemplate((conversation) => this.engine.render(conversation));
   }
 
   /** Throws 404 unless `model` names what is loaded. */
