@@ -95,7 +95,7 @@ Judged judge(const IndexIsa& isa, const Graph& graph, const GraphKeys& keys, con
       if (round > 0) continue;
       for (int32_t g = 0; g < group; g++) {
         std::vector<int32_t> got;
-        for (int32_t j = 0; j < std::min(search.queued(g), truth.k); j++) got.push_back(GraphSearch::node_of(search.queue(g)[j]) + keys.begin());
+        search.best(got, g, truth.k);
         std::sort(got.begin(), got.end());
         for (int32_t j = 0; j < truth.k; j++) found += std::binary_search(got.begin(), got.end(), truth.of(i + g)[j]);
       }

@@ -156,10 +156,11 @@ void calibrate(Graph& graph, const IndexIsa& isa, const GraphKeys& keys, const G
       for (int32_t i = task * kTask; i < std::min(truth.queries, (task + 1) * kTask); i++) {
         search_graph(search, isa, graph, keys, held_out.data() + static_cast<size_t>(i) * static_cast<size_t>(keys.dim()), 1,
                      width);
-        got.clear();
-        for (int32_t j = 0; j < std::min(search.queued(0), truth.k); j++) got.push_back(GraphSearch::node_of(search.queue(0)[j]) + keys.begin());
+        search.best(got, 0, truth.k);
         std::sort(got.begin(), got.end());
-        for (int32_t j = 0; j < truth.k; j++) found[static_cast<size_t>(i)] += std::binary_search(got.begin(), got.end(), truth.of(i)[j]);
+        for (int32_t j = 0; j < truth.k; j++) {
+          found[static_cast<size_t>(i)] += std::binary_search(got.begin(), got.end(), truth.of(i)[j] - keys.begin());
+        }
         scored[static_cast<size_t>(i)] = static_cast<int64_t>(search.scored().size());
       }
     });
@@ -188,15 +189,16 @@ std::vector<int32_t> homes_of(const ListTable& homes, int32_t nodes) {
 }
 
 void search_graph(GraphSearch& search, const IndexIsa& isa, const Graph& graph, const GraphKeys& keys, const float* q, int32_t group,
-                  int32_t width) {
-  search.start(graph.nodes(), group, width);
+                  int32_t width, bool exact) {
+  search.start(graph.codes, *isa.graph, q, group, width);
   std::vector<int32_t> roots;
   for (int32_t g = 0; g < group; g++) {
     graph.entries->find(roots, *isa.panels, q + static_cast<size_t>(g) * static_cast<size_t>(keys.dim()), graph.starts,
                         graph.newcomers);
   }
-  search.offer(keys, q, roots.data(), static_cast<int32_t>(roots.size()));
-  search.run(keys, graph.links, q);
+  search.offer(roots.data(), static_cast<int32_t>(roots.size()));
+  search.run(graph.links);
+  if (exact) search.finish(keys, q);
 }
 
 std::shared_ptr<Graph> build_graph(const IndexIsa& isa, const GraphKeys& keys, const GraphOptions& options,
@@ -207,6 +209,8 @@ std::shared_ptr<Graph> build_graph(const IndexIsa& isa, const GraphKeys& keys, c
   // A multiple of 16: a list is whole cache lines.
   auto graph = std::make_shared<Graph>((options.m * 3 / 2 + 15) / 16 * 16);
   graph->links.resize(n);
+  graph->codes.fit(keys, training);
+  graph->codes.append(keys, run);
   const Neighbours nearest = nearest_keys(isa, run, keys.rows(), keys.head(), keys.begin(), keys.begin() + n, training.data(),
                                           count(training), options.nq);
   const Neighbours truth = nearest_keys(isa, run, keys.rows(), keys.head(), keys.begin(), keys.begin() + n, held_out.data(),

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "graph_codes.h"
 #include "graph_keys.h"
 #include "graph_links.h"
 #include "graph_search.h"
@@ -43,8 +44,10 @@ struct GraphEntries {
 
 // One version; never changes once others see it.
 struct Graph {
-  explicit Graph(int32_t slots) : links(slots) {}
+  explicit Graph(int32_t slots, const std::shared_ptr<ChunkMemory>& memory = std::make_shared<ChunkMemory>())
+      : links(slots, memory), codes(memory) {}
   GraphLinks links;
+  GraphCodes codes;
   std::shared_ptr<const GraphEntries> entries;
   std::vector<std::vector<int32_t>> newcomers;  // [centroids], or none: nodes inserted since, ascending
   int32_t built = 0;               // nodes when it was built; the rest was inserted
@@ -69,9 +72,9 @@ void link_mates(GraphLinks& links, const GraphKeys& keys, const PanelKernels& ke
 // The next version of `graph`, with nodes [graph.nodes(), keys.nodes()) inserted; homes: of all of them.
 std::shared_ptr<Graph> insert_nodes(const IndexIsa& isa, const Graph& graph, const GraphKeys& keys, const ListTable& homes,
                                     const RunTasks& run);
-// Starts and runs a search: q [group, dim].
+// Starts and runs a search, and finishes it where `exact`: q [group, dim].
 void search_graph(GraphSearch& search, const IndexIsa& isa, const Graph& graph, const GraphKeys& keys, const float* q, int32_t group,
-                  int32_t width);
+                  int32_t width, bool exact = true);
 // Nodes that no search can reach from its entries.
 std::vector<int32_t> unreachable_nodes(const Graph& graph);
 

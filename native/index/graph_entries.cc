@@ -12,7 +12,7 @@ size_t GraphEntries::bytes() const {
 }
 
 size_t Graph::bytes() const {
-  size_t bytes = links.bytes() + entries->bytes();
+  size_t bytes = links.bytes() + codes.bytes() + entries->bytes();
   for (const auto& ids : newcomers) bytes += ids.size() * sizeof(int32_t);
   return bytes;
 }

@@ -17,6 +17,14 @@ struct Header {
   fail(KVASIR_ARGUMENT, "Cannot open index: section \"%s\" %s", section.c_str(), why);
 }
 
+const float* finite(const FileReader& from, const std::string& section, size_t count) {
+  const float* numbers = from.array<float>(section, count);
+  for (size_t i = 0; i < count; i++) {
+    if (!std::isfinite(numbers[i])) refuse(section, "holds a number that is not finite");
+  }
+  return numbers;
+}
+
 // Threads are walked to their ends when the graph grows: they must have some.
 void check_threads(const GraphLinks& links, const std::string& section) {
   std::vector<int32_t> walk(static_cast<size_t>(links.nodes()), -1);  // by whose walk a node was met
@@ -39,6 +47,17 @@ void save_graph(FileWriter& to, const std::string& prefix, const Graph& graph) {
   std::vector<int32_t> links(static_cast<size_t>(graph.nodes()) * slots);
   for (int32_t i = 0; i < graph.nodes(); i++) std::copy_n(graph.links.of(i), slots, links.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(i) * slots));
   to.add(prefix + ".to", links.data(), links.size() * sizeof(int32_t));
+  const size_t row_bytes = graph.codes.row_bytes();
+  std::vector<uint8_t> codes(static_cast<size_t>(graph.nodes()) * row_bytes);
+  std::vector<float> scales;
+  for (int32_t i = 0; i < graph.nodes(); i++) {
+    std::copy_n(graph.codes.row(i), row_bytes, codes.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(i) * row_bytes));
+    scales.push_back(graph.codes.scale(i));
+  }
+  to.add(prefix + ".codes", codes.data(), codes.size());
+  to.add(prefix + ".scales", scales.data(), scales.size() * sizeof(float));
+  to.add(prefix + ".centre", graph.codes.centre().data(), graph.codes.centre().size() * sizeof(float));
+  to.add(prefix + ".weights", graph.codes.weights().data(), graph.codes.weights().size() * sizeof(float));
   to.add(prefix + ".at", graph.entries->centroids.data().data(), graph.entries->centroids.bytes());
   to.add(prefix + ".in", graph.entries->nodes.data(), graph.entries->nodes.size() * sizeof(int32_t));
   to.add(prefix + ".least", graph.entries->least.data(), graph.entries->least.size() * sizeof(float));
@@ -75,12 +94,17 @@ std::shared_ptr<const Graph> restore_graph(const FileReader& from, const std::st
   graph->links.resize(nodes);
   for (int32_t i = 0; i < nodes; i++) std::copy_n(links + static_cast<size_t>(i) * slots, slots, graph->links.edit(i));
   check_threads(graph->links, prefix + ".to");
+  const float* scales = finite(from, prefix + ".scales", static_cast<size_t>(nodes));
+  const float* centre = finite(from, prefix + ".centre", static_cast<size_t>(dim));
+  const float* weights = finite(from, prefix + ".weights", static_cast<size_t>(dim));
+  for (int32_t d = 0; d < dim; d++) {
+    if (!(weights[d] > 0)) refuse(prefix + ".weights", "holds a number that is not positive");
+  }
+  const size_t code_bytes = static_cast<size_t>(nodes) * GraphCodes::row_bytes_of(dim);
+  graph->codes.restore(nodes, dim, from.array<uint8_t>(prefix + ".codes", code_bytes), scales, centre, weights);
   auto entries = std::make_shared<GraphEntries>();
   const size_t width = (static_cast<size_t>(header.centroids) + kPanelRows - 1) / kPanelRows * kPanelRows;
-  const float* centroids = from.array<float>(prefix + ".at", width * static_cast<size_t>(dim));
-  for (size_t i = 0; i < width * static_cast<size_t>(dim); i++) {
-    if (!std::isfinite(centroids[i])) refuse(prefix + ".at", "holds a number that is not finite");
-  }
+  const float* centroids = finite(from, prefix + ".at", width * static_cast<size_t>(dim));
   entries->centroids.restore(header.centroids, dim, centroids);
   const size_t roots = static_cast<size_t>(header.centroids) * GraphEntries::kKeys;
   const int32_t* in = from.array<int32_t>(prefix + ".in", roots);
@@ -89,10 +113,7 @@ std::shared_ptr<const Graph> restore_graph(const FileReader& from, const std::st
   }
   entries->nodes.assign(in, in + roots);
   const size_t count_in = static_cast<size_t>(header.centroids);
-  const float* least = from.array<float>(prefix + ".least", count_in);
-  for (size_t c = 0; c < count_in; c++) {
-    if (!std::isfinite(least[c])) refuse(prefix + ".least", "holds a number that is not finite");
-  }
+  const float* least = finite(from, prefix + ".least", count_in);
   entries->least.assign(least, least + count_in);
   const int32_t* offsets = from.array<int32_t>(prefix + ".new", count_in + 1);
   if (offsets[0] != 0) refuse(prefix + ".new", "does not begin at 0");

@@ -5,10 +5,22 @@
 
 namespace kvasir {
 
+// Queries [group] against rows of 4-bit codes (graph_codes.h).
+struct GraphCodeTerms {
+  const int8_t* lines;     // [group][low, high nibbles][line_bytes], zeros behind row_bytes
+  size_t line_bytes;       // row_bytes rounded up to 64
+  size_t row_bytes;        // a multiple of 32
+  const int32_t* offsets;  // [group]: what sums of unsigned nibbles have too much, negated
+  const float *factors, *bases;  // [group]
+};
+
 struct GraphKernels {
   // out[i * group + g] = q[g] . row i for rows anywhere in memory (the caller prefetches): q [group, dim] floats, rows of one
   // element type (KVASIR_F32, KVASIR_F16, KVASIR_I8; scales of the latter are the caller's business).
   void (*score)(float* out, const float* q, const void* const* rows, int32_t count, int32_t dtype, int32_t group, int32_t dim);
+  // out[i * group + g] = bases[g] + factors[g] * scales[i] * (sum of nibbles of row i * line g + offsets[g]).
+  void (*score_codes)(float* out, const GraphCodeTerms& terms, int32_t group, const uint8_t* const* rows, const float* scales,
+                      int32_t count);
   // out[i] = row[i] for one row of the element type.
   void (*widen)(float* out, const void* row, int32_t dtype, int32_t dim);
   // Of scores [32] those >= threshold, in order: scores to kept, first + place to ids; returns how many. Both have room for 32.

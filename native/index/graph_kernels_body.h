@@ -136,6 +136,109 @@ void score_rows(float* out, const float* q, const void* const* rows, int32_t cou
   else score_type<int8_t>(out, q, rows, count, group, dim);
 }
 
+#if defined(__AVX512VNNI__)
+typedef __m512i CodeSums;
+inline __m128i sum_four(__m512i a, __m512i b, __m512i c, __m512i d) {
+  const auto half = [](__m512i v) { return _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1)); };
+  const __m256i two = _mm256_hadd_epi32(_mm256_hadd_epi32(half(a), half(b)), _mm256_hadd_epi32(half(c), half(d)));
+  return _mm_add_epi32(_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1));
+}
+#elif defined(__AVX2__)
+typedef __m256i CodeSums;
+inline __m128i sum_four(__m256i a, __m256i b, __m256i c, __m256i d) {
+  const __m256i two = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+  return _mm_add_epi32(_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1));
+}
+#endif
+
+#if defined(__AVX2__)
+// Four rows against G queries.
+template <int32_t G>
+inline void score_code_tile(float* out, size_t group, const GraphCodeTerms& terms, size_t g, const uint8_t* const* rows,
+                            const float* scales, int32_t count) {
+  CodeSums sums[G][4] = {};
+  const int8_t* lines = terms.lines + g * 2 * terms.line_bytes;
+#if defined(__AVX512VNNI__)
+  const __m512i low = _mm512_set1_epi8(15);
+  for (size_t at = 0; at < terms.row_bytes; at += 64) {
+    const __mmask64 there = at + 64 <= terms.row_bytes ? ~__mmask64{0} : __mmask64{0xffffffff};
+#pragma GCC unroll 4
+    for (int32_t r = 0; r < 4; r++) {
+      const __m512i both = _mm512_maskz_loadu_epi8(there, rows[r] + at);
+      const __m512i lo = _mm512_and_si512(both, low), hi = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+#pragma GCC unroll 4
+      for (int32_t i = 0; i < G; i++) {
+        const int8_t* line = lines + static_cast<size_t>(i) * 2 * terms.line_bytes + at;
+        sums[i][r] = _mm512_dpbusd_epi32(sums[i][r], lo, _mm512_loadu_si512(line));
+        sums[i][r] = _mm512_dpbusd_epi32(sums[i][r], hi, _mm512_loadu_si512(line + terms.line_bytes));
+      }
+    }
+  }
+#else
+  const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+  for (size_t at = 0; at < terms.row_bytes; at += 32) {
+#pragma GCC unroll 4
+    for (int32_t r = 0; r < 4; r++) {
+      const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[r] + at));
+      const __m256i lo = _mm256_and_si256(both, low), hi = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+#pragma GCC unroll 4
+      for (int32_t i = 0; i < G; i++) {
+        const int8_t* line = lines + static_cast<size_t>(i) * 2 * terms.line_bytes + at;
+        // At most 4 * 15 * 127: no saturation.
+        const __m256i pairs = _mm256_add_epi16(
+            _mm256_maddubs_epi16(lo, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line))),
+            _mm256_maddubs_epi16(hi, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + terms.line_bytes))));
+        sums[i][r] = _mm256_add_epi32(sums[i][r], _mm256_madd_epi16(pairs, ones));
+      }
+    }
+  }
+#endif
+  const __m128 scale = _mm_loadu_ps(scales);
+#pragma GCC unroll 4
+  for (int32_t i = 0; i < G; i++) {
+    const size_t at = g + static_cast<size_t>(i);
+    const __m128i whole = _mm_add_epi32(sum_four(sums[i][0], sums[i][1], sums[i][2], sums[i][3]), _mm_set1_epi32(terms.offsets[at]));
+    float four[4];
+    _mm_storeu_ps(four, _mm_add_ps(_mm_set1_ps(terms.bases[at]),
+                                   _mm_mul_ps(_mm_mul_ps(_mm_set1_ps(terms.factors[at]), scale), _mm_cvtepi32_ps(whole))));
+    for (int32_t r = 0; r < count; r++) out[static_cast<size_t>(r) * group + at] = four[r];
+  }
+}
+
+void score_code_rows(float* out, const GraphCodeTerms& terms, int32_t group, const uint8_t* const* rows, const float* scales,
+                     int32_t count) {
+  const size_t heads = static_cast<size_t>(group);
+  for (int32_t r = 0; r < count; r += 4) {
+    const int32_t some = count - r < 4 ? count - r : 4;
+    const uint8_t* four[4];
+    float scale[4];
+    for (int32_t i = 0; i < 4; i++) four[i] = rows[r + (i < some ? i : 0)], scale[i] = scales[r + (i < some ? i : 0)];
+    float* to = out + static_cast<size_t>(r) * heads;
+    for (size_t g = 0; g < heads;) {
+      switch (heads - g) {
+        case 1: score_code_tile<1>(to, heads, terms, g, four, scale, some), g += 1; break;
+        case 2: score_code_tile<2>(to, heads, terms, g, four, scale, some), g += 2; break;
+        case 3: score_code_tile<3>(to, heads, terms, g, four, scale, some), g += 3; break;
+        default: score_code_tile<4>(to, heads, terms, g, four, scale, some), g += 4;
+      }
+    }
+  }
+}
+#else
+void score_code_rows(float* out, const GraphCodeTerms& terms, int32_t group, const uint8_t* const* rows, const float* scales,
+                     int32_t count) {
+  for (int32_t r = 0; r < count; r++) {
+    for (int32_t g = 0; g < group; g++) {
+      const int8_t* line = terms.lines + static_cast<size_t>(g) * 2 * terms.line_bytes;
+      int32_t sum = terms.offsets[g];
+      for (size_t i = 0; i < terms.row_bytes; i++) sum += (rows[r][i] & 15) * line[i] + (rows[r][i] >> 4) * line[terms.line_bytes + i];
+      out[static_cast<size_t>(r) * static_cast<size_t>(group) + static_cast<size_t>(g)] =
+          terms.bases[g] + terms.factors[g] * scales[r] * static_cast<float>(sum);
+    }
+  }
+}
+#endif
+
 template <class T>
 void widen_type(float* out, const T* row, int32_t dim) {
   int32_t i = 0;

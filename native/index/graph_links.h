@@ -5,6 +5,8 @@
 #include <memory>
 #include <vector>
 
+#include "chunk_memory.h"
+
 namespace kvasir {
 
 class GraphLinks {
@@ -14,7 +16,7 @@ class GraphLinks {
 
   // A list holds up to slots - 1 neighbours in order of preference, then kNone. The last slot is the thread's: one neighbour
   // that no pruning removes (kNone: free), which keeps every node reachable.
-  explicit GraphLinks(int32_t slots) : slots_(slots) {}
+  GraphLinks(int32_t slots, std::shared_ptr<ChunkMemory> memory) : slots_(slots), memory_(std::move(memory)) {}
   // A version to change: shares all blocks.
   GraphLinks next() const;
 
@@ -43,9 +45,10 @@ class GraphLinks {
   void set(int32_t node, const int32_t* neighbours, int32_t count);
 
  private:
-  struct Block;
+  std::shared_ptr<uint8_t> new_block() const { return memory_->take(block_bytes()); }
   int32_t slots_, nodes_ = 0;
-  std::vector<std::shared_ptr<Block>> blocks_;
+  std::shared_ptr<ChunkMemory> memory_;
+  std::vector<std::shared_ptr<uint8_t>> blocks_;
   std::vector<const int32_t*> data_;
   std::vector<char> own_;  // nobody else has the block
 };

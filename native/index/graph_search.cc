@@ -6,17 +6,22 @@
 
 namespace kvasir {
 
-void GraphSearch::start(int32_t nodes, int32_t group, int32_t width) {
+void GraphSearch::start(const GraphCodes& codes, const GraphKernels& kernels, const float* q, int32_t group, int32_t width) {
+  codes_ = &codes;
+  kernels_ = &kernels;
+  codes.prepare(query_, q, group);
   group_ = group;
   width_ = std::max(1, width);
   num_expanded_ = 0;
-  seen_.assign(static_cast<size_t>((nodes + 63) / 64), 0);
+  seen_.assign(static_cast<size_t>((codes.nodes() + 63) / 64), 0);
   expanded_.assign(seen_.size(), 0);
   queues_.resize(static_cast<size_t>(group) * static_cast<size_t>(width_ + kMostFresh));
   sizes_.assign(static_cast<size_t>(group), 0);
   next_.assign(static_cast<size_t>(group), 0);
   scored_.clear();
   scores_.clear();
+  finalists_.clear();
+  exact_.clear();
 }
 
 // Puts some entries [count], count <= kMostFresh, into a queue: sorted among themselves, so that what is behind moves once.
@@ -43,15 +48,15 @@ void GraphSearch::insert(int32_t g, Entry* fresh, int32_t count) {
   next_[static_cast<size_t>(g)] = std::min(next_[static_cast<size_t>(g)], end);
 }
 
-// Scores what scored_ holds from `first` on; their rows are on the way.
-void GraphSearch::score_fresh(const GraphKeys& keys, const GraphLinks* links, const float* q, size_t first) {
+// Scores what scored_ holds from `first` on; their codes are on the way.
+void GraphSearch::score_fresh(const GraphLinks* links, size_t first) {
   const size_t group = static_cast<size_t>(group_);
   scores_.resize(scored_.size() * group);
   Entry fresh[kMostFresh];
   for (; first < scored_.size(); first += kMostFresh) {
     const size_t count = std::min<size_t>(kMostFresh, scored_.size() - first);
     float* scores = scores_.data() + first * group;
-    keys.score(scores, q, group_, scored_.data() + first, static_cast<int32_t>(count));
+    codes_->score(scores, *kernels_, query_, scored_.data() + first, static_cast<int32_t>(count));
     for (int32_t g = 0; g < group_; g++) {
       const Entry* queue = queues_.data() + static_cast<size_t>(g) * static_cast<size_t>(width_ + kMostFresh);
       const int32_t size = sizes_[static_cast<size_t>(g)];
@@ -71,7 +76,7 @@ void GraphSearch::score_fresh(const GraphKeys& keys, const GraphLinks* links, co
   }
 }
 
-void GraphSearch::offer(const GraphKeys& keys, const float* q, const int32_t* nodes, int32_t count) {
+void GraphSearch::offer(const int32_t* nodes, int32_t count) {
   const size_t first = scored_.size();
   for (int32_t i = 0; i < count; i++) {
     const int32_t node = nodes[i];
@@ -79,13 +84,13 @@ void GraphSearch::offer(const GraphKeys& keys, const float* q, const int32_t* no
     const uint64_t bit = uint64_t{1} << (node & 63);
     if ((bits & bit) != 0) continue;
     bits |= bit;
-    keys.prefetch(node);
+    codes_->prefetch(node);
     scored_.push_back(node);
   }
-  score_fresh(keys, nullptr, q, first);
+  score_fresh(nullptr, first);
 }
 
-void GraphSearch::run(const GraphKeys& keys, const GraphLinks& links, const float* q) {
+void GraphSearch::run(const GraphLinks& links) {
   // Nearly all that a queue ever holds near its end is expanded, so several are at once: their rows come together. A narrow queue
   // looks first.
   constexpr int32_t kMostAtOnce = 8;
@@ -113,21 +118,63 @@ void GraphSearch::run(const GraphKeys& keys, const GraphLinks& links, const floa
     idle = 0;
     num_expanded_ += count;
     const size_t first = scored_.size();
-    const auto meet = [&](int32_t neighbour) {
-      uint64_t& bits = seen_[static_cast<size_t>(neighbour >> 6)];
-      const uint64_t bit = uint64_t{1} << (neighbour & 63);
-      if ((bits & bit) != 0) return;
-      bits |= bit;
-      keys.prefetch(neighbour);
-      scored_.push_back(neighbour);
-    };
+    // Whether a neighbour was met before cannot be predicted: it is written in any case and counted if not.
+    scored_.resize(first + static_cast<size_t>(count) * static_cast<size_t>(slots));
+    int32_t* fresh = scored_.data() + first;
     for (int32_t c = 0; c < count; c++) {
       const int32_t* list = links.of(chosen[c]);
-      for (int32_t i = 0; i < slots - 1 && list[i] != GraphLinks::kNone; i++) meet(list[i]);
-      if (list[slots - 1] != GraphLinks::kNone) meet(list[slots - 1]);
+      for (int32_t i = 0; i < slots; i++) {
+        int32_t neighbour = list[i];
+        if (neighbour == GraphLinks::kNone) {
+          neighbour = list[slots - 1];  // behind the last the thread
+          if (neighbour == GraphLinks::kNone) break;
+          i = slots;
+        }
+        uint64_t& bits = seen_[static_cast<size_t>(neighbour >> 6)];
+        const uint64_t bit = uint64_t{1} << (neighbour & 63);
+        *fresh = neighbour;
+        fresh += (bits & bit) == 0 ? 1 : 0;
+        bits |= bit;
+      }
     }
-    score_fresh(keys, &links, q, first);
+    scored_.resize(static_cast<size_t>(fresh - scored_.data()));
+    for (size_t i = first; i < scored_.size(); i++) codes_->prefetch(scored_[i]);
+    score_fresh(&links, first);
   }
+}
+
+void GraphSearch::finish(const GraphKeys& keys, const float* q) {
+  // What is in a queue was expanded: the bit tells whether it was collected.
+  for (int32_t g = 0; g < group_; g++) {
+    for (int32_t i = 0; i < queued(g); i++) {
+      const int32_t node = node_of(queue(g)[i]);
+      uint64_t& bits = expanded_[static_cast<size_t>(node >> 6)];
+      const uint64_t bit = uint64_t{1} << (node & 63);
+      if ((bits & bit) == 0) continue;
+      bits &= ~bit;
+      finalists_.push_back(node);
+    }
+  }
+  const int32_t count = static_cast<int32_t>(finalists_.size());
+  exact_.resize(static_cast<size_t>(count) * static_cast<size_t>(group_));
+  constexpr int32_t kPiece = 32;
+  for (int32_t i = 0; i < std::min(kPiece, count); i++) keys.prefetch(finalists_[static_cast<size_t>(i)]);
+  for (int32_t done = 0; done < count; done += kPiece) {
+    const int32_t next = std::min(count, done + kPiece), after = std::min(count, next + kPiece);
+    for (int32_t i = next; i < after; i++) keys.prefetch(finalists_[static_cast<size_t>(i)]);
+    keys.score(exact_.data() + static_cast<size_t>(done) * static_cast<size_t>(group_), q, group_, finalists_.data() + done, next - done);
+  }
+}
+
+void GraphSearch::best(std::vector<int32_t>& nodes, int32_t g, int32_t k) const {
+  std::vector<std::pair<float, int32_t>> order;  // minus score, node
+  for (size_t i = 0; i < finalists_.size(); i++) {
+    order.push_back({-exact_[i * static_cast<size_t>(group_) + static_cast<size_t>(g)], finalists_[i]});
+  }
+  const size_t some = std::min(order.size(), static_cast<size_t>(k));
+  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(some), order.end());
+  nodes.clear();
+  for (size_t i = 0; i < some; i++) nodes.push_back(order[i].second);
 }
 
 }  // namespace kvasir

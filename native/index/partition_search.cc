@@ -160,16 +160,18 @@ void PartitionSearch::score_rows(float* out, const float* q, int32_t group, cons
   }
 }
 
-// Every node that a graph's search scored is a candidate.
+// Candidates are what a graph's search ends with, or, of samples, every node that it scored.
 void PartitionSearch::walk(Report& report) {
   const Partition& p = *s_.partition;
   const GraphKeys keys(s_.isa->graph, *s_.rows, s_.head, s_.codes->begin(), p.keys);
   int32_t width = std::min(s_.probes > 0 ? s_.probes : p.probes, p.keys);
   // More keys than the width was chosen for need a longer queue.
   if (query_->goal.kind == Goal::kTopk) width = std::max(width, std::min(p.keys, static_cast<int32_t>(2 * query_->goal.value)));
-  search_graph(walk_, *s_.isa, *p.graph, keys, q_, group_, width);
-  for (int32_t node : walk_.scored()) mark(node);
-  report.bytes_read += static_cast<double>(walk_.scored().size()) * static_cast<double>(keys.row_bytes()) +
+  search_graph(walk_, *s_.isa, *p.graph, keys, q_, group_, width, best_alone());
+  for (int32_t node : best_alone() ? walk_.finalists() : walk_.scored()) mark(node);
+  report.keys_scored += static_cast<double>(walk_.scored().size() - ids_.size());
+  report.bytes_read += static_cast<double>(walk_.scored().size()) * static_cast<double>(p.graph->codes.row_bytes() + sizeof(float)) +
+                       static_cast<double>(walk_.finalists().size()) * static_cast<double>(keys.row_bytes()) +
                        static_cast<double>(p.graph->entries->centroids.bytes()) +
                        static_cast<double>(walk_.expanded()) * 4 * p.graph->links.slots();
 }
@@ -240,7 +242,7 @@ void PartitionSearch::score(Codes::Scores kind, int planes, Report& report) {
     keys_ = std::make_unique<GraphKeys>(s_.isa->graph, *s_.rows, s_.head, s_.codes->begin(), s_.partition->keys);
   }
   if (walked) {
-    const std::vector<float>& dots = walk_.scores();
+    const std::vector<float>& dots = best_alone() ? walk_.exact() : walk_.scores();
     for (size_t g = 0; g < static_cast<size_t>(group_); g++) {
       float* to = scores_.data() + g * stride_;
       for (size_t i = 0; i < certain_; i++) to[i] = s_.shape->scale * dots[i * static_cast<size_t>(group_) + g];

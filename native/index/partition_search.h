@@ -42,6 +42,8 @@ class PartitionSearch {
   void visit(Report& report);
   void visit_lists(Report& report);
   void walk(Report& report);
+  // The best keys alone are wanted: a walk's finalists, scored exactly.
+  bool best_alone() const { return query_->goal.kind == Goal::kTopk && !query_->goal.sample_tail; }
   void mark(int32_t id);
   void best_of_lists(Report& report);
   void visit_head(int32_t g, Report& report);
@@ -71,7 +73,7 @@ class PartitionSearch {
   std::vector<uint64_t> marks_;    // ids visited by lists
   std::vector<int32_t> lists_;     // of the group; or those of each head
   std::vector<int32_t> ends_;      // [group]: behind a head's in lists_
-  GraphSearch walk_;               // its nodes come first among candidates, with scores from rows
+  GraphSearch walk_;               // its nodes come first among candidates, with its scores
   std::vector<int32_t> ids_;       // candidates: visited, scanned, then proposed
   std::vector<float> scores_;      // [group, stride_]
   std::vector<float> scan_;        // [group, scan_stride_]: keys without a home, from a block's start on

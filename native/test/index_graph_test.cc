@@ -86,8 +86,10 @@ std::pair<double, double> judge(World& w, const Graph& graph, const GraphKeys& k
   for (int32_t i = 0; i < count; i++) {
     search_graph(search, w.isa, graph, keys, queries.data() + size_t(i) * kDim, 1, graph.ef);
     scored += double(search.scored().size()) / count;
+    std::vector<int32_t> best;
+    search.best(best, 0, k);
     for (int32_t j = 0; j < k; j++) {
-      for (int32_t r = 0; r < k; r++) found += truth.of(i)[j] == GraphSearch::node_of(search.queue(0)[r]) + keys.begin();
+      for (int32_t node : best) found += truth.of(i)[j] == node + keys.begin();
     }
     for (int32_t r = 1; r < search.queued(0); r++) EXPECT(search.queue(0)[r - 1].score >= search.queue(0)[r].score);
   }
