@@ -1,6 +1,10 @@
 // What a graph costs and finds beside the scan, on one recorded or generated head (docs/recorded_heads.md).
 //   cmake -S native -B build -DKVASIR_TESTS=ON && cmake --build build --target kvasir_graph_bench
-//   build/kvasir_graph_bench FILE.kvqk [layer=0] [head=0] [samples=16384] [threads=1] [m=32] [nq=64] [grow=0|1]
+//   build/kvasir_graph_bench FILE.kvqk [layer=0] [head=0] [samples=32768] …   recall, keys scored, time, build, memory
+//   build/kvasir_graph_bench FILE.kvqk speed=1      build on one and on two threads, wall time
+//   build/kvasir_graph_bench FILE.kvqk insert=1     25 % of the keys inserted, beside a fresh build
+//   build/kvasir_graph_bench FILE.kvqk growth=13    13-fold growth, extended and built anew as the index does
+//   build/kvasir_graph_bench FILE.kvqk bias=1       held-out queries by quarter of the prompt beside decode queries
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -53,8 +57,12 @@ kvasir_memory* borrowed(const void* data, uint64_t bytes) {
   return m;
 }
 
-std::map<std::string, double> numbers = {{"layer", 0}, {"head", 0}, {"samples", 16384}, {"threads", 1}, {"m", 32}, {"nq", 64},
-                                         {"grow", 0},  {"k", 100},  {"entries", 4},     {"held", 128}, {"solo", 0}, {"horizon", 1024}, {"pivots", 12}, {"recall", 0.95}};
+std::map<std::string, double> numbers = {
+    {"layer", 0},   {"head", 0},    {"samples", 32768}, {"threads", 1}, {"m", 32},        {"nq", 64},      {"k", 100},      {"entries", 4},
+    {"held", 256},  {"solo", 1},    {"horizon", 1024},  {"pivots", 12}, {"recall", 0.95}, {"speed", 0},    {"insert", 0},   {"growth", 0},
+    {"bias", 0},    {"rounds", 4},  {"extend", 1024},   {"ahead", 512},
+};
+int32_t number(const char* name) { return static_cast<int32_t>(numbers[name]); }
 
 struct Head {
   const kvasir_bench::RecordedLayer& layer;
@@ -81,12 +89,13 @@ struct Judged {
 };
 
 Judged judge(const IndexIsa& isa, const Graph& graph, const GraphKeys& keys, const std::vector<float>& queries, int32_t group,
-             const Neighbours& truth, int32_t width) {
+             const Neighbours& truth, int32_t width, int rounds) {
   GraphSearch search;
   Judged out;
   const int32_t count = truth.queries;
   double best = 1e9;
-  for (int round = 0; round < 3; round++) {
+  std::vector<int32_t> got;
+  for (int round = 0; round <= rounds; round++) {
     const double start = cpu_seconds();
     double scored = 0, found = 0;
     for (int32_t i = 0; i + group <= count; i += group) {
@@ -94,10 +103,9 @@ Judged judge(const IndexIsa& isa, const Graph& graph, const GraphKeys& keys, con
       scored += static_cast<double>(search.scored().size());
       if (round > 0) continue;
       for (int32_t g = 0; g < group; g++) {
-        std::vector<int32_t> got;
         search.best(got, g, truth.k);
         std::sort(got.begin(), got.end());
-        for (int32_t j = 0; j < truth.k; j++) found += std::binary_search(got.begin(), got.end(), truth.of(i + g)[j]);
+        for (int32_t j = 0; j < truth.k; j++) found += std::binary_search(got.begin(), got.end(), truth.of(i + g)[j] - keys.begin());
       }
     }
     if (round == 0) out.recall = found / (double(count / group * group) * truth.k);
@@ -107,6 +115,62 @@ Judged judge(const IndexIsa& isa, const Graph& graph, const GraphKeys& keys, con
   out.nanoseconds = best;
   return out;
 }
+
+constexpr int32_t kSinks = 4;  // attended exactly, as is the window ahead of the last key
+
+const char* verdict(bool good) { return good ? "met" : "MISSED"; }
+
+// Graphs over a head's first keys, built as the index builds them.
+struct Bench {
+  const IndexIsa& isa;
+  Rows rows;
+  const Head& head;
+  int32_t d, group;
+  
+  GraphOptions options() const {
+    GraphOptions o;
+    o.m = number("m"), o.nq = number("nq"), o.pivots = number("pivots"), o.entries = number("entries"), o.k = number("k");
+    o.recall = numbers["recall"];
+    return o;
+  }
+  struct Made {
+    std::shared_ptr<const Partition> homes;
+    std::shared_ptr<const Graph> graph;
+    double homes_cpu, cpu, wall;
+  };
+  GraphKeys keys(int32_t end) const { return {isa.graph, rows, head.head, kSinks, end - kSinks}; }
+  PartitionSource source(int32_t end) const { return {&isa, &rows, head.head, d, kSinks, end - kSinks}; }
+  // Of prompt positions below `end`, moved behind it: every 16th is held out, the others are thinned to `samples` queries.
+  void split(int32_t end, std::vector<float>& training, std::vector<float>& held_out) const {
+    const int32_t prompts = static_cast<int32_t>(head.layer.num_prompt);
+    const std::vector<float> all = head.queries(false, 0, prompts, end + number("ahead"));
+    std::vector<int32_t> of_training, of_held;
+    for (int32_t i = 0; i < prompts && head.layer.prompt_positions[i] < end; i++) {
+      for (int32_t g = 0; g < group; g++) (i % 16 == 7 ? of_held : of_training).push_back(i * group + g);
+    }
+    const auto take = [&](std::vector<float>& to, const std::vector<int32_t>& from, size_t most) {
+      const size_t kept = std::min(from.size(), most);
+      for (size_t i = 0; i < kept; i++) {
+        const float* q = all.data() + static_cast<size_t>(from[i * from.size() / kept]) * static_cast<size_t>(d);
+        to.insert(to.end(), q, q + d);
+      }
+    };
+    take(training, of_training, static_cast<size_t>(numbers["samples"]));
+    take(held_out, of_held, static_cast<size_t>(numbers["held"]));
+  }
+  Made build(int32_t n, const std::vector<float>& training, const std::vector<float>& held_out, const RunTasks& run) const {
+    const double t0 = seconds(), c0 = cpu_seconds();
+    auto homes = std::make_shared<Partition>();
+    build_homes(*homes, source(n), run, n / 128, training.data(), static_cast<int32_t>(training.size()) / d, 8, 1);
+    const double homes_cpu = cpu_seconds() - c0;
+    auto graph = build_graph(isa, keys(n), options(), homes->homes, training, held_out, run);
+    return {homes, graph, homes_cpu, cpu_seconds() - c0, seconds() - t0};
+  }
+  void grow(Made& made, int32_t to, const RunTasks& run) const {
+    made.homes = extend(*made.homes, source(to), run);
+    made.graph = insert_nodes(isa, *made.graph, keys(to), made.homes->homes, run);
+  }
+};
 
 }  // namespace
 
@@ -120,9 +184,9 @@ int main(int argc, char** argv) {
   }
   kvasir_bench::Recorded file(argv[1]);
   const auto& layer = file.layers()[static_cast<size_t>(numbers["layer"])];
-  const int32_t head = static_cast<int32_t>(numbers["head"]), group = static_cast<int32_t>(layer.group());
-  const int32_t n = static_cast<int32_t>(layer.tokens - layer.decoded), threads = static_cast<int32_t>(numbers["threads"]);
-  const int32_t desc[5] = {0, KVASIR_F16, static_cast<int32_t>(layer.kv_heads), static_cast<int32_t>(layer.tokens), static_cast<int32_t>(layer.head_dim)};
+  const int32_t head = number("head"), group = static_cast<int32_t>(layer.group()), d = static_cast<int32_t>(layer.head_dim);
+  const int32_t n = static_cast<int32_t>(layer.tokens - layer.decoded) - number("ahead"), k = number("k");
+  const int32_t desc[5] = {0, KVASIR_F16, static_cast<int32_t>(layer.kv_heads), static_cast<int32_t>(layer.tokens), d};
   const uint64_t bytes = 2ull * layer.kv_heads * layer.tokens * layer.head_dim;
   // Copied to large pages: 4 KiB ones cost a walk a key.
   void* copy = std::aligned_alloc(size_t{2} << 20, (bytes + (size_t{2} << 20)) >> 21 << 21);
@@ -132,81 +196,103 @@ int main(int argc, char** argv) {
   rows.append(std::make_shared<const Segment>(desc, borrowed(copy, bytes), borrowed(layer.values, bytes), nullptr, nullptr));
   const IndexIsa& isa = find_index_isa("auto");
   Head h{layer, head, {}};
-  h.shape.head_dim = static_cast<int32_t>(layer.head_dim);
+  h.shape.head_dim = d;
   h.shape.frequencies.assign(layer.frequencies, layer.frequencies + layer.rope_dims / 2);
   h.shape.neighbours = layer.pairing == 1;
-
-  const int32_t held = static_cast<int32_t>(numbers["held"]), prompts = static_cast<int32_t>(layer.num_prompt);
-  const std::vector<float> all = h.queries(false, 0, prompts, n);
-  const int32_t total = static_cast<int32_t>(all.size()) / static_cast<int32_t>(layer.head_dim), d = static_cast<int32_t>(layer.head_dim);
+  const Bench bench{isa, rows, h, d, group};
   std::vector<float> training, held_out;
-  const int32_t want = std::min(total - held, static_cast<int32_t>(numbers["samples"]));
-  for (int32_t i = 0; i < total; i++) {
-    const bool test = i % (total / held) == total / held / 2;
-    if (!test && static_cast<int64_t>(i) * want / total == static_cast<int64_t>(i + 1) * want / total && want < total - held) continue;
-    auto& to = test ? held_out : training;
-    to.insert(to.end(), all.begin() + static_cast<std::ptrdiff_t>(i) * d, all.begin() + static_cast<std::ptrdiff_t>(i + 1) * d);
-  }
-  std::printf("%s layer %u head %d: n=%d d=%d group=%d, %zu training, %zu held out\n", file.name().c_str(), layer.layer, head, n, d, group,
-              training.size() / size_t(d), held_out.size() / size_t(d));
+  bench.split(n, training, held_out);
+  const int32_t count = static_cast<int32_t>(training.size()) / d;
+  std::printf("%s layer %u head %d: n=%d d=%d group=%d, %d training, %zu held out\n", file.name().c_str(), layer.layer, head, n, d, group, count,
+              held_out.size() / size_t(d));
 
   const std::vector<float> decode = h.queries(true, 0, static_cast<int32_t>(layer.decoded), -1);
-  const int32_t decode_count = static_cast<int32_t>(decode.size()) / d;
-  const RunTasks run = on_threads(threads);
-  double t0 = seconds(), c0 = cpu_seconds();
-  const Neighbours truth = nearest_keys(isa, run, rows, head, 0, n, decode.data(), decode_count, static_cast<int32_t>(numbers["k"]));
-  t0 = seconds(), c0 = cpu_seconds();
-  nearest_keys(isa, run, rows, head, 0, n, training.data(), std::min<int32_t>(want, 1920), static_cast<int32_t>(numbers["k"]));
-  const double per_query = (cpu_seconds() - c0) / std::min<int32_t>(want, 1920);
-  const double exact = per_query * n * group;
-  std::printf("exact kNN: %.0f us a query, all prompt queries %.1f s\n", per_query * 1e6, exact);
+  const RunTasks run = on_threads(number("threads"));
+  const Neighbours truth = nearest_keys(isa, run, rows, head, kSinks, n, decode.data(), static_cast<int32_t>(decode.size()) / d, k);
+  const GraphKeys keys = bench.keys(n);
+  const int32_t together = numbers["solo"] > 0 ? 1 : group;
+  const auto show = [&](const char* name, const Graph& graph, int32_t width) {
+    const Judged j = judge(isa, graph, keys, decode, together, truth, width, number("rounds"));
+    std::printf("  %-10s ef %4d  recall %.4f  scored %6.0f (%.2f %%)  %.1f ns a scored key  %.0f us\n", name, width, j.recall, j.scored, 100 * j.scored / n,
+                j.nanoseconds, j.nanoseconds * j.scored * 1e-3);
+    return j;
+  };
 
-  GraphOptions options;
-  options.m = static_cast<int32_t>(numbers["m"]);
-  options.nq = static_cast<int32_t>(numbers["nq"]);
-  options.pivots = static_cast<int32_t>(numbers["pivots"]);
-  options.entries = static_cast<int32_t>(numbers["entries"]);
-  options.recall = numbers["recall"];
-  options.k = static_cast<int32_t>(numbers["k"]);
-  const GraphKeys keys(isa.graph, rows, head, 0, n);
-  t0 = seconds(), c0 = cpu_seconds();
-  Partition homes;
-  build_homes(homes, {&isa, &rows, head, d, 0, n}, run, n / 128, training.data(), static_cast<int32_t>(training.size()) / d, 8, 1);
-  const double homes_cpu = cpu_seconds() - c0;
-  const auto graph = build_graph(isa, keys, options, homes.homes, training, held_out, run);
-  const double cpu = cpu_seconds() - c0, wall = seconds() - t0;
-  double degree = 0;
-  for (int32_t i = 0; i < n; i++) degree += graph->links.count(i);
-  std::printf("build: homes %.2f s, all %.2f s cpu, %.2f s wall, %.3f of exact kNN; degree %.1f; %.0f bytes a key; ef %d, held-out recall %.4f\n", homes_cpu, cpu, wall,
-              cpu / exact, degree / n, double(graph->bytes()) / n, graph->ef, graph->expected_recall);
-  for (const int32_t width : {100, 200, 250, 300, 400, 600, graph->ef}) {
-    const Judged j = judge(isa, *graph, keys, decode, numbers["solo"] > 0 ? 1 : group, truth, width);
-    std::printf("  ef %4d%s recall %.4f  scored %6.0f (%.2f %%)  %.1f ns a scored key  %.0f us\n", width, width == graph->ef ? "*" : " ", j.recall,
-                j.scored, 100 * j.scored / n, j.nanoseconds, j.nanoseconds * j.scored * 1e-3);
-    if (j.recall > 0.985 && width != graph->ef) {
-      continue;
+  if (numbers["speed"] > 0) {
+    double least[2] = {1e9, 1e9};
+    for (int round = 0; round < 2; round++) {
+      for (int t = 0; t < 2; t++) least[t] = std::min(least[t], bench.build(n, training, held_out, on_threads(t + 1)).wall);
     }
+    std::printf("build: %.2f s on one thread, %.2f s on two: x %.2f (bar 1.7): %s\n", least[0], least[1], least[0] / least[1],
+                verdict(least[0] >= 1.7 * least[1]));
+    return 0;
   }
-  if (numbers["grow"] > 0) {
+  if (numbers["insert"] > 0) {
     const int32_t part = static_cast<int32_t>(n / 1.25);
-    const GraphKeys before(isa.graph, rows, head, 0, part);
-    auto cells = std::make_shared<Partition>();
-    build_homes(*cells, {&isa, &rows, head, d, 0, part}, run, part / 128, training.data(), static_cast<int32_t>(training.size()) / d, 8, 1);
-    std::shared_ptr<const Partition> grown_homes = cells;
-    auto grown = build_graph(isa, before, options, cells->homes, training, held_out, run);
-    c0 = cpu_seconds();
-    for (int32_t at = part; at < n;) {
-      at = std::min(n, at + 1024);
-      grown_homes = extend(*grown_homes, {&isa, &rows, head, d, 0, at}, run);
-      grown = insert_nodes(isa, *grown, GraphKeys(isa.graph, rows, head, 0, at), grown_homes->homes, run);
+    const Bench::Made fresh = bench.build(n, training, held_out, run);
+    std::vector<float> early, early_held;
+    bench.split(part, early, early_held);
+    Bench::Made grown = bench.build(part, early, early_held, run);
+    const double c0 = cpu_seconds();
+    for (int32_t at = part; at < n;) bench.grow(grown, at = std::min(n, at + number("extend")), run);
+    const double each = (cpu_seconds() - c0) / (n - part) * 1e6;
+    std::printf("insertion of 25 %% new keys: %.1f us a key (bar 20): %s; unreachable: %zu\n", each, verdict(each <= 20), unreachable_nodes(*grown.graph).size());
+    for (const int32_t width : {200, 300, 400, fresh.graph->ef}) {
+      const Judged a = show("fresh", *fresh.graph, width), b = show("grown", *grown.graph, width);
+      std::printf("    fresh - grown %.4f (bar .01): %s\n", a.recall - b.recall, verdict(a.recall - b.recall <= 0.01));
     }
-    std::printf("insertion of 25 %%: %.1f us a key\n", (cpu_seconds() - c0) / (n - part) * 1e6);
-    for (const int32_t width : {200, 400, graph->ef}) {
-      const Judged a = judge(isa, *graph, keys, decode, group, truth, width);
-      const Judged b = judge(isa, *grown, keys, decode, group, truth, width);
-      std::printf("  ef %4d fresh %.4f (%.0f scored), grown %.4f (%.0f scored)\n", width, a.recall, a.scored, b.recall, b.scored);
-    }
-    std::printf("unreachable after growth: %zu\n", unreachable_nodes(*grown).size());
+    return 0;
   }
+  if (numbers["growth"] > 0) {
+    // As the index grows: extended every 1024 keys, built anew after growing by half.
+    int32_t at = static_cast<int32_t>(n / numbers["growth"]), built = at, builds = 1;
+    const auto make = [&](int32_t end) {
+      std::vector<float> q, test;
+      bench.split(end, q, test);
+      return bench.build(end, q, test, run);
+    };
+    Bench::Made made = make(at);
+    while (at < n) {
+      at = std::min(n, at + number("extend"));
+      if (at >= built + built / 2) made = make(built = at), builds++;
+      else bench.grow(made, at, run);
+    }
+    std::printf("growth from %d keys to %d, %d builds, the last over %d:\n", static_cast<int32_t>(n / numbers["growth"]), n, builds, built);
+    const double recall = show("calibrated", *made.graph, made.graph->ef).recall;
+    std::printf("    recall after growth %.4f (bar .95): %s; promised %.4f; unreachable: %zu\n", recall, verdict(recall >= 0.95), made.graph->expected_recall,
+                unreachable_nodes(*made.graph).size());
+    return 0;
+  }
+
+  const int32_t sample = std::min(count, 1920);
+  double c0 = cpu_seconds();
+  nearest_keys(isa, run, rows, head, kSinks, n, training.data(), sample, k);
+  const double per_query = (cpu_seconds() - c0) / sample, exact = per_query * n * group;
+  std::printf("exact kNN: %.0f us a query, all prompt queries %.1f s\n", per_query * 1e6, exact);
+  const Bench::Made made = bench.build(n, training, held_out, run);
+  const Graph& graph = *made.graph;
+  double degree = 0;
+  for (int32_t i = 0; i < graph.nodes(); i++) degree += graph.links.count(i);
+  std::printf("build: homes %.2f s, all %.2f s cpu, %.2f s wall; degree %.1f of %d; held-out recall %.4f\n", made.homes_cpu, made.cpu, made.wall, degree / n,
+              graph.links.slots() - 1, graph.expected_recall);
+  std::printf("build / exact kNN of all prompt queries: %.3f (bar .5): %s\n", made.cpu / exact, verdict(made.cpu <= 0.5 * exact));
+  const double each = double(graph.bytes()) / n;
+  std::printf("memory: %.0f bytes a key (bar %d): %s\n", each, 8 * number("m"), verdict(each <= 8 * number("m")));
+  if (numbers["bias"] > 0) {
+    // Held-out queries by quarter of the prompt, at the calibrated width, beside decode queries.
+    const size_t quarter = held_out.size() / size_t(d) / 4 * size_t(d);
+    for (size_t i = 0; i < 4; i++) {
+      const std::vector<float> some(held_out.begin() + std::ptrdiff_t(i * quarter), held_out.begin() + std::ptrdiff_t((i + 1) * quarter));
+      const Neighbours best = nearest_keys(isa, run, rows, head, kSinks, n, some.data(), int32_t(quarter) / d, k);
+      const Judged j = judge(isa, graph, keys, some, 1, best, graph.ef, 0);
+      std::printf("  held out, quarter %zu: recall %.4f, scored %.0f\n", i, j.recall, j.scored);
+    }
+  }
+  for (const int32_t width : {100, 200, 250, 300, 400}) {
+    if (width != graph.ef) show("", graph, width);
+  }
+  const Judged j = show("calibrated", graph, graph.ef);
+  std::printf("search at the calibrated width: recall %.4f (bar .95), %.2f %% scored (bar 5), %.1f ns a scored key (bar 45): %s\n", j.recall, 100 * j.scored / n,
+              j.nanoseconds, verdict(j.recall >= 0.95 && j.scored <= 0.05 * n && j.nanoseconds <= 45));
   return 0;
 }

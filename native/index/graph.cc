@@ -1,5 +1,4 @@
-// Type "graph": a graph over the keys made for the queries that will be asked (see graph_build.h). Its searches score what they walk
-// over from the rows of the cache: one key's codes lie in many cache lines, its row in few.
+// Type "graph": a graph over the keys made for the queries that will be asked (see graph_build.h).
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -36,6 +35,7 @@ class GraphRecipe final : public PartitionRecipe {
     options_.seed = shape.seed;
     queries_ = params.integer("queries", 16, 1 << 24);
     horizon_ = params.integer("horizon", 1, 1 << 30);
+    ahead = params.integer("ahead", 0, 1 << 24);
     if (options_.recall < 0 || options_.recall > 1) {
       fail(KVASIR_ARGUMENT, "Cannot use \"graph\": recall is %g, expected 0 to 1", options_.recall);
     }
@@ -59,8 +59,8 @@ class GraphRecipe final : public PartitionRecipe {
     const int32_t end = source.begin + source.keys, dim = source.dim;
     GraphOptions options = options_;
     options.seed += static_cast<uint32_t>(source.head);
-    std::vector<float> training = in.samples->moved(*in.shape, source.head, end, horizon_, kHoldEvery, kHoldRest, false);
-    std::vector<float> held_out = in.samples->moved(*in.shape, source.head, end, horizon_, kHoldEvery, kHoldRest, true);
+    std::vector<float> training = in.samples->moved(*in.shape, source.head, aim(end), horizon_, kHoldEvery, kHoldRest, false);
+    std::vector<float> held_out = in.samples->moved(*in.shape, source.head, aim(end), horizon_, kHoldEvery, kHoldRest, true);
     thin(training, dim, queries_);
     thin(held_out, dim, kMostHeld);
     const int32_t count = static_cast<int32_t>(training.size()) / dim;
@@ -98,7 +98,7 @@ std::unique_ptr<PartitionIndex> make(const Environment& environment, const Layer
 extern const IndexType kGraph;
 const IndexType kGraph = {
     "graph",
-    "m=32,nq=64,ef=0,entries=4,recall=0.95,k=100,queries=32768,horizon=1024,codes=int8,growth=0.5,extend=1024,min=2048,lift=2",
+    "m=32,nq=64,ef=0,entries=4,recall=0.95,k=100,queries=32768,horizon=1024,ahead=512,codes=int8,growth=0.5,extend=1024,min=2048,lift=2",
     "a graph of keys linked as prompt queries see them; ef=0: the width that reaches the recall on held-out prompt queries",
     [](const Environment& environment, const LayerShape& shape, const Params& params, Rows rows) -> std::unique_ptr<Index> {
       return make(environment, shape, params, std::move(rows));

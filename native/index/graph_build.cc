@@ -1,6 +1,7 @@
 #include "graph_build.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "graph_entries.h"
@@ -138,7 +139,35 @@ void connect(Graph& graph, const GraphKeys& keys, const ListTable& homes) {
   }
 }
 
-// Width by width, until enough of the exact best keys of held-out queries is found.
+struct Calibration {
+  double recall, scored;
+};
+
+// Means over held-out queries, one after the other as heads of a group would not be.
+Calibration try_width(const Graph& graph, const IndexIsa& isa, const GraphKeys& keys, const std::vector<float>& held_out,
+                      const Neighbours& truth, int32_t width, const RunTasks& run) {
+  std::vector<int64_t> found(static_cast<size_t>(truth.queries)), scored(found.size());
+  constexpr int32_t kTask = 8;
+  run((truth.queries + kTask - 1) / kTask, [&](int32_t task) {
+    GraphSearch search;
+    std::vector<int32_t> got;
+    for (int32_t i = task * kTask; i < std::min(truth.queries, (task + 1) * kTask); i++) {
+      search_graph(search, isa, graph, keys, held_out.data() + static_cast<size_t>(i) * static_cast<size_t>(keys.dim()), 1, width);
+      search.best(got, 0, truth.k);
+      std::sort(got.begin(), got.end());
+      for (int32_t j = 0; j < truth.k; j++) {
+        found[static_cast<size_t>(i)] += std::binary_search(got.begin(), got.end(), truth.of(i)[j] - keys.begin());
+      }
+      scored[static_cast<size_t>(i)] = static_cast<int64_t>(search.scored().size());
+    }
+  });
+  const double queries = truth.queries;
+  return {static_cast<double>(std::accumulate(found.begin(), found.end(), int64_t{0})) / (queries * truth.k),
+          static_cast<double>(std::accumulate(scored.begin(), scored.end(), int64_t{0})) / queries};
+}
+
+// Width by width, until enough of the exact best keys of held-out queries is found; then the width between the last two that a
+// straight line says, tried itself.
 void calibrate(Graph& graph, const IndexIsa& isa, const GraphKeys& keys, const GraphOptions& options,
                const std::vector<float>& held_out, const Neighbours& truth, const RunTasks& run) {
   graph.ef = options.ef > 0 ? options.ef : options.k;
@@ -146,37 +175,33 @@ void calibrate(Graph& graph, const IndexIsa& isa, const GraphKeys& keys, const G
     graph.expected_recall = __builtin_nan("");
     return;
   }
-  constexpr int32_t kMostWidth = 4096;
-  for (int32_t width = std::max(graph.ef, truth.k);; width = std::min(kMostWidth, width + (width / 4 + 15) / 16 * 16)) {
-    std::vector<int64_t> found(static_cast<size_t>(truth.queries)), scored(found.size());
-    constexpr int32_t kTask = 8;
-    run((truth.queries + kTask - 1) / kTask, [&](int32_t task) {
-      GraphSearch search;
-      std::vector<int32_t> got;
-      for (int32_t i = task * kTask; i < std::min(truth.queries, (task + 1) * kTask); i++) {
-        search_graph(search, isa, graph, keys, held_out.data() + static_cast<size_t>(i) * static_cast<size_t>(keys.dim()), 1,
-                     width);
-        search.best(got, 0, truth.k);
-        std::sort(got.begin(), got.end());
-        for (int32_t j = 0; j < truth.k; j++) {
-          found[static_cast<size_t>(i)] += std::binary_search(got.begin(), got.end(), truth.of(i)[j] - keys.begin());
-        }
-        scored[static_cast<size_t>(i)] = static_cast<int64_t>(search.scored().size());
-      }
-    });
-    const double queries = truth.queries;
-    graph.ef = width;
-    graph.expected_recall = static_cast<double>(std::accumulate(found.begin(), found.end(), int64_t{0})) / (queries * truth.k);
-    graph.expected_scored = static_cast<double>(std::accumulate(scored.begin(), scored.end(), int64_t{0})) / queries;
-    // A width that scores half of the keys has lost to scanning them all.
-    if (options.ef > 0 || graph.expected_recall >= options.recall || width == kMostWidth ||
-        graph.expected_scored > keys.nodes() / 2.0) {
-      return;
-    }
+  constexpr int32_t kMostWidth = 4096, kStep = 16;
+  const auto take = [&](int32_t width) {
+    const Calibration c = try_width(graph, isa, keys, held_out, truth, width, run);
+    graph.ef = width, graph.expected_recall = c.recall, graph.expected_scored = c.scored;
+  };
+  take(std::max(graph.ef, truth.k));
+  // A width that scores half of the keys has lost to scanning them all.
+  while (options.ef == 0 && graph.expected_recall < options.recall && graph.ef < kMostWidth &&
+         graph.expected_scored <= keys.nodes() / 2.0) {
+    const int32_t below = graph.ef;
+    const double had = graph.expected_recall;
+    take(std::min(kMostWidth, below + (below / 4 + kStep - 1) / kStep * kStep));
+    if (graph.expected_recall < options.recall || graph.ef - below <= kStep) continue;
+    const double share = (options.recall - had) / (graph.expected_recall - had);
+    const int32_t enough = graph.ef;
+    take(below + static_cast<int32_t>(std::ceil(share * (enough - below) / kStep)) * kStep);
+    if (graph.expected_recall < options.recall) take(enough);
+    return;
   }
 }
 
 }  // namespace
+
+int32_t slots_for(int32_t m, int32_t dim) {
+  const int32_t lines = (m + 15) / 16 * 16, room = 8 * m - static_cast<int32_t>(GraphCodes::row_bytes_of(dim)) - 20;
+  return std::max({4, m / 2, std::min(lines, room / 4)});
+}
 
 std::vector<int32_t> homes_of(const ListTable& homes, int32_t nodes) {
   std::vector<int32_t> home(static_cast<size_t>(nodes));
@@ -206,8 +231,7 @@ std::shared_ptr<Graph> build_graph(const IndexIsa& isa, const GraphKeys& keys, c
                                    const RunTasks& run) {
   const int32_t n = keys.nodes(), dim = keys.dim();
   const auto count = [&](const std::vector<float>& q) { return static_cast<int32_t>(q.size() / static_cast<size_t>(dim)); };
-  // A multiple of 16: a list is whole cache lines.
-  auto graph = std::make_shared<Graph>((options.m * 3 / 2 + 15) / 16 * 16);
+  auto graph = std::make_shared<Graph>(slots_for(options.m, dim));
   graph->links.resize(n);
   graph->codes.fit(keys, training);
   graph->codes.append(keys, run);
@@ -217,8 +241,9 @@ std::shared_ptr<Graph> build_graph(const IndexIsa& isa, const GraphKeys& keys, c
                                         count(held_out), options.k);
   graph->starts = options.entries;
   graph->entries = make_entries(isa, training, nearest, keys, options.seed, run);
-  link_pivots(graph->links, keys, nearest, options.pivots, options.m, run);
-  link_mates(graph->links, keys, *isa.panels, homes, options.m / 2, run);
+  const int32_t lead = std::max(2, graph->links.slots() * 2 / 3);
+  link_pivots(graph->links, keys, nearest, options.pivots, lead, run);
+  link_mates(graph->links, keys, *isa.panels, homes, std::max(2, lead / 2), run);
   connect(*graph, keys, homes);
   graph->built = n;
   calibrate(*graph, isa, keys, options, held_out, truth, run);

@@ -19,7 +19,7 @@ class FileWriter;
 struct ListTable;  // partition.h: every key's home cell
 
 struct GraphOptions {
-  int32_t m = 32;            // neighbours of a pivot; a list has 3/2 m slots
+  int32_t m = 32;            // a key takes 8 m bytes at most, its list up to m slots: see slots_for
   int32_t nq = 64;           // exact nearest keys of a training query
   int32_t pivots = 12;       // of the nearest keys, those that lead to the others
   int32_t entries = 4;       // centroids of training queries whose best keys a search starts from
@@ -61,6 +61,8 @@ struct Graph {
   size_t bytes() const;
 };
 
+// Slots of a list: m rounded up to whole cache lines, or what links, codes and entries of dim dimensions leave each other of 8 m bytes.
+int32_t slots_for(int32_t m, int32_t dim);
 // training, held_out [.., dim]: queries as they will be asked; homes: cells of all keys, whose mates are a key's first neighbours,
 // whether any query voted for it or not.
 std::shared_ptr<Graph> build_graph(const IndexIsa& isa, const GraphKeys& keys, const GraphOptions& options,

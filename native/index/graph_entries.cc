@@ -48,7 +48,8 @@ std::shared_ptr<const GraphEntries> make_entries(const IndexIsa& isa, const std:
   std::vector<float> queries = training;
   normalize(queries.data(), count, dim);
   KMeans options;
-  options.clusters = std::max(1, std::min(kMostCentroids, count / kQueriesPerCentroid));
+  // At most 8 bytes of centroids a key.
+  options.clusters = std::max(1, std::min({kMostCentroids, count / kQueriesPerCentroid, std::max(16, 2 * keys.nodes() / dim)}));
   options.iterations = 6;
   options.spherical = true;
   options.seed = seed;

@@ -25,7 +25,7 @@ std::shared_ptr<Graph> insert_nodes(const IndexIsa& isa, const Graph& graph, con
   next->links.resize(to);
   next->codes.append(keys, run);
   next->newcomers.resize(static_cast<size_t>(graph.entries->centroids.count()));
-  const int32_t m = std::max(4, graph.links.slots() / 3);
+  const int32_t m = std::max(4, graph.links.slots() / 2);
   const std::vector<int32_t> home = homes_of(homes, to);
   for (int32_t first = from; first < to; first += kRound) {
     const int32_t last = std::min(to, first + kRound);

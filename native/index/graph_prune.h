@@ -36,6 +36,7 @@ class GraphPruner {
   std::vector<float> wide_, squares_, dots_;
   std::vector<std::pair<float, int32_t>> order_;
   std::vector<int32_t> accepted_;
+  std::vector<const void*> rows_;
   std::vector<char> used_;
 };
 

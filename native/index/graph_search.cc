@@ -143,7 +143,7 @@ void GraphSearch::run(const GraphLinks& links) {
   }
 }
 
-void GraphSearch::finish(const GraphKeys& keys, const float* q) {
+void GraphSearch::collect() {
   // What is in a queue was expanded: the bit tells whether it was collected.
   for (int32_t g = 0; g < group_; g++) {
     for (int32_t i = 0; i < queued(g); i++) {
@@ -155,6 +155,10 @@ void GraphSearch::finish(const GraphKeys& keys, const float* q) {
       finalists_.push_back(node);
     }
   }
+}
+
+void GraphSearch::finish(const GraphKeys& keys, const float* q) {
+  collect();
   const int32_t count = static_cast<int32_t>(finalists_.size());
   exact_.resize(static_cast<size_t>(count) * static_cast<size_t>(group_));
   constexpr int32_t kPiece = 32;

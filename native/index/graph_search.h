@@ -24,14 +24,16 @@ class GraphSearch {
   void offer(const int32_t* nodes, int32_t count);
   // Expands until every queue's nodes are.
   void run(const GraphLinks& links);
-  // Scores exactly what is in any queue.
+  // Collects what is in any queue: finalists. Once, after run.
+  void collect();
+  // Collects and scores exactly.
   void finish(const GraphKeys& keys, const float* q);
 
   static int32_t node_of(const Entry& entry) { return entry.node & ~kExpanded; }
   // Best first, at most `width`; of equal scores the one met first (the lower node, if met at once).
   const Entry* queue(int32_t g) const { return queues_.data() + static_cast<size_t>(g) * static_cast<size_t>(width_ + kMostFresh); }
   int32_t queued(int32_t g) const { return sizes_[static_cast<size_t>(g)]; }
-  // After finish: the nodes of all queues, each once, and their exact scores [finalists, group].
+  // The nodes of all queues, each once, and after finish their exact scores [finalists, group].
   const std::vector<int32_t>& finalists() const { return finalists_; }
   const std::vector<float>& exact() const { return exact_; }
   // Of finalists the k best of a head, best first; of equal scores the lower node first.

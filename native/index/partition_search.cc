@@ -167,11 +167,11 @@ void PartitionSearch::walk(Report& report) {
   int32_t width = std::min(s_.probes > 0 ? s_.probes : p.probes, p.keys);
   // More keys than the width was chosen for need a longer queue.
   if (query_->goal.kind == Goal::kTopk) width = std::max(width, std::min(p.keys, static_cast<int32_t>(2 * query_->goal.value)));
-  search_graph(walk_, *s_.isa, *p.graph, keys, q_, group_, width, best_alone());
+  search_graph(walk_, *s_.isa, *p.graph, keys, q_, group_, width, false);
+  if (best_alone()) walk_.collect();
   for (int32_t node : best_alone() ? walk_.finalists() : walk_.scored()) mark(node);
-  report.keys_scored += static_cast<double>(walk_.scored().size() - ids_.size());
+  report.keys_scored += static_cast<double>(best_alone() ? walk_.scored().size() - ids_.size() : walk_.scored().size());
   report.bytes_read += static_cast<double>(walk_.scored().size()) * static_cast<double>(p.graph->codes.row_bytes() + sizeof(float)) +
-                       static_cast<double>(walk_.finalists().size()) * static_cast<double>(keys.row_bytes()) +
                        static_cast<double>(p.graph->entries->centroids.bytes()) +
                        static_cast<double>(walk_.expanded()) * 4 * p.graph->links.slots();
 }
@@ -233,7 +233,7 @@ void PartitionSearch::score_group(size_t from, size_t to, Report& report) {
   report.bytes_read += static_cast<double>(count) * static_cast<double>(keys_->row_bytes());
 }
 
-// Scores the candidates of visit: those of lists by their rows, the homeless ones by a scan.
+// Scores the candidates of visit: those of lists and a walk's finalists by their rows, the homeless ones by a scan.
 void PartitionSearch::score(Codes::Scores kind, int planes, Report& report) {
   stride_ = 0;
   widen(ids_.size() / 2);
@@ -241,14 +241,19 @@ void PartitionSearch::score(Codes::Scores kind, int planes, Report& report) {
   if (s_.partition != nullptr) {
     keys_ = std::make_unique<GraphKeys>(s_.isa->graph, *s_.rows, s_.head, s_.codes->begin(), s_.partition->keys);
   }
-  if (walked) {
-    const std::vector<float>& dots = best_alone() ? walk_.exact() : walk_.scores();
+  if (walked && !best_alone()) {
+    // A sample is drawn by what the walk's codes say.
+    const std::vector<float>& dots = walk_.scores();
     for (size_t g = 0; g < static_cast<size_t>(group_); g++) {
       float* to = scores_.data() + g * stride_;
-      for (size_t i = 0; i < certain_; i++) to[i] = s_.shape->scale * dots[i * static_cast<size_t>(group_) + g];
+      for (size_t i = 0; i < certain_; i++) {
+        to[i] = s_.shape->scale * dots[i * static_cast<size_t>(group_) + g];
+        if (!std::isfinite(to[i])) {
+          to[i] = s_.rows->logit(s_.head, s_.codes->begin() + ids_[i], q_ + g * static_cast<size_t>(s_.shape->head_dim), s_.shape->scale);
+        }
+      }
       softcap(to, certain_);
     }
-    report.keys_scored += static_cast<double>(certain_);
   } else if (certain_ > 0) {
     score_group(0, certain_, report);
   }

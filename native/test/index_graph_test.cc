@@ -109,7 +109,8 @@ TEST("a graph finds what it was calibrated for, reaches every key, and is the sa
   EXPECT_NEAR(scored, one.graph->expected_scored, 0.2 * scored);
   EXPECT(scored < 0.4 * 5000);
   EXPECT_EQ(unreachable_nodes(*one.graph).size(), size_t(0));
-  EXPECT_EQ(one.graph->links.slots(), 32);
+  EXPECT_EQ(one.graph->links.slots(), 16);
+  EXPECT(double(one.graph->bytes()) <= 8.0 * 16 * 5120);  // whole blocks
 }
 
 TEST("inserted keys are found, and versions of before stay as they were") {
