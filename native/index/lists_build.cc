@@ -11,7 +11,9 @@
 namespace kvasir {
 namespace {
 
-constexpr int32_t kMaxHeld = 96;     // positions of the calibration
+// Positions of the calibration, the latest: a query from far back moved to the end wants keys that no decode query wants, as what it
+// had behind it then is now far away.
+constexpr int32_t kMaxHeld = 64;
 constexpr int32_t kMaxProbes = 16;
 constexpr int32_t kTrainPerList = 32;
 constexpr int32_t kNearest = 100;    // keys a training query votes for
@@ -63,7 +65,7 @@ void order_by_votes(Ranked& ranked, const PartitionInput& in, const Nearest& rou
 }
 
 int32_t horizon_of(const ListsOptions& options, int32_t keys) {
-  return options.horizon > 0 ? options.horizon : std::min(8192, std::max(1024, keys / 16));
+  return options.horizon > 0 ? options.horizon : std::min(8192, std::max(1024, keys / 32));
 }
 
 struct Choice {
@@ -147,10 +149,7 @@ Choice calibrate(const PartitionInput& in, const ListsOptions& options, const Pa
   const int32_t end = in.source.begin + in.source.keys, horizon = horizon_of(options, in.source.keys);
   std::vector<float> held = in.samples->moved(*in.shape, in.source.head, end + options.ahead, horizon, kHoldEvery, kHoldRest, true);
   const size_t all = held.size() / (group * dim), positions = std::min<size_t>(all, kMaxHeld);
-  for (size_t i = 0; i < positions; i++) {
-    std::copy_n(held.begin() + static_cast<std::ptrdiff_t>(i * all / positions * group * dim), group * dim,
-                held.begin() + static_cast<std::ptrdiff_t>(i * group * dim));
-  }
+  held.erase(held.begin(), held.end() - static_cast<std::ptrdiff_t>(positions * group * dim));
   const int32_t count = static_cast<int32_t>(positions * group), k = std::min(options.k, in.source.keys);
   const Neighbours truth = nearest_keys(*in.source.isa, *in.run, *in.source.rows, in.source.head, in.source.begin, end,
                                         held.data(), count, k);

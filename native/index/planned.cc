@@ -94,7 +94,7 @@ class PlannedRecipe final : public PartitionRecipe {
     const SearchScope scope = {in.source.isa, &shape, in.source.rows, in.codes, &lists, in.source.head, in.source.keys,
                                sample ? 1 : 0, lift};  // as PartitionIndex searches
     for (size_t i = 0; i < some; i++) {
-      std::copy_n(held.begin() + static_cast<std::ptrdiff_t>(i * all / some * width), width,
+      std::copy_n(held.begin() + static_cast<std::ptrdiff_t>((all - some + i) * width), width,
                   q.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(in.source.head) * width));
       Goal goal;
       goal.kind = sample ? Goal::kError : Goal::kTopk;
