@@ -25,6 +25,8 @@ export interface AttendRows {
   readonly numTokens: number;
   /** How many of the last of them ask; the output of the others stays undefined. */
   readonly numQueries: number;
+  /** They attend to everything: a prompt's. Several rows always do. */
+  readonly isExact: boolean;
 }
 
 /**
@@ -42,7 +44,7 @@ export function attend(
   const { backend } = ops;
   const out = backend.alloc(q.shape, "f32", "step");
   const n = q.shape[0] as number;
-  for (const { state, row, numTokens, numQueries } of parts) {
+  for (const { state, row, numTokens, numQueries, isExact } of parts) {
     const kv = state.cache.layers[layer];
     if (kv === undefined) throw new RangeError(`Cannot attend: layer ${layer} of ${state.cache.layers.length}`);
     // One sequence alone, above all while it decodes, needs no views: `rows` gives the tensor itself.
@@ -55,7 +57,7 @@ export function attend(
     const [to, queries] = n === numQueries
       ? [out, q]
       : [ops.rows(out, from, numQueries), ops.rows(q, from, numQueries)];
-    if (policy === undefined || numTokens > 1) backend.kernels.attendCausal(to, queries, kv);
+    if (policy === undefined || isExact) backend.kernels.attendCausal(to, queries, kv);
     else attendSparsely(ops, state.hits, policy, kv, to, queries);
   }
   return out;

@@ -2,8 +2,12 @@
  * One sequence's keys and values, all layers.
  *
  * Each layer is a list of segments that share their boundaries across layers. A segment is made when the tokens that
- * need it come, so that a short context stays small, and sealed when it is full, so that what was cached can later be
- * shared or saved without copying.
+ * need it come, so that a short context stays small, and sealed when it is full, so that what was cached can be shared or
+ * saved without copying.
+ *
+ * A fork shares the memory of all rows it starts with, the open segment's too: it sees as many of its rows as there were, and
+ * goes on in a segment of its own, to which it copies the rows of the last tile that is not full. Only one cache may write behind an open segment's last row; who no longer grows hands that
+ * right to a fork, so that a conversation does not leave a half-empty segment behind at every turn.
  *
  * @module
  */
@@ -20,6 +24,8 @@ export type KvType = "f16" | "f32" | "i8";
  */
 const ROWS_UNIT = 256;
 const MOST_ROWS = 4096;
+/** Kernels cut positions into tiles of so many keys; segments begin at tiles, so that forks get the bits of the whole. */
+const TILE_ROWS = 64;
 
 /** A layer whose segments can still grow in number. */
 interface GrowingLayer extends KvLayer {
@@ -32,14 +38,17 @@ export class KvCache implements Disposable {
   readonly layers: readonly KvLayer[];
   readonly #layers: GrowingLayer[];
   readonly #backend: Backend;
-  readonly #type: KvType;
+  /** How keys and values are stored. */
+  readonly type: KvType;
   readonly #maxTokens: number;
+  /** How many other caches show the rows behind these keys, where any do; shared by all forks. */
+  #uses = new Map<Tensor, number>();
   #rows = 0;
 
   /** Holds at most `maxTokens` tokens; allocates nothing yet. */
   constructor(backend: Backend, shapes: readonly LayerShape[], type: KvType, maxTokens: number) {
     this.#backend = backend;
-    this.#type = type;
+    this.type = type;
     this.#maxTokens = maxTokens;
     this.#layers = shapes.map((shape) => ({ shape, length: 0, segments: [] }));
     this.layers = this.#layers;
@@ -48,6 +57,60 @@ export class KvCache implements Disposable {
   /** Tokens there is room for without allocating. */
   get capacity(): number {
     return this.#rows;
+  }
+
+  /** Tokens held: the same in every layer, but in the middle of a step. */
+  get length(): number {
+    return this.layers[0]?.length ?? 0;
+  }
+
+  /**
+   * A cache of at most `maxTokens` tokens that begins with the first `numTokens` of this one's, whose memory it shares.
+   * `takesOver`: this cache will not grow any more, and the fork may go on in its open segment. Throws `RangeError` for
+   * more tokens than there are.
+   */
+  fork(numTokens: number, maxTokens: number, takesOver = false): KvCache {
+    if (!Number.isInteger(numTokens) || numTokens < 0 || numTokens > this.length) {
+      throw new RangeError(`Cannot fork cache: at token ${numTokens}, it holds ${this.length}`);
+    }
+    const fork = new KvCache(this.#backend, this.layers.map(({ shape }) => shape), this.type, maxTokens);
+    fork.#uses = this.#uses;
+    this.#layers.forEach((layer, i) => {
+      const to = fork.#layers[i] as GrowingLayer;
+      for (const segment of layer.segments) {
+        const count = Math.min(segment.count, numTokens - segment.start);
+        if (count <= 0) break;
+        const goesOn = takesOver && !segment.sealed && count === segment.count;
+        if (goesOn) segment.sealed = true;
+        to.segments.push({ ...segment, count, sealed: !goesOn });
+        this.#uses.set(segment.keys, (this.#uses.get(segment.keys) ?? 0) + 1);
+        if (i === 0) fork.#rows = segment.start + (goesOn ? segment.keys.shape[1] as number : count);
+      }
+      to.length = numTokens;
+    });
+    if (takesOver) this.#rows = this.length;
+    return fork;
+  }
+
+  /** Frees room that no token has taken: the cache will not grow any more. */
+  trim(): void {
+    for (const layer of this.#layers) {
+      while (layer.segments.at(-1)?.count === 0) this.#release(layer.segments.pop() as KvSegment);
+    }
+    const last = this.#layers[0]?.segments.at(-1);
+    this.#rows = last === undefined ? 0 : last.start + (last.sealed ? last.count : last.keys.shape[1] as number);
+  }
+
+  /** Tensors of all segments, those that forks share too. */
+  *tensors(): Iterable<Tensor> {
+    for (const { segments } of this.#layers) {
+      for (const { keys, values, keyScales, valueScales } of segments) {
+        yield keys;
+        yield values;
+        if (keyScales !== undefined) yield keyScales;
+        if (valueScales !== undefined) yield valueScales;
+      }
+    }
   }
 
   /**
@@ -59,10 +122,11 @@ export class KvCache implements Disposable {
     if (numTokens > this.#maxTokens) {
       throw new RangeError(`Cannot grow cache: ${numTokens} tokens, its maximum is ${this.#maxTokens}`);
     }
+    if (this.#rows < numTokens) this.#leaveShared();
     while (this.#rows < numTokens) {
       const wanted = Math.max(numTokens, numExpected) - this.#rows;
       const rows = Math.ceil(Math.max(wanted, this.#rows / 8, 1) / ROWS_UNIT) * ROWS_UNIT;
-      this.#addSegment(Math.min(rows, MOST_ROWS, this.#maxTokens - this.#rows));
+      this.#addSegment(Math.min(rows, MOST_ROWS, wholeTiles(this.#maxTokens - this.#rows)));
     }
   }
 
@@ -71,7 +135,7 @@ export class KvCache implements Disposable {
     const kv = this.#layers[layer] as GrowingLayer;
     const { segments } = kv;
     const n = k.shape[0] as number;
-    let at = segments.length - 1;
+    let at = segments.length;
     while (at > 0 && !(segments[at - 1] as KvSegment).sealed) at--;
     for (let done = 0; done < n; at++) {
       const segment = segments[at];
@@ -105,14 +169,42 @@ export class KvCache implements Disposable {
     }
   }
 
-  /** Frees all segments. */
+  /** Frees all segments but those that forks still show. */
   [Symbol.dispose](): void {
     for (const layer of this.#layers) {
-      for (const segment of layer.segments) freeSegment(this.#backend, segment);
+      for (const segment of layer.segments) this.#release(segment);
       layer.segments.length = 0;
       layer.length = 0;
     }
     this.#rows = 0;
+  }
+
+  /** Rows behind the last full tile of a segment that is shared go on in one of the cache's own: it is about to grow. */
+  #leaveShared(): void {
+    const last = this.#layers[0]?.segments.at(-1);
+    const loose = last === undefined || !last.sealed ? 0 : last.count % TILE_ROWS;
+    if (last === undefined || loose === 0) return;
+    const kept = last.count - loose;
+    this.#rows = last.start + kept;
+    try {
+      this.#addSegment(Math.min(ROWS_UNIT, wholeTiles(this.#maxTokens - this.#rows)));
+    } catch (error) {
+      this.#rows = last.start + last.count;
+      throw error;
+    }
+    for (const { segments } of this.#layers) {
+      const [from, to] = segments.slice(-2) as [KvSegment, KvSegment];
+      copyRows(this.#backend, to, from, kept, loose);
+      from.count = kept;
+      to.count = loose;
+    }
+  }
+
+  #release(segment: KvSegment): void {
+    const others = this.#uses.get(segment.keys) ?? 0;
+    if (others > 1) this.#uses.set(segment.keys, others - 1);
+    else this.#uses.delete(segment.keys);
+    if (others === 0) freeSegment(this.#backend, segment);
   }
 
   #addSegment(rows: number): void {
@@ -135,10 +227,10 @@ export class KvCache implements Disposable {
       return tensor;
     };
     try {
-      const keys = make([kvHeads, rows, headDim], this.#type);
-      const values = make([kvHeads, rows, headDim], this.#type);
+      const keys = make([kvHeads, rows, headDim], this.type);
+      const values = make([kvHeads, rows, headDim], this.type);
       const segment = { start: this.#rows, count: 0, sealed: false, keys, values };
-      if (this.#type !== "i8") return segment;
+      if (this.type !== "i8") return segment;
       return { ...segment, keyScales: make([kvHeads, rows], "f32"), valueScales: make([kvHeads, rows], "f32") };
     } catch (error) {
       for (const tensor of made) this.#backend.free(tensor);
@@ -154,4 +246,21 @@ export class KvCache implements Disposable {
 
 function freeSegment(backend: Backend, { keys, values, keyScales, valueScales }: KvSegment): void {
   for (const tensor of [keys, values, keyScales, valueScales]) if (tensor !== undefined) backend.free(tensor);
+}
+
+function wholeTiles(rows: number): number {
+  return Math.ceil(rows / TILE_ROWS) * TILE_ROWS;
+}
+
+/** Rows `[row, row + count)` of every head become the first of `to`, bit by bit. */
+function copyRows({ kernels }: Backend, to: KvSegment, from: KvSegment, row: number, count: number): void {
+  for (const name of ["keys", "values", "keyScales", "valueScales"] as const) {
+    const [target, source] = [to[name], from[name]];
+    if (target === undefined || source === undefined) continue;
+    const [heads = 0, toRows = 0, width = 1] = target.shape;
+    const fromRows = source.shape[1] as number;
+    for (let h = 0; h < heads; h++) {
+      kernels.copy(target, h * toRows * width, source, (h * fromRows + row) * width, count * width);
+    }
+  }
 }

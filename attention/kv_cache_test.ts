@@ -87,9 +87,9 @@ describe("KvCache", () => {
     using cache = new KvCache(backend, SHAPES, "f32", 100);
     assertThrows(() => cache.reserve(101), RangeError, "101 tokens, its maximum is 100");
     cache.reserve(3);
-    assertEquals(cache.capacity, 100);
+    assertEquals(cache.capacity, 128);
     assertThrows(
-      () => cache.append(0, rows(backend, 0, 0, 101, 1), rows(backend, 0, 0, 101, 1)),
+      () => cache.append(0, rows(backend, 0, 0, 129, 1), rows(backend, 0, 0, 129, 1)),
       RangeError,
       "no room",
     );

@@ -63,6 +63,10 @@ export interface LayerPolicy extends Disposable {
   hits(out: SearchHits, q: Tensor, length: number, exact: Tensor): boolean;
   /** What happened so far. */
   stats(): PolicyStats;
+  /** The same policy over a fork of the cache, at `place.kv`, which holds as many of the tokens or fewer; statistics begin anew. */
+  fork(place: PolicyPlace): LayerPolicy;
+  /** What a saved context must hold of it; undefined: nothing. */
+  readonly index?: KvIndex | undefined;
 }
 
 /** Where a policy's state is opened. */
@@ -73,6 +77,8 @@ export interface PolicyPlace {
   readonly layer: number;
   /** Makes the layer's index, of the kind that was asked for. */
   readonly newIndex: () => KvIndex;
+  /** The index that {@link LayerPolicy.index} was when the layer's cache was saved; the policy's from now on. */
+  readonly saved?: KvIndex | undefined;
 }
 
 /** One entry of the policy registry. */

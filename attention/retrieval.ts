@@ -94,7 +94,8 @@ class RetrievalLayer implements LayerPolicy {
     this.#place = place;
     this.#params = params;
     this.#near = new Near(params.sinks);
-    this.#indexed = params.sinks;
+    this.#index = place.saved;
+    this.#indexed = params.sinks + (place.saved?.stats().tokens ?? 0);
     this.#phase = place.layer * 13 % BLOCK;
   }
 
@@ -102,6 +103,19 @@ class RetrievalLayer implements LayerPolicy {
     // Made before the step's tokens leave the window, or what they asked would be lost.
     if (this.#leaving(chunk.start + chunk.count) >= BLOCK) this.#index ??= this.#place.newIndex();
     if (this.#index?.observes === true) this.#index.observe?.(chunk);
+  }
+
+  get index(): KvIndex | undefined {
+    return this.#index;
+  }
+
+  /** What is in the index follows from the cache's length alone: a fork of fewer tokens builds its own. */
+  fork(place: PolicyPlace): LayerPolicy {
+    const { kv } = place;
+    const saved = this.#leaving(kv.length) >= 0 ? this.#index?.fork(kv) : undefined;
+    const fork = new RetrievalLayer({ ...place, saved }, this.#params);
+    fork.advance(kv.length);
+    return fork;
   }
 
   advance(length: number): void {

@@ -6,7 +6,7 @@
 import type { Backend } from "../backends/backend.ts";
 import type { KvIndex } from "../index/index.ts";
 import type { KvLayer, LayerShape } from "../core/kv.ts";
-import type { LayerPolicy, PolicyStats } from "./policy.ts";
+import type { LayerPolicy, PolicyPlace, PolicyStats } from "./policy.ts";
 import type { ResolvedAttention } from "./mod.ts";
 import { HitsBuffer } from "../index/hits.ts";
 import { KvCache, type KvType } from "./kv_cache.ts";
@@ -15,8 +15,26 @@ import { KvCache, type KvType } from "./kv_cache.ts";
 export interface AttentionPlan {
   /** What looks at what. */
   readonly attention: ResolvedAttention;
-  /** Makes an index of the plan's spec over a layer's cache. */
+  /** Canonical spec of the index; empty where none is asked. */
+  readonly index: string;
+  /** Makes an index of that spec over a layer's cache. */
   readonly newIndex: (kv: KvLayer) => KvIndex;
+}
+
+/** What a sequence begins with, in place of nothing. */
+export interface SequenceOrigin {
+  /** The state's from now on. */
+  readonly cache: KvCache;
+  /** The policy of a layer. */
+  openPolicy(place: PolicyPlace): LayerPolicy | undefined;
+}
+
+/** How a sequence is forked. */
+export interface ForkOptions {
+  /** The state that is forked will take part in no step any more: the fork may go on in its open segment. */
+  readonly takesOver?: boolean;
+  /** How the fork attends, where it is another way; its indexes are built anew then. */
+  readonly plan?: AttentionPlan | undefined;
 }
 
 /** See the module's head. Dispose frees everything (idempotent). */
@@ -28,6 +46,9 @@ export class SequenceState implements Disposable {
   /** One a layer; undefined: it attends to everything. */
   readonly policies: readonly (LayerPolicy | undefined)[];
 
+  readonly #backend: Backend;
+  readonly #plan: AttentionPlan | undefined;
+
   /** Holds at most `maxTokens` tokens; without a plan every layer attends to everything. */
   constructor(
     backend: Backend,
@@ -35,12 +56,38 @@ export class SequenceState implements Disposable {
     kvType: KvType,
     maxTokens: number,
     plan: AttentionPlan | undefined,
+    origin?: SequenceOrigin,
   ) {
-    this.cache = new KvCache(backend, shapes, kvType, maxTokens);
+    this.#backend = backend;
+    this.#plan = plan;
+    this.cache = origin?.cache ?? new KvCache(backend, shapes, kvType, maxTokens);
     this.hits = new HitsBuffer(backend);
-    this.policies = this.cache.layers.map((kv, layer) =>
-      plan?.attention.type.open({ kv, layer, newIndex: () => plan.newIndex(kv) }, plan.attention.params)
-    );
+    const policies: (LayerPolicy | undefined)[] = [];
+    this.policies = policies;
+    if (plan === undefined) return;
+    const { type, params } = plan.attention;
+    try {
+      for (const [layer, kv] of this.cache.layers.entries()) {
+        const place = { kv, layer, newIndex: () => plan.newIndex(kv) };
+        policies.push(origin === undefined ? type.open(place, params) : origin.openPolicy(place));
+      }
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /**
+   * A sequence of at most `maxTokens` tokens that begins with the first `numTokens` of this one's: rows and sealed parts of
+   * indexes are shared. Throws `RangeError` for more tokens than there are.
+   */
+  fork(numTokens: number, maxTokens: number, options: ForkOptions = {}): SequenceState {
+    const cache = this.cache.fork(numTokens, maxTokens, options.takesOver);
+    const plan = "plan" in options ? options.plan : this.#plan;
+    const openPolicy = sameAttention(plan, this.#plan)
+      ? (place: PolicyPlace) => this.policies[place.layer]?.fork(place)
+      : (place: PolicyPlace) => opened(plan, place, numTokens);
+    return new SequenceState(this.#backend, [], cache.type, maxTokens, plan, { cache, openPolicy });
   }
 
   /** A step is over: all tokens in the cache are there for good. */
@@ -76,4 +123,15 @@ export class SequenceState implements Disposable {
     this.hits[Symbol.dispose]();
     this.cache[Symbol.dispose]();
   }
+}
+
+function sameAttention(a: AttentionPlan | undefined, b: AttentionPlan | undefined): boolean {
+  return a?.attention.policy === b?.attention.policy && a?.index === b?.index;
+}
+
+/** A policy over tokens that were there before it. */
+function opened(plan: AttentionPlan | undefined, place: PolicyPlace, numTokens: number): LayerPolicy | undefined {
+  const policy = plan?.attention.type.open(place, plan.attention.params);
+  policy?.advance(numTokens);
+  return policy;
 }

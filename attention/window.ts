@@ -42,6 +42,10 @@ class WindowLayer implements LayerPolicy {
   advance(): void {}
   endPrompt(): void {}
 
+  fork(): LayerPolicy {
+    return new WindowLayer(this.#near.sinks, this.#window);
+  }
+
   spans(length: number): Spans {
     const from = length - this.#window;
     this.#queries++;

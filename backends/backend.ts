@@ -132,6 +132,8 @@ export interface Kernels {
   ropeTable(out: Tensor, positions: Tensor, rope: Rope): void;
   /** Rotates each x [n, heads, headDim] in place by table [n, dims/2, 2]; numbers of heads may differ. */
   rope(xs: readonly Tensor[], table: Tensor, pairing: Rope["pairing"]): void;
+  /** dst[at …] = src[from …], `count` elements as they are; plain tensors of one type, of sequence memory. */
+  copy(dst: Tensor, at: number, src: Tensor, from: number, count: number): void;
   /** Stores k, v [n, kvHeads, headDim] into the segment's rows `row … row + n`, converting to its type. */
   append(segment: KvSegment, row: number, k: Tensor, v: Tensor): void;
   /**

@@ -7,7 +7,7 @@
 import { NATIVE_STATUS, NativeError, Unsupported } from "../core/errors.ts";
 
 /** What this build speaks; equals `KVASIR_ABI_VERSION`. */
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 const VERSION = { kvasir_abi_version: { parameters: [], result: "i32" } } as const;
 
@@ -35,6 +35,7 @@ const SYMBOLS = {
   kvasir_glu: { parameters: ["pointer", "u32", "u32", "u32", "i32"], result: "i32" },
   kvasir_rope_table: { parameters: ["pointer", "u32", "u32", "buffer", "i32", "f32"], result: "i32" },
   kvasir_rope: { parameters: ["pointer", "buffer", "i32", "u32", "i32"], result: "i32" },
+  kvasir_tensor_copy: { parameters: ["pointer", "u32", "f64", "u32", "f64", "f64"], result: "i32" },
   kvasir_append: { parameters: ["pointer", "buffer", "i32", "u32", "u32"], result: "i32" },
   kvasir_attend_causal: {
     parameters: ["pointer", "u32", "u32", "buffer", "i32", "f32", "f32", "i32"],

@@ -138,6 +138,8 @@ export function nativeKernels(
       for (let i = 0; i < xs.length; i++) targets[i] = id(xs[i] as Tensor, "rope x");
       check(native.kvasir_rope(open(), targets, xs.length, id(angles, "rope table"), pairing === "halves" ? 0 : 1));
     },
+    copy: (dst, at, src, from, count) =>
+      check(native.kvasir_tensor_copy(open(), id(dst, "copy to"), at, id(src, "copy from"), from, count)),
     append(segment, row, k, v) {
       if (segment.sealed) throw new RangeError("Cannot append to cache: the segment is sealed");
       checkRow(row);

@@ -10,7 +10,7 @@ import { byteLength, elementCount, isBlockType } from "../core/dtype.ts";
 import { append, attendCausal } from "./reference_attention.ts";
 import { attendTopk, attendWindow, merge } from "./reference_attention_parts.ts";
 import { add, embed, glu, matmul, rmsNorm, rope, ropeTable } from "./reference_layers.ts";
-import { makeStorage, ReferenceTensor, rowCount, type Storage, widened, window } from "./reference_memory.ts";
+import { copy, makeStorage, ReferenceTensor, rowCount, type Storage, widened, window } from "./reference_memory.ts";
 import { addLogits, klDivergence, penalize, sample, tokenLogprobs, topLogprobs } from "./reference_sampling.ts";
 import { checkShape } from "./shape.ts";
 import { StepMemory } from "./step_memory.ts";
@@ -68,6 +68,7 @@ export class ReferenceBackend implements Backend {
       glu: (out, gate, up, activation) => glu(live, out, gate, up, activation),
       ropeTable: (out, positions, r) => ropeTable(live, out, positions, r),
       rope: (xs, table, pairing) => xs.forEach((x) => rope(live, x, table, pairing)),
+      copy: (dst, at, src, from, count) => copy(live(dst, "copy to"), at, live(src, "copy from"), from, count),
       append: (segment, row, k, v) => append(live, segment, row, k, v),
       attendCausal: (out, q, kv, sink) => attendCausal(live, out, q, kv, sink),
       attendWindow: (out, q, kv, spans) => attendWindow(live, out, q, kv, spans),

@@ -76,6 +76,24 @@ export function window(data: Storage, offset: number, count: number): Storage {
   return data.subarray(offset, offset + count);
 }
 
+/** Elements as they are, between tensors of one plain type. */
+export function copy(
+  to: { readonly dtype: DType; readonly data: Storage },
+  at: number,
+  { dtype, data }: { readonly dtype: DType; readonly data: Storage },
+  from: number,
+  count: number,
+): void {
+  if (to.dtype !== dtype) throw new RangeError(`Cannot copy tensor: ${dtype} to ${to.dtype}`);
+  const whole = [at, from, count].every((x) => Number.isInteger(x) && x >= 0);
+  if (!whole || at + count > to.data.length || from + count > data.length) {
+    throw new RangeError(
+      `Cannot copy tensor: ${count} elements from ${from} of ${data.length} to ${at} of ${to.data.length}`,
+    );
+  }
+  to.data.set(data.subarray(from, from + count), at);
+}
+
 /** A copy of plain storage as f32, or i32 for whole numbers. */
 export function widened(data: Storage, dtype: DType): Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> {
   switch (dtype) {

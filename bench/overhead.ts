@@ -114,7 +114,7 @@ async function measure(model: string, depth: number, steps: number, backend: str
   await host.handle({ type: "open", id: 1, options: { model, backend } });
   const prompt = Int32Array.from({ length: depth - (steps >> 1) }, (_, i) => 100 + (i * 7919) % 500);
   const sampling = { maxTokens: steps + 21, temperature: 0 };
-  await host.handle({ type: "generate", id: 2, prompt, sampling });
+  await host.handle({ type: "generate", id: 2, prompt, sampling, how: {} });
   await done;
   await host.handle({ type: "close", id: 3 });
   if (times.length < steps) throw new Error(`Cannot measure: the model ended after ${times.length} tokens`);

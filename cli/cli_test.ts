@@ -151,6 +151,7 @@ describe("tables", () => {
 
   it("close a generation with its rates", () => {
     const timings = {
+      cachedTokens: 0,
       promptTokens: 10,
       promptMs: 100,
       predictedTokens: 3,

@@ -41,6 +41,22 @@ export class ModelFileError extends Error {
   override readonly name = "ModelFileError";
 }
 
+/**
+ * Why a context cannot be used. `missing`: there is none of that name; `exists`: the name is taken; `mismatch`: it was made
+ * by another model or with other settings; `damaged`: its file is not what was written; `full`: there is no room for it.
+ */
+export type ContextErrorKind = "missing" | "exists" | "mismatch" | "damaged" | "full";
+
+/** A stored context that cannot be had, or made. */
+export class ContextError extends Error {
+  /** For logs, and errors that cross threads. */
+  override readonly name = "ContextError";
+  /** `field` is the part of the fingerprint that differs. */
+  constructor(readonly kind: ContextErrorKind, message: string, readonly field?: string) {
+    super(message);
+  }
+}
+
 /** Memory or context does not suffice for what was asked. */
 export class DoesNotFit extends Error {
   /** For logs, and errors that cross threads. */

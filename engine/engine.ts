@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { EngineContexts } from "./context_types.ts";
 import type {
   EngineInfo,
   EngineLike,
@@ -13,7 +14,8 @@ import type {
   TokenEvent,
 } from "./types.ts";
 import type { Conversation } from "../model/model.ts";
-import type { Prompt } from "./protocol.ts";
+import type { GenerateHow, Prompt } from "./protocol.ts";
+import { ContextCalls } from "./context_calls.ts";
 import { Connection } from "./connection.ts";
 import { type Link, localLink, type Receiver, workerLink } from "./link.ts";
 
@@ -32,11 +34,14 @@ import { type Link, localLink, type Receiver, workerLink } from "./link.ts";
  * ```
  */
 export class Engine implements EngineLike {
+  /** Sequences that stay when they have ended. */
+  readonly contexts: EngineContexts;
   readonly #connection: Connection;
   #closing: Promise<void> | undefined;
 
   private constructor(connection: Connection) {
     this.#connection = connection;
+    this.contexts = new ContextCalls(connection, (prompt, options, how) => this.#batches(prompt, options, how));
   }
 
   /**
@@ -99,21 +104,37 @@ export class Engine implements EngineLike {
   }
 
   /** As {@link generate}; yields all that has come so far in one piece, at least one event. */
-  async *generateBatches(
+  generateBatches(
     prompt: Prompt,
     options: GenerateOptions = {},
   ): AsyncGenerator<readonly TokenEvent[], void, undefined> {
-    const { signal, attention, grammar, ...sampling } = options;
-    const special = {
-      ...(attention === undefined ? {} : { attention }),
-      ...(grammar === undefined ? {} : { grammar }),
-    };
+    return this.#batches(prompt, options);
+  }
+
+  async *#batches(
+    prompt: Prompt,
+    options: GenerateOptions,
+    more: Pick<GenerateHow, "isPromptOnly"> = {},
+  ): AsyncGenerator<readonly TokenEvent[], void, undefined> {
+    const { signal, attention, grammar, ...rest } = options;
+    const { context, saveContext, ttlSeconds, metadata, cachePrompt, cacheSalt, ...sampling } = rest;
+    const how = given({
+      attention,
+      grammar,
+      context,
+      saveContext,
+      ttlSeconds,
+      metadata,
+      cachePrompt,
+      cacheSalt,
+      ...more,
+    });
     const queue: TokenEvent[] = [];
     let failure: Error | undefined;
     let ended = false;
     let wake = () => {};
     const id = this.#connection.stream(
-      { type: "generate", prompt, sampling, ...special },
+      { type: "generate", prompt, sampling, how },
       (events) => {
         for (const event of events) queue.push(event);
         ended = events.at(-1)?.type === "done";
@@ -193,6 +214,11 @@ export class Engine implements EngineLike {
       this.#connection.close(new TypeError("Cannot use engine: it was closed"));
     }
   }
+}
+
+/** Entries that are not undefined. */
+function given(how: { readonly [K in keyof GenerateHow]: GenerateHow[K] | undefined }): GenerateHow {
+  return Object.fromEntries(Object.entries(how).filter(([, value]) => value !== undefined));
 }
 
 /** The path of the model, downloaded if need be. The hub is only imported for what is not plainly a path. */

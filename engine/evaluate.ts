@@ -70,7 +70,8 @@ export function* evaluate(
     const startMs = performance.now();
     try {
       const numLogits = scored ? numTokens : 0;
-      const logits = forward.run([{ state, tokens, start, numTokens, numLogits }], context.isInterrupted);
+      const isPrompt = !scored || options.mode === "prefill";
+      const logits = forward.run([{ state, tokens, start, numTokens, numLogits, isPrompt }], context.isInterrupted);
       if (logits === undefined) {
         yield;
         continue;

@@ -21,6 +21,8 @@ export interface ForwardPart {
   readonly numTokens: number;
   /** Logits are wanted of so many of the last of them. */
   readonly numLogits: number;
+  /** They attend to everything, whatever the policy, as several tokens always do: a prompt's last token may come alone. */
+  readonly isPrompt?: boolean;
 }
 
 /** A model on a backend, with the buffers that steps share. */
@@ -53,7 +55,8 @@ export class Forward {
         throw new RangeError("Cannot run step: only its first part may have tokens without logits");
       }
       part.state.cache.reserve(part.start + part.numTokens, part.tokens.length);
-      rows.push({ state: part.state, row: n, numTokens: part.numTokens, numQueries: part.numTokens });
+      const { state, numTokens } = part;
+      rows.push({ state, row: n, numTokens, numQueries: numTokens, isExact: numTokens > 1 || part.isPrompt === true });
       for (let i = 0; i < part.numTokens; i++) {
         this.#tokens[n + i] = part.tokens[part.start + i] as number;
         this.#positions[n + i] = part.start + i;

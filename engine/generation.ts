@@ -9,8 +9,25 @@ import type { Sequence } from "./sequence.ts";
 import type { StepLogprobs } from "./runner.ts";
 import type { Constraint } from "./token_mask.ts";
 import type { AttentionPlan } from "../attention/state.ts";
+import type { SequenceState } from "../attention/state.ts";
 import { Sampler } from "./sampler.ts";
 import { StopStrings } from "./stop_strings.ts";
+
+/** What a generation begins with, and what becomes of its sequence. */
+export interface GenerationOrigin {
+  /** Holds the sequence's reused tokens; the generation's from now on. */
+  readonly state?: SequenceState | undefined;
+  /** Id of the context that the state came from. */
+  readonly beganWith?: string | undefined;
+  /** Id that the sequence will stay under. */
+  readonly savesAs?: string | undefined;
+  /** Only sequences of the same key share a prefix of their own accord. */
+  readonly share: string;
+  /** Whether the text is wanted when it has ended. */
+  readonly keepsText: boolean;
+  /** Takes the state of the sequence when it has ended, cancelled or not; false: it is not wanted. */
+  keep(generation: Generation, state: SequenceState): boolean;
+}
 
 /** See the module's head. Times are milliseconds of one clock, given by the caller. */
 export class Generation {
@@ -18,12 +35,16 @@ export class Generation {
   readonly sampler: Sampler;
   /** Whether the last event was given. */
   ended = false;
+  /** Why, then. */
+  reason: "stop" | "length" | "cancelled" | undefined;
   readonly #sampling: Sampling & { readonly seed: number };
   readonly #tokenizer: Tokenizer;
   readonly #decoder: TokenDecoder;
   readonly #stops: StopStrings;
   readonly #stopTokens: ReadonlySet<number>;
   readonly #requestedMs: number;
+  /** What it was given as text so far, whole characters only. */
+  text = "";
   #startedMs: number | undefined;
   #firstTokenMs: number | undefined;
   #lastTokenMs = 0;
@@ -71,6 +92,7 @@ export class Generation {
     const isLast = atStop || isFinished || sequence.isFull;
     const found = this.#stops.push((atStop ? "" : this.#decoder.push(token)) + (isLast ? this.#decoder.flush() : ""));
     const text = found.matched === undefined && isLast ? found.text + this.#stops.flush() : found.text;
+    if (this.origin?.keepsText === true) this.text += text;
     if (logprobs === undefined) to.push({ type: "token", token, text });
     else to.push({ type: "token", token, text, ...this.#alternatives(token, row, logprobs) });
     if (found.matched !== undefined) to.push(this.#end("stop", found.matched));
@@ -86,9 +108,12 @@ export class Generation {
 
   /** What its decode queries looked at, for the last event: asked once. */
   attended: (() => AttendedStats) | undefined;
+  /** What it begins with and what becomes of it. */
+  origin: GenerationOrigin | undefined;
 
   #end(reason: "stop" | "length" | "cancelled", stop?: string | number): TokenEvent {
     this.ended = true;
+    this.reason = reason;
     const timings = this.#timings();
     const attended = this.attended?.();
     return {
@@ -98,6 +123,8 @@ export class Generation {
       timings,
       seed: this.#sampling.seed,
       ...(attended === undefined ? {} : { attended }),
+      ...(this.origin?.beganWith === undefined ? {} : { beganWith: this.origin.beganWith }),
+      ...(this.origin?.savesAs === undefined || reason === "cancelled" ? {} : { savedAs: this.origin.savesAs }),
     };
   }
 
@@ -106,6 +133,7 @@ export class Generation {
     const first = this.#firstTokenMs ?? started;
     return {
       promptTokens: this.sequence.numPromptTokens,
+      cachedTokens: this.sequence.numReusedTokens,
       promptMs: first - started,
       predictedTokens: this.sequence.numOutputTokens,
       predictedMs: this.#firstTokenMs === undefined ? 0 : this.#lastTokenMs - first,

@@ -8,8 +8,11 @@ import type { EngineOptions } from "./types.ts";
 import type { Breath } from "./breath.ts";
 import type { Loaded, Loader } from "./loaded.ts";
 import type { Tokenizer } from "../model/model.ts";
-import type { OpenOptions, Prompt, Reply, Request } from "./protocol.ts";
+import type { ContextCall, OpenOptions, Prompt, Reply, Request } from "./protocol.ts";
 import { DoesNotFit } from "../core/errors.ts";
+import { checkContextName, checkContextOptions, Contexts } from "./contexts.ts";
+import { fingerprint } from "./fingerprint.ts";
+import { continued, originOf, shareKey } from "./origin.ts";
 import { evaluate } from "./evaluate.ts";
 import { Generation } from "./generation.ts";
 import { Loop } from "./loop.ts";
@@ -53,7 +56,10 @@ interface Open {
   readonly attention: EnginePlan;
   /** What a request wants instead. */
   readonly planOf: (wanted: AttentionOptions) => EnginePlan;
+  readonly contexts: Contexts;
 }
+
+type GenerateRequest = Extract<Request, { readonly type: "generate" }>;
 
 /** See the module's head. */
 export class Host {
@@ -88,6 +94,8 @@ export class Host {
         return result(this.#info());
       case "generate":
         return await this.#generate(request);
+      case "context":
+        return result(await this.#context(request.call));
       case "evaluate": {
         const open = this.#opened();
         const { model, backend } = open.loaded;
@@ -154,7 +162,14 @@ export class Host {
         this.#options.breath(() => this.#preparing.size > 0),
         this.#options.isInterrupted,
       );
-      return { loaded, loop, pacer, ctxSize, batchSize, kvType, attention, planOf };
+      const ram = options.contextRam ?? 0;
+      if (!(ram >= 0)) throw new RangeError(`Cannot open engine: contextRam is ${ram}, must be a count of bytes`);
+      const contexts = new Contexts({
+        ram,
+        fingerprint: () => fingerprint(loaded, kvType),
+        now: () => Date.now(),
+      });
+      return { loaded, loop, pacer, ctxSize, batchSize, kvType, attention, planOf, contexts };
     } catch (error) {
       loaded[Symbol.dispose]();
       throw error;
@@ -179,16 +194,18 @@ export class Host {
     return { config: model.config, backend: spec, ctxSize, kvType, policy, index, params, bytes, file, chatTemplate };
   }
 
-  async #generate(
-    { id, prompt, sampling: wanted, attention, grammar }: Request & { readonly type: "generate" },
-  ): Promise<void> {
+  async #generate({ id, prompt, sampling: wanted, how }: GenerateRequest): Promise<void> {
     const requestedMs = performance.now();
-    const { loaded, loop, ctxSize, planOf } = this.#opened();
+    const { loaded, loop, ctxSize, contexts, planOf } = this.#opened();
     const { tokenizer, model } = loaded;
+    if (how.saveContext !== undefined) checkContextName(how.saveContext);
+    checkContextOptions(how);
+    const base = how.context === undefined ? undefined : contexts.find(how.context);
     this.#preparing.add(id);
     const sampling = resolveSampling(wanted, loaded.sampling, model.config.vocab);
-    const constraint = grammar === undefined ? undefined : this.#masks(tokenizer).constrain(grammar);
-    const encoded = this.#encode(loaded, prompt);
+    const constraint = how.grammar === undefined ? undefined : this.#masks(tokenizer).constrain(how.grammar);
+    const whole = base === undefined ? prompt : continued(base, prompt, tokenizer);
+    const encoded = this.#encode(loaded, whole);
     const tokens = encoded instanceof Promise ? await encoded : encoded;
     if (tokens.length >= ctxSize) {
       throw new DoesNotFit(
@@ -197,12 +214,52 @@ export class Host {
         { promptTokens: tokens.length, ctxSize },
       );
     }
-    const sequence = new Sequence(id, tokens, Math.min(ctxSize, tokens.length + sampling.maxTokens));
-    const { plan } = attention === undefined ? this.#opened().attention : planOf(attention);
-    const generation = new Generation(id, sequence, sampling, tokenizer, requestedMs, plan, constraint);
-    // Cancelled, or closed, in the meantime?
-    if (this.#preparing.delete(id)) loop.add(generation);
-    else this.#options.post({ type: "events", all: [{ id, events: [generation.cancel()] }] });
+    const attention = how.attention === undefined ? this.#opened().attention : planOf(how.attention);
+    const numMaxTokens = Math.min(ctxSize, tokens.length + sampling.maxTokens);
+    // Cancelled, or closed, in the meantime? Then nothing is forked.
+    const isWanted = this.#preparing.delete(id);
+    const { origin, numTokens } = originOf({
+      contexts,
+      loop,
+      attention,
+      tokens,
+      numMaxTokens,
+      how,
+      base,
+      whole,
+      isWanted,
+    });
+    try {
+      const sequence = new Sequence(id, tokens, numMaxTokens, numTokens);
+      const generation = new Generation(id, sequence, sampling, tokenizer, requestedMs, attention.plan, constraint);
+      generation.origin = origin;
+      if (isWanted) loop.add(generation);
+      else this.#options.post({ type: "events", all: [{ id, events: [generation.cancel()] }] });
+    } catch (error) {
+      origin.state?.[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  async #context(call: ContextCall): Promise<unknown> {
+    const { contexts, loaded, planOf } = this.#opened();
+    switch (call.op) {
+      case "list":
+        return contexts.list();
+      case "show":
+        return contexts.show(call.name);
+      case "fork":
+        return contexts.fork(call.name, call.to, call.atToken);
+      case "update":
+        return contexts.update(call.name, call.change);
+      case "delete":
+        return contexts.delete(call.name);
+      case "lookup": {
+        const { attention, cacheSalt } = call.how;
+        const plan = attention === undefined ? this.#opened().attention : planOf(attention);
+        return contexts.lookup(await this.#encode(loaded, call.prompt), shareKey(plan, cacheSalt));
+      }
+    }
   }
 
   #encode({ tokenizer, model, encodeChat }: Loaded, prompt: Prompt): ArrayLike<number> | Promise<number[]> {
@@ -238,6 +295,7 @@ export class Host {
     this.#open = undefined;
     this.#preparing.clear();
     await open?.loop.close();
+    open?.contexts[Symbol.dispose]();
     open?.loaded[Symbol.dispose]();
   }
 }

@@ -10,6 +10,7 @@ import type { OpenOptions } from "./protocol.ts";
 import { Unsupported } from "../core/errors.ts";
 import { type Backends, openBackend, prepareBackend } from "../backends/mod.ts";
 import { loadModel } from "../model/mod.ts";
+import { identifyFiles, identifyTokenizer } from "../model/identity.ts";
 import { openModelFile } from "../model/open.ts";
 import { loadTokenizer, type TextTokenizer } from "../model/tokenizer.ts";
 
@@ -17,6 +18,7 @@ import { loadTokenizer, type TextTokenizer } from "../model/tokenizer.ts";
 export async function load(options: OpenOptions, hooks: LoadHooks): Promise<Loaded> {
   using opened = openModelFile(options.model, options.rope);
   const tokenizer = loadTokenizer(opened.tokenizerSource());
+  const { files } = opened;
   const backend = await chooseBackend(options, hooks);
   try {
     const weights = opened.openWeights(backend, {
@@ -32,6 +34,7 @@ export async function load(options: OpenOptions, hooks: LoadHooks): Promise<Load
       sampling: opened.generationDefaults,
       numParams: weights.numParams,
       file: opened.path,
+      identify: () => ({ model: identifyFiles(files), tokenizer: identifyTokenizer(tokenizer) }),
       chatTemplate: opened.chatTemplate !== undefined,
       ...chatOf(opened.chatTemplate, tokenizer),
       [Symbol.dispose]: () => {

@@ -5,6 +5,7 @@
  */
 import type { Backend } from "../backends/backend.ts";
 import type { Conversation, Model, Tokenizer } from "../model/model.ts";
+import type { Fingerprint } from "./context_types.ts";
 import type { OpenOptions } from "./protocol.ts";
 import type { EngineOptions, Progress, Sampling } from "./types.ts";
 
@@ -24,6 +25,8 @@ export interface Loaded extends Disposable {
   readonly file: string;
   /** Whether {@link encodeChat} works. */
   readonly chatTemplate: boolean;
+  /** What tells it from other models; computed when it is first asked. */
+  identify(): Pick<Fingerprint, "model" | "tokenizer">;
   /** Tokens of a conversation. Throws when there is no template. */
   encodeChat(conversation: Conversation): Promise<number[]>;
   /** The same as text, to look at. */

@@ -3,13 +3,15 @@
  *
  * @module
  */
-import type { Batch, Scheduler } from "./scheduler.ts";
+import type { SequenceState } from "../attention/state.ts";
+import type { Batch, BatchRow, Scheduler } from "./scheduler.ts";
 import type { Runner, StepResult } from "./runner.ts";
 import type { Generation } from "./generation.ts";
 import type { Breath } from "./breath.ts";
 import type { Pacer } from "./pacer.ts";
 import type { Sequence } from "./sequence.ts";
 import type { TokenEvent } from "./types.ts";
+import { sharedPrefix } from "./contexts.ts";
 import { Outbox, type RequestEvents } from "./outbox.ts";
 
 /** Hears what becomes of generations. */
@@ -30,6 +32,14 @@ export interface Job {
   done(value: unknown): void;
   /** Hears why there is none. */
   failed(error: unknown): void;
+}
+
+/** A sequence to fork. */
+export interface Prefix {
+  /** Between steps only. */
+  readonly state: SequenceState;
+  /** Tokens it shares with a prompt. */
+  readonly numTokens: number;
 }
 
 /** See the module's head. */
@@ -67,11 +77,23 @@ export class Loop {
 
   /** Queues a generation. */
   add(generation: Generation): void {
-    this.#scheduler.add(generation.sequence);
-    this.#runner.admit(generation.sequence, generation.sampler, generation.plan);
-    generation.attended = () => this.#runner.stats(generation.sequence);
-    this.#generations.set(generation.sequence, generation);
+    const { sequence, sampler, plan, origin } = generation;
+    this.#scheduler.add(sequence);
+    this.#runner.admit(sequence, sampler, plan, origin?.state);
+    generation.attended = () => this.#runner.stats(sequence);
+    this.#generations.set(sequence, generation);
     this.#turn();
+  }
+
+  /** Of running sequences with that key, the one that shares the longest prefix with `tokens`, and how long that is. */
+  longest(tokens: ArrayLike<number>, share: string): Prefix | undefined {
+    let best: Sequence | undefined;
+    let numTokens = 0;
+    for (const { sequence, origin } of this.#generations.values()) {
+      const shared = origin?.share === share ? sharedPrefix(tokens, sequence.tokens, sequence.numCachedTokens) : 0;
+      if (shared > numTokens) [best, numTokens] = [sequence, shared];
+    }
+    return best === undefined ? undefined : { state: this.#runner.state(best), numTokens };
   }
 
   /** Queues other work. */
@@ -85,7 +107,7 @@ export class Loop {
     const generation = this.#generations.values().find((g) => g.id === id);
     if (generation !== undefined) {
       const last = generation.cancel();
-      this.#release(generation);
+      this.#end(generation);
       this.#outbox.add(id, [last]);
       this.#outbox.flush(this.#nowMs);
     }
@@ -124,8 +146,8 @@ export class Loop {
   #run(batch: Batch): StepResult | undefined {
     const { rows, numChunkTokens } = batch;
     // Reading the clock is dear with cold caches: plain decode steps do so once.
-    const startMs = this.#nowMs = numChunkTokens > 0 || rows.some((row) => row.start === 0) ? performance.now() : 0;
-    for (const { sequence, start } of rows) if (start === 0) this.#generations.get(sequence)?.start(startMs);
+    const startMs = this.#nowMs = numChunkTokens > 0 || rows.some(isFirst) ? performance.now() : 0;
+    for (const row of rows) if (isFirst(row)) this.#generations.get(row.sequence)?.start(startMs);
     try {
       const result = this.#runner.step(batch, this.#isInterrupted);
       if (result === undefined) return undefined;
@@ -151,7 +173,7 @@ export class Loop {
         this.#fail(sequence, error);
         continue;
       }
-      if (generation.ended) this.#release(generation);
+      if (generation.ended) this.#end(generation);
       this.#outbox.add(generation.id, events);
     }
     this.#outbox.turn(this.#nowMs);
@@ -162,6 +184,13 @@ export class Loop {
     this.#release(generation);
     this.#outbox.drop(generation.id, this.#nowMs);
     this.#listener.error(generation.id, error);
+  }
+
+  /** As {@link #release}, but somebody may want what it has read. */
+  #end(generation: Generation): void {
+    const { sequence, origin } = generation;
+    if (origin !== undefined && origin.keep(generation, this.#runner.state(sequence))) this.#runner.take(sequence);
+    this.#release(generation);
   }
 
   #release({ sequence }: Generation): void {
@@ -205,4 +234,8 @@ export class Loop {
     // In the same breath as the last look at the queues, or work that comes now would never be run.
     this.#turning = undefined;
   }
+}
+
+function isFirst({ sequence, start }: BatchRow): boolean {
+  return start === sequence.numReusedTokens;
 }

@@ -3,7 +3,15 @@ import { describe, it } from "@std/testing/bdd";
 import type { TokenEvent } from "./types.ts";
 import { Outbox } from "./outbox.ts";
 
-const timings = { promptTokens: 1, promptMs: 0, predictedTokens: 0, predictedMs: 0, firstTokenMs: 0, queueMs: 0 };
+const timings = {
+  cachedTokens: 0,
+  promptTokens: 1,
+  promptMs: 0,
+  predictedTokens: 0,
+  predictedMs: 0,
+  firstTokenMs: 0,
+  queueMs: 0,
+};
 const done: TokenEvent = { type: "done", reason: "length", timings, seed: 1 };
 
 function token(n: number): TokenEvent {

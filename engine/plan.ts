@@ -32,7 +32,7 @@ export function planAttention(options: AttentionOptions, backend: Backend, index
   return {
     policy: attention.policy,
     index,
-    plan: { attention, newIndex: (kv) => registry.create(index, kv, backend) },
+    plan: { attention, index, newIndex: (kv) => registry.create(index, kv, backend) },
   };
 }
 
@@ -42,5 +42,5 @@ function withoutIndex(attention: ResolvedAttention): EnginePlan {
   const newIndex = () => {
     throw new TypeError(`Cannot make an index: policy "${policy}" uses none`);
   };
-  return { policy, index: "", plan: { attention, newIndex } };
+  return { policy, index: "", plan: { attention, index: "", newIndex } };
 }

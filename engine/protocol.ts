@@ -7,9 +7,8 @@
  * @module
  */
 import type { Conversation, Message } from "../model/model.ts";
-import type { EngineOptions, EvaluateOptions, Progress, Sampling } from "./types.ts";
-import type { AttentionOptions } from "../attention/mod.ts";
-import type { Grammar } from "./grammar.ts";
+import type { ContextChange } from "./context_types.ts";
+import type { EngineOptions, EvaluateOptions, GenerateOptions, Progress, Sampling } from "./types.ts";
 import type { RequestEvents } from "./outbox.ts";
 import type { RemoteError } from "./remote_error.ts";
 
@@ -18,6 +17,21 @@ export type OpenOptions = Omit<EngineOptions, "backends" | "indexTypes" | "onPro
 
 /** What a caller may give as a prompt. */
 export type Prompt = string | readonly Message[] | Conversation | Int32Array;
+
+/** How a generation attends and begins, and what stays of it. */
+export type GenerateHow = Omit<GenerateOptions, keyof Sampling | "signal"> & {
+  /** Nothing is generated: the prompt is read and stays. */
+  readonly isPromptOnly?: boolean;
+};
+
+/** What can be asked of contexts; the answers are those of `EngineContexts`. */
+export type ContextCall =
+  | { readonly op: "list" }
+  | { readonly op: "show"; readonly name: string }
+  | { readonly op: "fork"; readonly name: string; readonly to: string; readonly atToken?: number }
+  | { readonly op: "update"; readonly name: string; readonly change: ContextChange }
+  | { readonly op: "delete"; readonly name: string }
+  | { readonly op: "lookup"; readonly prompt: Prompt; readonly how: Pick<GenerateHow, "cacheSalt" | "attention"> };
 
 /** From the caller. */
 export type Request =
@@ -28,11 +42,9 @@ export type Request =
     readonly id: number;
     readonly prompt: Prompt;
     readonly sampling: Partial<Sampling>;
-    /** What the text must look like. */
-    readonly grammar?: Grammar;
-    /** In place of the engine's. */
-    readonly attention?: AttentionOptions;
+    readonly how: GenerateHow;
   }
+  | { readonly type: "context"; readonly id: number; readonly call: ContextCall }
   | {
     readonly type: "evaluate";
     readonly id: number;

@@ -4,7 +4,14 @@
  * @module
  */
 import { HubError } from "../model/hub_errors.ts";
-import { DoesNotFit, ModelFileError, NativeError, Unsupported } from "../core/errors.ts";
+import {
+  ContextError,
+  type ContextErrorKind,
+  DoesNotFit,
+  ModelFileError,
+  NativeError,
+  Unsupported,
+} from "../core/errors.ts";
 
 /** An error as it is posted. */
 export interface RemoteError {
@@ -16,6 +23,10 @@ export interface RemoteError {
   readonly stack?: string;
   /** Of a `NativeError`. */
   readonly code?: number;
+  /** Of a `ContextError`. */
+  readonly kind?: ContextErrorKind;
+  /** As kind. */
+  readonly field?: string;
   /** Of a `DoesNotFit`. */
   readonly counts?: { readonly promptTokens: number; readonly ctxSize: number };
 }
@@ -28,6 +39,7 @@ const CLASSES: Readonly<Record<string, Maker>> = {
   ModelFileError: (e) => new ModelFileError(e.message),
   HubError: (e) => new HubError(e.message),
   DoesNotFit: (e) => new DoesNotFit(e.message, e.counts),
+  ContextError: (e) => new ContextError(e.kind ?? "missing", e.message, e.field),
   RangeError: (e) => new RangeError(e.message),
   TypeError: (e) => new TypeError(e.message),
   SyntaxError: (e) => new SyntaxError(e.message),
@@ -46,6 +58,8 @@ export function toRemote(error: unknown): RemoteError {
     message,
     ...(stack === undefined ? {} : { stack }),
     ...(error instanceof NativeError ? { code: error.code } : {}),
+    ...(error instanceof ContextError ? { kind: error.kind } : {}),
+    ...(error instanceof ContextError && error.field !== undefined ? { field: error.field } : {}),
     ...(error instanceof DoesNotFit && error.counts !== undefined ? { counts: error.counts } : {}),
   };
 }

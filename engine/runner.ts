@@ -67,11 +67,24 @@ export class Runner {
     this.#options = options;
   }
 
-  /** Gives a sequence its (still empty) cache; without a plan it attends to everything. */
-  admit(sequence: Sequence, sampler: Sampler, plan?: AttentionPlan): void {
+  /** Gives a sequence what it begins with: a fork that holds its reused tokens, or an empty cache that attends as planned. */
+  admit(sequence: Sequence, sampler: Sampler, plan?: AttentionPlan, fork?: SequenceState): void {
     const { kvType } = this.#options;
-    const state = new SequenceState(this.#backend, this.#model.config.layers, kvType, sequence.numMaxTokens, plan);
+    const state = fork ??
+      new SequenceState(this.#backend, this.#model.config.layers, kvType, sequence.numMaxTokens, plan);
     this.#slots.set(sequence, { state, sampler });
+  }
+
+  /** The state of a live sequence: what another one may fork between steps. */
+  state(sequence: Sequence): SequenceState {
+    return this.#slot(sequence).state;
+  }
+
+  /** Gives up a sequence whose state goes on as the caller's. */
+  take(sequence: Sequence): SequenceState {
+    const { state } = this.#slot(sequence);
+    this.#slots.delete(sequence);
+    return state;
   }
 
   /** Frees what a sequence held. Idempotent. */
@@ -155,5 +168,6 @@ export class Runner {
 }
 
 function partOf({ sequence, start, numTokens, samples }: BatchRow, { state }: Slot): ForwardPart {
-  return { state, tokens: sequence.tokens, start, numTokens, numLogits: samples ? 1 : 0 };
+  const isPrompt = start < sequence.numPromptTokens;
+  return { state, tokens: sequence.tokens, start, numTokens, numLogits: samples ? 1 : 0, isPrompt };
 }

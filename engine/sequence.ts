@@ -15,20 +15,26 @@ export class Sequence {
   readonly tokens: number[];
   /** How many of them are the prompt's. */
   readonly numPromptTokens: number;
+  /** Tokens whose keys and values were there before: another sequence had read them. */
+  readonly numReusedTokens: number;
   /** Tokens whose keys and values are in the cache; the scheduler advances it. */
-  numCachedTokens = 0;
+  numCachedTokens: number;
   /** The scheduler changes it. */
   state: SequenceState = "waiting";
 
   /**
    * `numMaxTokens` is the most tokens the sequence may ever hold, prompt included. Throws `RangeError` when the prompt
-   * is empty or leaves no room for a token.
+   * is empty or leaves no room for a token, and when nothing of it is left to run.
    */
-  constructor(readonly id: number, prompt: ArrayLike<number>, readonly numMaxTokens: number) {
+  constructor(readonly id: number, prompt: ArrayLike<number>, readonly numMaxTokens: number, numReusedTokens = 0) {
     if (prompt.length === 0) throw new RangeError("Cannot generate: the prompt is empty, give at least one token");
     if (prompt.length >= numMaxTokens) {
       throw new RangeError(`Cannot generate: ${prompt.length} prompt tokens leave no room in ${numMaxTokens}`);
     }
+    if (numReusedTokens < 0 || numReusedTokens >= prompt.length) {
+      throw new RangeError(`Cannot generate: ${numReusedTokens} of ${prompt.length} prompt tokens are cached`);
+    }
+    this.numReusedTokens = this.numCachedTokens = numReusedTokens;
     this.tokens = Array.from(prompt);
     this.numPromptTokens = prompt.length;
   }

@@ -104,6 +104,7 @@ export function tinyLoader({ seed = 1, contextLength = 600, onBackend }: TinyOpt
       sampling: {},
       numParams: drawn.made.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
       file: "tiny",
+      identify: () => ({ model: `tiny-${seed}`, tokenizer: "bytes" }),
       chatTemplate: true,
       encodeChat: (conversation) => Promise.resolve(tinyTokenizer.encode(render(conversation))),
       renderChat: (conversation) => Promise.resolve(render(conversation)),

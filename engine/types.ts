@@ -5,6 +5,7 @@
  */
 import type { BackendType } from "../backends/backend.ts";
 import type { Conversation, ModelConfig } from "../model/model.ts";
+import type { ContextUse, EngineContexts } from "./context_types.ts";
 import type { RopeOverride } from "../model/rope_override.ts";
 import type { IndexType } from "../index/index.ts";
 import type { AttentionOptions } from "../attention/mod.ts";
@@ -38,6 +39,11 @@ export interface EngineOptions {
   readonly error?: number;
   /** Keys per query head that retrieval takes instead. */
   readonly budget?: number;
+  /**
+   * Bytes of memory for sequences that have ended, so that a prompt which begins as one of them need not be read again; the
+   * least recently used go first. Default 0: none stay, and prompts share nothing.
+   */
+  readonly contextRam?: number;
   /** Modules (paths or URLs) that export `backends` or `indexTypes`, registered beside the built-in ones; they load in the worker. */
   readonly plugins?: readonly string[];
   /** Backends as values. Functions cannot cross threads: with these the engine's loop runs on the caller's thread. */
@@ -132,6 +138,10 @@ export type TokenEvent =
     readonly seed: number;
     /** What its decode queries looked at. */
     readonly attended?: AttendedStats;
+    /** Id of the context that it began with. */
+    readonly beganWith?: string;
+    /** Id of the context that it was saved as. */
+    readonly savedAs?: string;
   };
 
 /** What decode queries looked at, summed over queries and over the layers whose policy may leave something out. */
@@ -144,6 +154,8 @@ export interface AttendedStats extends PolicyStats {
 export interface Timings {
   /** Tokens of the prompt. */
   readonly promptTokens: number;
+  /** Of those, tokens that a context or running sequence had read before. */
+  readonly cachedTokens: number;
   /** From its first step to the first token. */
   readonly promptMs: number;
   /** Tokens drawn, an end token included. */
@@ -209,7 +221,7 @@ export interface Evaluation {
 }
 
 /** How one generation differs from the engine's defaults. */
-export interface GenerateOptions extends Partial<Sampling> {
+export interface GenerateOptions extends Partial<Sampling>, ContextUse {
   /** What its text must look like. */
   readonly grammar?: Grammar;
   /** How it attends, in place of what the engine was opened with. */
@@ -229,6 +241,8 @@ export interface EngineLike extends AsyncDisposable {
   ): AsyncIterable<TokenEvent>;
   /** The same, all that has come so far in one piece. */
   generateBatches(prompt: Prompt, options?: GenerateOptions): AsyncIterable<readonly TokenEvent[]>;
+  /** Sequences that stay. */
+  readonly contexts: EngineContexts;
   /** Scores a text. */
   evaluate(tokens: Int32Array, options: EvaluateOptions): Promise<Evaluation>;
   /** Ids of a text. */

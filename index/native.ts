@@ -11,7 +11,7 @@ import { NATIVE_STATUS } from "../core/errors.ts";
 import { formatSpec } from "../core/spec.ts";
 import { cString, loadIndexLibrary, textOf } from "./ffi.ts";
 import { checkChunk, checkGoal, checkQueries, checkQuery } from "./check.ts";
-import { IndexContext } from "./native_context.ts";
+import { IndexContext, type Registered } from "./native_context.ts";
 
 const CERTIFICATES: readonly Certificate[] = ["none", "calibrated", "unbiased", "exact"];
 const GOAL_ERROR = 0;
@@ -71,15 +71,15 @@ class NativeIndex implements KvIndex {
   readonly #context: IndexContext;
   readonly #spec: string;
   readonly #kv: KvLayer;
-  /** Keys of the segments that the index was given, in order. */
-  readonly #segments: Tensor[];
+  /** Those that the index was given, in order. */
+  readonly #segments: Registered[];
   readonly #goal = new Float64Array(4);
   readonly #report = new Float64Array(5);
   readonly #numbers = new Float64Array(5);
   readonly observes: boolean;
   #id: number;
 
-  private constructor(context: IndexContext, spec: string, kv: KvLayer, id: number, segments: Tensor[]) {
+  private constructor(context: IndexContext, spec: string, kv: KvLayer, id: number, segments: Registered[]) {
     this.#context = context;
     this.#spec = spec;
     this.#kv = kv;
@@ -101,7 +101,7 @@ class NativeIndex implements KvIndex {
   static map(context: IndexContext, spec: string, kv: KvLayer, path: string): NativeIndex {
     const { shape, frequencies } = describeShape(kv);
     const { symbols } = context.library;
-    return withSegments(context, kv.segments, (ids, keys) => {
+    return withSegments(context, kv.segments, (ids, held) => {
       const out = new Uint32Array(1);
       context.check(
         symbols.kvasir_index_map(
@@ -115,7 +115,7 @@ class NativeIndex implements KvIndex {
           ids.length,
         ),
       );
-      return new NativeIndex(context, spec, kv, out[0] as number, keys);
+      return new NativeIndex(context, spec, kv, out[0] as number, held);
     });
   }
 
@@ -127,11 +127,11 @@ class NativeIndex implements KvIndex {
     for (let i = this.#segments.length; i < this.#kv.segments.length; i++) {
       const segment = this.#kv.segments[i] as KvSegment;
       if (segment.start >= start + count) break;
-      const segmentId = this.#context.acquire(segment);
-      const status = symbols.kvasir_index_append_segment(this.#context.pointer, id, segmentId);
-      if (status !== NATIVE_STATUS.OK) this.#context.release(segment.keys);
+      const held = this.#context.acquire(segment);
+      const status = symbols.kvasir_index_append_segment(this.#context.pointer, id, held.id);
+      if (status !== NATIVE_STATUS.OK) this.#context.release(held);
       this.#context.check(status);
-      this.#segments.push(segment.keys);
+      this.#segments.push(held);
     }
     this.#context.check(symbols.kvasir_index_add(this.#context.pointer, id, start, count));
   }
@@ -188,10 +188,10 @@ class NativeIndex implements KvIndex {
   fork(kv: KvLayer): KvIndex {
     const id = this.#live();
     const context = this.#context;
-    return withSegments(context, kv.segments, (ids, keys) => {
+    return withSegments(context, kv.segments, (ids, held) => {
       const out = new Uint32Array(1);
       context.check(context.library.symbols.kvasir_index_fork(context.pointer, out, id, ids, ids.length));
-      return new NativeIndex(context, this.#spec, kv, out[0] as number, keys);
+      return new NativeIndex(context, this.#spec, kv, out[0] as number, held);
     });
   }
 
@@ -218,7 +218,7 @@ class NativeIndex implements KvIndex {
     this.#id = 0;
     if (this.#context.ended) return;
     const status = this.#context.library.symbols.kvasir_index_destroy(this.#context.pointer, id);
-    for (const keys of this.#segments.splice(0)) this.#context.release(keys);
+    for (const held of this.#segments.splice(0)) this.#context.release(held);
     this.#context.check(status);
   }
 
@@ -249,22 +249,18 @@ class NativeIndex implements KvIndex {
   }
 }
 
-/** Runs `make` with the ids and keys of segments that are counted; counts them back when it throws. */
+/** Runs `make` with segments that are counted, and their ids; counts them back when it throws. */
 function withSegments<T>(
   context: IndexContext,
   segments: readonly KvSegment[],
-  make: (ids: Uint32Array<ArrayBuffer>, keys: Tensor[]) => T,
+  make: (ids: Uint32Array<ArrayBuffer>, held: Registered[]) => T,
 ): T {
-  const keys: Tensor[] = [];
+  const held: Registered[] = [];
   try {
-    const ids = new Uint32Array(segments.length);
-    segments.forEach((segment, i) => {
-      ids[i] = context.acquire(segment);
-      keys.push(segment.keys);
-    });
-    return make(ids, keys);
+    for (const segment of segments) held.push(context.acquire(segment));
+    return make(Uint32Array.from(held, ({ id }) => id), held);
   } catch (error) {
-    for (const k of keys) context.release(k);
+    for (const h of held) context.release(h);
     throw error;
   }
 }

@@ -13,9 +13,15 @@ import { cString, indexErrorOf, type IndexLibrary, loadIndexLibrary } from "./ff
 /** Codes of element types that segments may have. */
 const SEGMENT_TYPES: Readonly<Record<string, number>> = { f32: 0, f16: 1, i8: 4 };
 
-/** A registered segment and how many indexes look at it. */
-interface Registered {
+/** A registered segment, so many rows of it, and how many indexes look at it. */
+export interface Registered {
+  /** The library's. */
   readonly id: number;
+  /** Of the cache. */
+  readonly keys: Tensor;
+  /** Of each head. */
+  readonly rows: number;
+  /** Counted by {@link IndexContext.acquire}. */
   uses: number;
 }
 
@@ -24,8 +30,8 @@ export class IndexContext implements Disposable {
   /** The backend's doors. */
   readonly host: HostMemory;
   readonly #library: IndexLibrary;
-  /** By their keys: forks of a cache share sealed rows under segment objects of their own. */
-  readonly #segments = new Map<Tensor, Registered>();
+  /** By their keys: forks of a cache share rows under segment objects of their own, which may show fewer of them. */
+  readonly #segments = new Map<Tensor, Registered[]>();
   #context: NativePointer | undefined;
 
   /** Throws `Unsupported` where the backend's memory is not native, or the library cannot be loaded. */
@@ -68,23 +74,26 @@ export class IndexContext implements Disposable {
     if (status !== 0) throw indexErrorOf(this.#library, status);
   }
 
-  /** Registers the segment, or counts one more user of it; returns its id. */
-  acquire(segment: KvSegment): number {
-    const known = this.#segments.get(segment.keys);
-    if (known !== undefined) {
-      known.uses++;
-      return known.id;
+  /** Registers the segment, or counts one more user of it. */
+  acquire(segment: KvSegment): Registered {
+    const { keys, sealed, count } = segment;
+    const rows = sealed ? count : keys.shape[1] as number;
+    const all = this.#segments.get(keys) ?? [];
+    let known = all.find((r) => r.rows === rows);
+    if (known === undefined) {
+      known = { id: this.#register(segment, rows), keys, rows, uses: 0 };
+      this.#segments.set(keys, [...all, known]);
     }
-    const id = this.#register(segment);
-    this.#segments.set(segment.keys, { id, uses: 1 });
-    return id;
+    known.uses++;
+    return known;
   }
 
-  /** Lets go of the segment with these keys. */
-  release(keys: Tensor): void {
-    const known = this.#segments.get(keys);
-    if (known === undefined || this.#context === undefined || --known.uses > 0) return;
-    this.#segments.delete(keys);
+  /** Lets go of a segment. */
+  release(known: Registered): void {
+    if (this.#context === undefined || --known.uses > 0) return;
+    const others = (this.#segments.get(known.keys) ?? []).filter((r) => r !== known);
+    if (others.length === 0) this.#segments.delete(known.keys);
+    else this.#segments.set(known.keys, others);
     this.check(this.#library.symbols.kvasir_segment_destroy(this.#context, known.id));
   }
 
@@ -98,13 +107,13 @@ export class IndexContext implements Disposable {
     this.#library.close();
   }
 
-  #register({ start, keys, values, keyScales, valueScales }: KvSegment): number {
+  #register({ start, keys, values, keyScales, valueScales }: KvSegment, rows: number): number {
     const [kvHeads = 0, capacity = 0, headDim = 0] = keys.shape;
     const type = SEGMENT_TYPES[keys.dtype];
     if (type === undefined || values.dtype !== keys.dtype) {
       throw new RangeError(`Cannot index cache of ${keys.dtype} keys, ${values.dtype} values: expected f32, f16 or i8`);
     }
-    const desc = Int32Array.of(start, type, kvHeads, capacity, headDim);
+    const desc = Int32Array.of(start, type, kvHeads, capacity, headDim, rows);
     const out = new Uint32Array(1);
     const memory = (tensor: Tensor | undefined) => tensor === undefined ? null : this.host.memory(tensor);
     this.check(

@@ -40,6 +40,8 @@ export interface OpenedModel extends Disposable {
   readonly kind: "gguf" | "safetensors";
   /** As it was named. */
   readonly path: string;
+  /** Files that hold the weights. */
+  readonly files: readonly string[];
   /** Checked hyperparameters. */
   readonly config: ModelConfig;
   /** Bytes of all tensors in the file. */
@@ -134,6 +136,7 @@ function common(
   return {
     kind,
     path,
+    files: paths,
     config,
     bytes,
     types: new Map([...types].sort((a, b) => b[1] - a[1])),

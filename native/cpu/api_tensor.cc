@@ -68,6 +68,27 @@ int32_t kvasir_tensor_write(kvasir_context* ctx, kvasir_tensor dst, const void* 
   });
 }
 
+int32_t kvasir_tensor_copy(kvasir_context* ctx, kvasir_tensor dst, double at, kvasir_tensor src, double from,
+                           double count) {
+  return guard([&] {
+    Tensor& to = ctx->tensor(dst, "tensor to copy to");
+    const Tensor& s = ctx->tensor(src, "tensor to copy");
+    if (to.packed != nullptr || s.packed != nullptr) fail(KVASIR_UNSUPPORTED, "Cannot copy tensor: weights are repacked");
+    expect_dtype(to, s.dtype, "tensor to copy to");
+    const auto within = [&](double first, const Tensor& t) {
+      return first >= 0 && count >= 0 && first == std::floor(first) && count == std::floor(count) &&
+             first + count <= static_cast<double>(t.elements());
+    };
+    if (!within(at, to) || !within(from, s)) {
+      fail(KVASIR_ARGUMENT, "Cannot copy tensor: %.17g elements from %.17g of %zu to %.17g of %zu", count, from, s.elements(),
+           at, to.elements());
+    }
+    const size_t size = static_cast<size_t>(kDTypes[s.dtype].bytes);
+    std::memmove(to.data + static_cast<size_t>(at) * size, s.data + static_cast<size_t>(from) * size,
+                 static_cast<size_t>(count) * size);
+  });
+}
+
 int32_t kvasir_tensor_read(kvasir_context* ctx, void* dst, kvasir_tensor src, double count) {
   return guard([&] {
     const Tensor& t = ctx->tensor(src, "tensor to read");

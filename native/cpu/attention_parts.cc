@@ -121,7 +121,7 @@ void attend_window(kvasir_context& ctx, const AttentionShape& shape, const KvVie
   const int32_t ranges = static_cast<int32_t>(std::max<int64_t>(1, (keys + range - 1) / range));
 
   const AttentionCore& core = ctx.isa->attention->range;
-  const size_t most_runs = kv.segments.size() + static_cast<size_t>(span_count);
+  const size_t most_runs = kv.segments.size() + 2 * static_cast<size_t>(span_count);
   const size_t runs_bytes = round_up(most_runs * sizeof(KvRun));
   const std::vector<char*> scratch =
       take_scratch(ctx, runs_bytes + core.scratch_bytes(shape, std::min(n, kBlock) * group));
@@ -172,7 +172,7 @@ void attend_topk(kvasir_context& ctx, const AttentionShape& shape, const KvView&
   const int32_t shared = heads / hits.rows;  // query heads of a list
 
   const AttentionGather& core = ctx.isa->attention->gather;
-  const size_t runs_bytes = round_up(kv.segments.size() * sizeof(KvRun));
+  const size_t runs_bytes = round_up((kv.segments.size() + 1) * sizeof(KvRun));
   const std::vector<char*> scratch = take_scratch(ctx, runs_bytes + core.scratch_bytes(shape, shared));
   const Parts parts(ctx, out, ranges, static_cast<size_t>(heads), d);
   ctx.pool->run(hits.rows * ranges, [&](int task, int worker) {

@@ -84,7 +84,7 @@ void attend_causal(kvasir_context& ctx, const AttentionShape& shape, const KvVie
   const int32_t tasks = plan.blocks * kv.kv_heads * plan.ranges;
 
   // Scratch first: a task must not throw.
-  const size_t runs_bytes = (kv.segments.size() * sizeof(KvRun) + 63) / 64 * 64;
+  const size_t runs_bytes = ((kv.segments.size() + 1) * sizeof(KvRun) + 63) / 64 * 64;
   const size_t bytes = runs_bytes + plan.core->scratch_bytes(shape, plan.queries * group);
   std::vector<char*> scratch(ctx.workers.size());
   for (size_t w = 0; w < scratch.size(); w++) scratch[w] = static_cast<char*>(ctx.workers[w].get(bytes));

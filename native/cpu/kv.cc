@@ -27,11 +27,18 @@ KvRun KvSegmentView::run(int32_t head, int32_t from, int32_t rows) const {
 }
 
 int32_t KvView::runs(int32_t head, int32_t from, int32_t to, KvRun* out) const {
+  constexpr int32_t kTile = 64;
   int32_t n = 0;
   for (const KvSegmentView& s : segments) {
-    const int32_t first = from > s.start ? from - s.start : 0;
+    int32_t first = from > s.start ? from - s.start : 0;
     const int32_t last = to < s.start + s.count ? to - s.start : s.count;
-    if (first < last) out[n++] = s.run(head, first, last - first);
+    if (first >= last) continue;
+    const int32_t border = (s.start + first + kTile - 1) / kTile * kTile - s.start;
+    if (n == 0 && border > first && border < last) {
+      out[n++] = s.run(head, first, border - first);
+      first = border;
+    }
+    out[n++] = s.run(head, first, last - first);
   }
   return n;
 }

@@ -30,7 +30,9 @@ struct KvView {
   int32_t end = 0;    // and behind the last
   std::vector<KvSegmentView> segments;
 
-  // Writes the runs that hold positions [from, to) of one head to runs [segments.size()]; returns how many.
+  // Writes the runs that hold positions [from, to) of one head to runs [segments.size() + 1]; returns how many. Kernels cut runs
+  // into tiles of 64 keys: the first run ends where a tile of positions does, so that tiles, and with them the last bits of
+  // results, do not depend on where segments begin, as long as those are cut at tiles too.
   int32_t runs(int32_t head, int32_t from, int32_t to, KvRun* runs) const;
 };
 

@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define KVASIR_ABI_VERSION 1
+#define KVASIR_ABI_VERSION 2
 
 /* Lifetimes */
 #define KVASIR_MODEL 0    /* weights: may be repacked by kvasir_tensor_write, read only by matmul and embed when block-quantized */
@@ -66,6 +66,9 @@ KVASIR_API int32_t kvasir_tensor_destroy(kvasir_context* ctx, kvasir_tensor tens
 KVASIR_API int32_t kvasir_tensor_write(kvasir_context* ctx, kvasir_tensor dst, const void* src, double bytes, int32_t row);
 /* Copies a plain tensor, widened to float or int32, to dst [out] of `count` elements. Waits for the device. */
 KVASIR_API int32_t kvasir_tensor_read(kvasir_context* ctx, void* dst, kvasir_tensor src, double count);
+/* dst[at ...] = src[from ...], `count` elements of plain tensors of one type that do not overlap. */
+KVASIR_API int32_t kvasir_tensor_copy(kvasir_context* ctx, kvasir_tensor dst, double at, kvasir_tensor src, double from,
+                                      double count);
 
 /*
  * Doors for other libraries over host memory (kvasir_index.h); KVASIR_UNSUPPORTED where memory is a device's.

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define KVASIR_INDEX_ABI_VERSION 2
+#define KVASIR_INDEX_ABI_VERSION 3
 
 typedef struct kvasir_index_context kvasir_index_context;
 typedef uint32_t kvasir_segment;
@@ -45,10 +45,11 @@ KVASIR_API int32_t kvasir_index_context_describe(kvasir_index_context* ctx, char
 
 /*
  * Registers rows of one layer's cache. desc [in]: int32[KVASIR_SEGMENT_DESC] = start, element type (F32, F16, I8), kvHeads,
- * capacity, headDim. keys, values [in]: [kvHeads, capacity, headDim]; scales [in]: F32 [kvHeads, capacity] with I8, else NULL.
- * Rows become readable as kvasir_index_add names them; those must not change afterwards.
+ * capacity, headDim, rows. keys, values [in]: [kvHeads, capacity, headDim]; scales [in]: F32 [kvHeads, capacity] with I8, else
+ * NULL. Only the first `rows` of each head are this segment's (0: capacity): a fork goes on behind them elsewhere. Rows become
+ * readable as kvasir_index_add names them; those must not change afterwards.
  */
-#define KVASIR_SEGMENT_DESC 5
+#define KVASIR_SEGMENT_DESC 6
 KVASIR_API int32_t kvasir_segment_create(kvasir_index_context* ctx, kvasir_segment* out, const int32_t* desc,
                                          kvasir_memory* keys, kvasir_memory* values, kvasir_memory* key_scales,
                                          kvasir_memory* value_scales);

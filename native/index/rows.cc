@@ -48,17 +48,17 @@ bool all_finite(const void* rows, size_t count, T exponent) {
 
 Segment::Segment(const int32_t* desc, kvasir_memory* keys, kvasir_memory* values, kvasir_memory* key_scales,
                  kvasir_memory* value_scales)
-    : start_(desc[0]), dtype_(desc[1]), kv_heads_(desc[2]), capacity_(desc[3]), head_dim_(desc[4]), keys_(keys),
-      values_(values), key_scales_(key_scales), value_scales_(value_scales) {
+    : start_(desc[0]), dtype_(desc[1]), kv_heads_(desc[2]), stride_(desc[3]), head_dim_(desc[4]),
+      rows_(desc[5] == 0 ? desc[3] : desc[5]), keys_(keys), values_(values), key_scales_(key_scales), value_scales_(value_scales) {
   if (dtype_ != KVASIR_F32 && dtype_ != KVASIR_F16 && dtype_ != KVASIR_I8) {
     fail(KVASIR_ARGUMENT, "Cannot register segment: element type %d, expected f32, f16 or i8", dtype_);
   }
-  if (start_ < 0 || kv_heads_ < 1 || capacity_ < 1 || head_dim_ < 1 || kv_heads_ > 65536 || head_dim_ > 65536 ||
-      start_ > INT32_MAX - capacity_) {
-    fail(KVASIR_ARGUMENT, "Cannot register segment: start %d, %d heads of %d rows of %d", start_, kv_heads_, capacity_,
+  if (start_ < 0 || kv_heads_ < 1 || stride_ < 1 || head_dim_ < 1 || kv_heads_ > 65536 || head_dim_ > 65536 ||
+      start_ > INT32_MAX - stride_ || rows_ < 1 || rows_ > stride_) {
+    fail(KVASIR_ARGUMENT, "Cannot register segment: start %d, %d heads of %d in %d rows of %d", start_, kv_heads_, rows_, stride_,
          head_dim_);
   }
-  const uint64_t rows = static_cast<uint64_t>(kv_heads_) * static_cast<uint64_t>(capacity_);
+  const uint64_t rows = static_cast<uint64_t>(kv_heads_) * static_cast<uint64_t>(stride_);
   check_memory(keys, "keys", rows * row_bytes());
   check_memory(values, "values", rows * row_bytes());
   if (dtype_ == KVASIR_I8) {
@@ -81,7 +81,10 @@ Segment::~Segment() {
 size_t Segment::row_bytes() const { return static_cast<size_t>(head_dim_) * element_bytes(dtype_); }
 
 void Rows::append(std::shared_ptr<const Segment> segment) {
-  if (!segments_.empty() && segment->start() != end()) {
+  // A fork that goes on repeats the last rows of what it shares: they are the same in both, and the later ones are read.
+  const bool follows = segments_.empty() || (segment->start() <= end() && segment->start() >= segments_.back()->start() &&
+                                             segment->start() + segment->capacity() >= end());
+  if (!follows) {
     fail(KVASIR_ARGUMENT, "Cannot append segment: it starts at %d, expected %d", segment->start(), end());
   }
   segments_.push_back(std::move(segment));

@@ -21,7 +21,7 @@ class Segment {
   int32_t start() const { return start_; }
   int32_t dtype() const { return dtype_; }  // KVASIR_F32, KVASIR_F16 or KVASIR_I8
   int32_t kv_heads() const { return kv_heads_; }
-  int32_t capacity() const { return capacity_; }
+  int32_t capacity() const { return rows_; }  // rows of a head that are this segment's
   int32_t head_dim() const { return head_dim_; }
   size_t row_bytes() const;
 
@@ -35,18 +35,18 @@ class Segment {
  private:
   const void* at(const kvasir_memory* memory, int32_t head, int32_t row) const {
     return static_cast<const char*>(memory->data) +
-           (static_cast<size_t>(head) * static_cast<size_t>(capacity_) + static_cast<size_t>(row)) * row_bytes();
+           (static_cast<size_t>(head) * static_cast<size_t>(stride_) + static_cast<size_t>(row)) * row_bytes();
   }
   float scale(const kvasir_memory* memory, int32_t head, int32_t row) const {
     if (memory == nullptr) return 1;
-    return static_cast<const float*>(memory->data)[static_cast<size_t>(head) * static_cast<size_t>(capacity_) +
+    return static_cast<const float*>(memory->data)[static_cast<size_t>(head) * static_cast<size_t>(stride_) +
                                                    static_cast<size_t>(row)];
   }
-  int32_t start_, dtype_, kv_heads_, capacity_, head_dim_;
+  int32_t start_, dtype_, kv_heads_, stride_, head_dim_, rows_;  // stride_: rows of a head that there is memory for
   kvasir_memory *keys_, *values_, *key_scales_, *value_scales_;
 };
 
-// The segments of one layer in order, without gaps. A copy is cheap and stays valid whatever happens to the original:
+// The segments of one layer in order, without gaps; where two overlap they hold the same rows. A copy is cheap and stays valid whatever happens to the original:
 // builders take one.
 class Rows {
  public:
