@@ -43,6 +43,8 @@ export interface PolicyStats {
   readonly scored: number;
   /** Bytes the index read. */
   readonly indexBytes: number;
+  /** Bytes of the index's own, beside the cache's rows, now. */
+  readonly indexMemory: number;
   /** Relative L2 error of the output as the index estimates it, summed over queries that it answered; the mean over heads. */
   readonly estimatedError: number;
 }

@@ -167,6 +167,7 @@ class RetrievalLayer implements LayerPolicy {
       retrieved: this.#retrieved,
       scored: this.#scored,
       indexBytes: this.#indexBytes,
+      indexMemory: this.#index?.stats().bytes ?? 0,
       estimatedError: this.#errors === 0 ? 0 : this.#error / this.#errors * this.#answered,
     };
   }

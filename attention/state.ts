@@ -105,6 +105,7 @@ export class SequenceState implements Disposable {
       retrieved: 0,
       scored: 0,
       indexBytes: 0,
+      indexMemory: 0,
       estimatedError: 0,
       layers: 0,
     };

@@ -39,6 +39,11 @@ export interface Backend extends Disposable {
   write(dst: Tensor, src: ArrayBufferView<ArrayBuffer>, row?: number): void;
   /** Copies a plain tensor out, widened to f32 or i32. The only call that waits for the device. */
   read(src: Tensor): Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+  /**
+   * Copies a plain tensor's rows (a row = the last dimension) from row `row` on as they are stored, until `out` is full.
+   * Optional: a backend without it lends its memory to no other.
+   */
+  readRows?(src: Tensor, row: number, out: Uint8Array<ArrayBuffer>): void;
   /** Step memory is a stack: everything allocated after `mark` is recycled by `release(mark)`. */
   mark(): number;
   /** See {@link mark}. */
@@ -56,6 +61,8 @@ export type NativePointer = Exclude<Deno.PointerValue, null>;
 export interface HostMemory {
   /** Where a plain tensor's elements lie, until it ends. */
   address(tensor: Tensor): NativePointer;
+  /** The same for reading only: of a copy, until the step ends, where the tensor itself lies elsewhere. */
+  input(tensor: Tensor): NativePointer;
   /** A plain tensor's memory (no view's), which the library may hold beyond the tensor's end: `kvasir_memory`. */
   memory(tensor: Tensor): NativePointer;
   /** The backend's threads, as long as the backend: `kvasir_executor`. */
@@ -141,6 +148,8 @@ export interface Kernels {
    * the layer's sliding window of them. out, q f32 [n, heads, headDim].
    */
   attendCausal(out: Tensor, q: Tensor, kv: KvLayer, sink?: PromptSink): void;
+  /** {@link Kernels.attendCausal} as a part of a larger whole: its log-sum-exp too. Optional as {@link Kernels.attendWindow}. */
+  attendCausalPart?(out: AttentionPart, q: Tensor, kv: KvLayer): void;
   /** logits[row, ids[i]] += values[i]. */
   addLogits(logits: Tensor, row: number, ids: Int32Array<ArrayBuffer>, values: Float32Array<ArrayBuffer>): void;
   /** Applies penalties to one row of logits [rows, vocab]: repetition first, then presence and frequency. */
@@ -166,6 +175,8 @@ export interface Kernels {
   attendTopk?(out: AttentionPart, q: Tensor, kv: KvLayer, hits: Hits): void;
   /** out [n, heads, headDim]: disjoint parts, at least one, become the whole by log-sum-exp; out may be one of them. */
   merge?(out: Tensor, parts: readonly AttentionPart[]): void;
+  /** {@link Kernels.merge} with the log-sum-exp of all; out may be one of the parts. Optional as above. */
+  mergeParts?(out: AttentionPart, parts: readonly AttentionPart[]): void;
 }
 
 /** One entry of the backend registry. */

@@ -23,6 +23,7 @@ const SYMBOLS = {
   kvasir_tensor_destroy: { parameters: ["pointer", "u32"], result: "i32" },
   kvasir_tensor_write: { parameters: ["pointer", "u32", "buffer", "f64", "i32"], result: "i32" },
   kvasir_tensor_read: { parameters: ["pointer", "buffer", "u32", "f64"], result: "i32" },
+  kvasir_tensor_read_rows: { parameters: ["pointer", "buffer", "u32", "f64", "i32"], result: "i32" },
   kvasir_tensor_address: { parameters: ["pointer", "u32"], result: "pointer" },
   kvasir_tensor_memory: { parameters: ["pointer", "u32"], result: "pointer" },
   kvasir_context_executor: { parameters: ["pointer"], result: "pointer" },
@@ -41,6 +42,10 @@ const SYMBOLS = {
     parameters: ["pointer", "u32", "u32", "buffer", "i32", "f32", "f32", "i32"],
     result: "i32",
   },
+  kvasir_attend_causal_part: {
+    parameters: ["pointer", "u32", "u32", "u32", "buffer", "i32", "f32", "f32", "i32"],
+    result: "i32",
+  },
   kvasir_attend_window: {
     parameters: ["pointer", "u32", "u32", "u32", "buffer", "i32", "f32", "f32", "buffer", "i32"],
     result: "i32",
@@ -50,6 +55,7 @@ const SYMBOLS = {
     result: "i32",
   },
   kvasir_merge: { parameters: ["pointer", "u32", "buffer", "i32"], result: "i32" },
+  kvasir_merge_parts: { parameters: ["pointer", "u32", "u32", "buffer", "i32"], result: "i32" },
   kvasir_add_logits: { parameters: ["pointer", "u32", "i32", "buffer", "buffer", "i32"], result: "i32" },
   kvasir_penalize: {
     parameters: ["pointer", "u32", "i32", "buffer", "buffer", "i32", "f32", "f32", "f32"],

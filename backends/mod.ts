@@ -7,6 +7,7 @@ import type { Backend, BackendType } from "./backend.ts";
 import { lookUp, parseSpec, resolveParams } from "../core/spec.ts";
 import { loadEntries } from "../core/plugin.ts";
 import { cpu } from "./cpu.ts";
+import { hybrid } from "./hybrid.ts";
 import { reference } from "./reference.ts";
 
 /** Backends by name. */
@@ -16,6 +17,7 @@ export type Backends = Readonly<Record<string, BackendType>>;
 export const builtinBackends: Backends = {
   cpu,
   reference,
+  hybrid: hybrid({ cpu, reference }),
 };
 
 /**

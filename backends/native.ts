@@ -107,6 +107,13 @@ export class NativeBackend implements Backend {
     return (this.#live[0] as number) + (this.#live[1] as number);
   }
 
+  /** Live bytes of step memory. */
+  get stepBytes(): number {
+    if (this.#context === undefined) return 0;
+    this.#check(this.#library.symbols.kvasir_context_bytes(this.#context, this.#live));
+    return this.#live[2] as number;
+  }
+
   /** Read bandwidth with all threads over that much memory, in GB/s, measured now. */
   bandwidth(megabytes: number): number {
     const out = new Float64Array(1);
@@ -197,6 +204,15 @@ export class NativeBackend implements Backend {
     return out;
   }
 
+  /** Copies rows out as they are stored. */
+  readRows(src: Tensor, row: number, out: Uint8Array<ArrayBuffer>): void {
+    const id = this.#own(src, "tensor to read");
+    if (!Number.isInteger(row) || row < 0 || row > 0x7fffffff) {
+      throw new RangeError(`Cannot read tensor: row ${row} is no row`);
+    }
+    this.#check(this.#library.symbols.kvasir_tensor_read_rows(this.#open(), out, id, out.length, row));
+  }
+
   /** Position of the step stack. */
   mark(): number {
     return this.#step.cursor;
@@ -240,6 +256,7 @@ export class NativeBackend implements Backend {
         if (address === null) throw new RangeError(lastError(this.#library));
         return address;
       },
+      input: (tensor) => this.host.address(tensor),
       memory: (tensor) => {
         const memory = symbols.kvasir_tensor_memory(this.#open(), this.#own(tensor, "tensor to share"));
         if (memory === null) throw new RangeError(lastError(this.#library));

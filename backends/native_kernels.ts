@@ -55,6 +55,15 @@ export function nativeKernels(
     return count;
   };
 
+  const fillParts = (parts: readonly AttentionPart[]): void => {
+    if (2 * parts.length > targets.length) targets = new Uint32Array(4 * parts.length);
+    for (let i = 0; i < parts.length; i++) {
+      const part = parts[i] as AttentionPart;
+      targets[2 * i] = id(part.o, "merge o");
+      targets[2 * i + 1] = id(part.lse, "merge lse");
+    }
+  };
+
   return {
     embed: (out, table, tokens, scale) =>
       check(
@@ -165,6 +174,23 @@ export function nativeKernels(
         ),
       );
     },
+    attendCausalPart(out, q, kv) {
+      const count = fillTable(kv);
+      const { scale, softcap, slidingWindow } = kv.shape;
+      check(
+        native.kvasir_attend_causal_part(
+          open(),
+          id(out.o, "attendCausalPart o"),
+          id(out.lse, "attendCausalPart lse"),
+          id(q, "attendCausalPart q"),
+          table,
+          count,
+          scale,
+          softcap ?? 0,
+          slidingWindow ?? 0,
+        ),
+      );
+    },
     attendWindow(out, q, kv, spans) {
       if (spans.length % 2 !== 0) {
         throw new RangeError(`Cannot attend: spans of ${spans.length} numbers, expected pairs`);
@@ -207,13 +233,13 @@ export function nativeKernels(
       );
     },
     merge(out, parts) {
-      if (2 * parts.length > targets.length) targets = new Uint32Array(4 * parts.length);
-      for (let i = 0; i < parts.length; i++) {
-        const part = parts[i] as AttentionPart;
-        targets[2 * i] = id(part.o, "merge o");
-        targets[2 * i + 1] = id(part.lse, "merge lse");
-      }
+      fillParts(parts);
       check(native.kvasir_merge(open(), id(out, "merge out"), targets, parts.length));
+    },
+    mergeParts(out, parts) {
+      fillParts(parts);
+      const [o, lse] = [id(out.o, "merged o"), id(out.lse, "merged lse")];
+      check(native.kvasir_merge_parts(open(), o, lse, targets, parts.length));
     },
     addLogits(logits, row, ids, values) {
       checkRow(row);

@@ -71,9 +71,11 @@ export class ReferenceBackend implements Backend {
       copy: (dst, at, src, from, count) => copy(live(dst, "copy to"), at, live(src, "copy from"), from, count),
       append: (segment, row, k, v) => append(live, segment, row, k, v),
       attendCausal: (out, q, kv, sink) => attendCausal(live, out, q, kv, sink),
+      attendCausalPart: ({ o, lse }, q, kv) => attendCausal(live, o, q, kv, undefined, lse),
       attendWindow: (out, q, kv, spans) => attendWindow(live, out, q, kv, spans),
       attendTopk: (out, q, kv, hits) => attendTopk(live, out, q, kv, hits),
       merge: (out, parts) => merge(live, out, parts),
+      mergeParts: ({ o, lse }, parts) => merge(live, o, parts, lse),
       addLogits: (logits, row, ids, values) => addLogits(live, logits, row, ids, values),
       penalize: (logits, row, penalties) => penalize(live, logits, row, penalties),
       sample: (out, logits, params) => sample(live, out, logits, params),
@@ -143,6 +145,19 @@ export class ReferenceBackend implements Backend {
   read(src: Tensor): Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> {
     const { data, dtype } = this.#live(src, "tensor to read");
     return widened(data, dtype);
+  }
+
+  /** Copies rows out as they are stored. */
+  readRows(src: Tensor, row: number, out: Uint8Array<ArrayBuffer>): void {
+    const { data, shape, dtype } = this.#live(src, "tensor to read");
+    if (isBlockType(dtype)) throw new RangeError(`Cannot read tensor: ${dtype} holds blocks, only plain types can`);
+    const rowBytes = byteLength([shape[shape.length - 1] as number], dtype);
+    if (!Number.isInteger(row) || row < 0 || row * rowBytes + out.length > data.byteLength) {
+      throw new RangeError(
+        `Cannot read tensor: ${out.length} bytes from row ${row} on, it has ${rowCount(shape)} rows`,
+      );
+    }
+    out.set(new Uint8Array(data.buffer, data.byteOffset + row * rowBytes, out.length));
   }
 
   /** Position of the step stack. */

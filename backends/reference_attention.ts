@@ -66,7 +66,14 @@ function rowFactors(live: Resolve, rows: Tensor, scales: Tensor | undefined): Fl
 }
 
 /** See `Kernels.attendCausal`. Keys and values of one head at a time are widened once and serve its whole group. */
-export function attendCausal(live: Resolve, out: Tensor, q: Tensor, kv: KvLayer, sink?: PromptSink): void {
+export function attendCausal(
+  live: Resolve,
+  out: Tensor,
+  q: Tensor,
+  kv: KvLayer,
+  sink?: PromptSink,
+  lse?: Tensor,
+): void {
   if (sink !== undefined) {
     throw new Unsupported('Cannot fill prompt sink: backend "reference" does not collect top keys');
   }
@@ -83,6 +90,8 @@ export function attendCausal(live: Resolve, out: Tensor, q: Tensor, kv: KvLayer,
   if (n === 0) return;
   const queries = floats(live, q, "attendCausal q");
   const to = floats(live, out, "attendCausal out");
+  if (lse !== undefined) expect(lse, [n, heads], "attendCausal lse");
+  const sums = lse === undefined ? undefined : floats(live, lse, "attendCausal lse");
   const group = heads / kvHeads;
   const reach = slidingWindow ?? length;
   const first = Math.max(0, length - n - reach + 1);
@@ -114,6 +123,7 @@ export function attendCausal(live: Resolve, out: Tensor, q: Tensor, kv: KvLayer,
           for (let j = 0; j < headDim; j++) sum[j] = (sum[j] as number) + w * (values[o + j] as number);
         }
         for (let j = 0; j < headDim; j++) to[at + j] = (sum[j] as number) / total;
+        if (sums !== undefined) sums[at / headDim] = best + Math.log(total);
       }
     }
   }

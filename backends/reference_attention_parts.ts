@@ -195,13 +195,15 @@ function openSurrogates(live: Resolve, surrogates: NonNullable<Hits["surrogates"
   };
 }
 
-/** See `Kernels.merge`. */
-export function merge(live: Resolve, out: Tensor, parts: readonly AttentionPart[]): void {
+/** See `Kernels.merge`, and with `lse` `Kernels.mergeParts`. */
+export function merge(live: Resolve, out: Tensor, parts: readonly AttentionPart[], lse?: Tensor): void {
   const [n = 0, heads = 0, headDim = 0] = out.shape;
   if (out.shape.length !== 3 || parts.length === 0) {
     throw new RangeError(`Cannot merge: ${parts.length} parts to [${out.shape.join(", ")}]`);
   }
   const to = floats(live, out, "merge out");
+  if (lse !== undefined) expect(lse, [n, heads], "merged lse");
+  const sums = lse === undefined ? undefined : floats(live, lse, "merged lse");
   const from = parts.map(({ o, lse }) => {
     expect(o, out.shape, "merge o");
     expect(lse, [n, heads], "merge lse");
@@ -220,5 +222,6 @@ export function merge(live: Resolve, out: Tensor, parts: readonly AttentionPart[
       for (let j = 0; j < headDim; j++) mean[j] = (mean[j] as number) + w * (o[row * headDim + j] as number);
     }
     for (let j = 0; j < headDim; j++) to[row * headDim + j] = total === 0 ? 0 : (mean[j] as number) / total;
+    if (sums !== undefined) sums[row] = best + Math.log(total);
   }
 }

@@ -11,11 +11,10 @@ import type { PolicyStats } from "../attention/policy.ts";
 import type { Loaded } from "../engine/loaded.ts";
 import type { Material } from "./tasks/sample.ts";
 import { resolveAttention } from "../attention/mod.ts";
-import { presets } from "../attention/presets.ts";
+import { type Method as AttentionMethod, parseMethod as parseAttention } from "../attention/method.ts";
 import type { AttentionPlan } from "../attention/state.ts";
 import { SequenceState } from "../attention/state.ts";
 import { Ops } from "../backends/ops.ts";
-import { formatSpec, lookUp, parseSpec } from "../core/spec.ts";
 import { Forward } from "../engine/forward.ts";
 import { load } from "../engine/load.ts";
 import { planAttention } from "../engine/plan.ts";
@@ -23,32 +22,17 @@ import type { OpenOptions } from "../engine/protocol.ts";
 
 const CHUNK = 512;
 
-/** A way to attend: `PRESET[:key=value,…][@INDEX]`. */
-export interface Method {
-  /** As given, for tables. */
-  readonly name: string;
-  /** What the engine is told. */
-  readonly options: { readonly preset: string; readonly policy?: string; readonly index?: string };
+/** A way to attend, and whether it draws. */
+export interface Method extends AttentionMethod {
   /** Whether what it sees depends on a seed. */
   readonly draws: boolean;
 }
 
-/** Reads a method; throws `RangeError` that lists what there is. `extra` parameters are added, `seed` above all. */
+/** Reads a method; `extra` parameters are added, `seed` above all. */
 export function parseMethod(text: string, extra: Readonly<Record<string, string>> = {}): Method {
-  const at = text.indexOf("@");
-  const { name, params } = parseSpec(at < 0 ? text : text.slice(0, at));
-  const preset = lookUp("preset", name, presets);
-  const policy = parseSpec(preset.policy);
-  const merged = new Map([...policy.params, ...params]);
-  if (policy.name === "retrieval") { for (const [key, value] of Object.entries(extra)) merged.set(key, value); }
-  const index = at < 0 ? preset.index : text.slice(at + 1);
-  const options = {
-    preset: name,
-    policy: formatSpec(policy.name, Object.fromEntries(merged)),
-    ...(index === undefined ? {} : { index }),
-  };
-  const resolved = resolveAttention(options).params;
-  return { name: text, draws: resolved.budget === 0 || resolved.tail === "sample", options };
+  const method = parseAttention(text, extra);
+  const resolved = resolveAttention(method.options).params;
+  return { ...method, draws: resolved.budget === 0 || resolved.tail === "sample" };
 }
 
 /** See the module's head. Dispose frees everything. */

@@ -27,6 +27,10 @@ const COMMANDS: Readonly<Record<string, { readonly summary: string; readonly loa
     summary: "score a text, or compare logits with a saved run",
     load: async (done) => (await import("./perplexity.ts")).perplexityCommand(done),
   },
+  compare: {
+    summary: "answer one prompt by several ways to attend, side by side",
+    load: async (done) => (await import("./compare.ts")).compareCommand(done),
+  },
   models: {
     summary: "list, pull, show and remove models",
     load: async (done) => (await import("./models.ts")).modelsCommand(done),

@@ -99,7 +99,8 @@ export class Host {
       case "evaluate": {
         const open = this.#opened();
         const { model, backend } = open.loaded;
-        const { plan } = open.attention;
+        const { attention } = request.options;
+        const { plan } = attention === undefined ? open.attention : open.planOf(attention);
         const context = { ...open, model, backend, plan, ...this.#interruptible() };
         const pieces = evaluate(context, request.tokens, request.options);
         const failed = (error: unknown) => this.#options.post({ type: "error", id, error: toRemote(error) });

@@ -204,6 +204,8 @@ export interface EvaluateOptions {
   readonly klBase?: string;
   /** Default 0. */
   readonly klRow?: number;
+  /** How it attends, in place of what the engine was opened with. */
+  readonly attention?: AttentionOptions;
   /** Aborting it gives up. */
   readonly signal?: AbortSignal;
 }

@@ -140,7 +140,7 @@ class NativeIndex implements KvIndex {
     const id = this.#live();
     checkQueries(chunk, this.#kv.shape);
     const { library, pointer } = this.#context;
-    const queries = this.#address(chunk.q);
+    const queries = this.#context.host.input(chunk.q);
     this.#context.check(library.symbols.kvasir_index_observe(pointer, id, chunk.start, chunk.count, queries));
   }
 
@@ -161,7 +161,8 @@ class NativeIndex implements KvIndex {
     checkGoal(goal, this.#spec);
     const rows = this.#setGoal(goal) === GOAL_ERROR ? kvHeads : heads;
     const { symbols } = this.#context.library;
-    const [query, lse] = [this.#address(q), this.#address(exact)];
+    const { host } = this.#context;
+    const [query, lse] = [host.input(q), host.input(exact)];
     let capacity = "error" in goal ? FIRST_CAPACITY : goal.topk;
     // The draw repeats, so that the counts of the first attempt are those of the second.
     for (let attempt = 0; attempt < 2; attempt++) {

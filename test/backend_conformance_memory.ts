@@ -4,7 +4,7 @@
  * @module
  */
 import type { DType } from "../core/tensor.ts";
-import { NativeError } from "../core/errors.ts";
+import { NativeError, Unsupported } from "../core/errors.ts";
 import { ReferenceBackend } from "../backends/reference.ts";
 import { type Bench, type Case, check, same } from "./backend_conformance.ts";
 import { Random } from "./backend_conformance_twin.ts";
@@ -74,6 +74,26 @@ export const memoryCases: readonly Case[] = [
       at.throws(() => at.backend.write(x, new Float32Array(2)), "whole rows");
       at.throws(() => at.backend.write(x, new Float32Array(3), -1), "");
       at.throws(() => at.backend.write(x, new Float32Array(3), 0.5), "");
+    },
+  },
+  {
+    name: "memory: rows are copied out as they are stored",
+    run(at) {
+      const { backend } = at;
+      if (backend.readRows === undefined) throw new Unsupported("Cannot read rows: the backend has no way to");
+      for (const dtype of PLAIN) {
+        const bytes = bytesOf(dtype, 5 * 2 * 3);
+        const x = at.tensor([5, 2, 3], dtype, bytes, "sequence");
+        const rowBytes = bytes.length / 10;
+        for (const [row, rows] of [[0, 10], [3, 4], [9, 1], [10, 0]] as const) {
+          const out = new Uint8Array(rows * rowBytes);
+          backend.readRows(x, row, out);
+          same(out, bytes.subarray(row * rowBytes, (row + rows) * rowBytes), `${dtype} from row ${row}`);
+        }
+        for (const [row, rows] of [[8, 3], [11, 0], [-1, 1], [0.5, 1]] as const) {
+          at.throws(() => backend.readRows?.(x, row, new Uint8Array(rows * rowBytes)), "read tensor");
+        }
+      }
     },
   },
   {

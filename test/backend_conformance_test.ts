@@ -15,6 +15,9 @@ const SUBJECTS: readonly Subject[] = [
   { name: "cpu:isa=portable" },
   { name: "cpu:threads=1", products: "f16", attention: "f16" },
   { name: "cpu:precision=fast", products: "i8", attention: "f16" },
+  { name: "hybrid", products: "f16", attention: "f16" },
+  { name: "hybrid:device=cpu,host=reference,keep=0", products: "f16", attention: "f16" },
+  { name: "hybrid:device=reference,host=cpu,codes=device", products: "f16", attention: "f16" },
 ].map((s) => ({ ...s, open: () => openBackend(s.name) } as Subject));
 
 const results = new Map<string, CaseResult[]>();

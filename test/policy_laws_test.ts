@@ -58,7 +58,9 @@ function distance(a: readonly number[], b: readonly number[]): number {
   return Math.sqrt(error / norm);
 }
 
-for (const backend of ["reference", "cpu"]) {
+const HYBRIDS = ["hybrid:keep=32", "hybrid:codes=device,keep=0", "hybrid:host=reference"];
+
+for (const backend of ["reference", "cpu", ...HYBRIDS]) {
   describe(`policies on ${backend}`, () => {
     const complete: [string, string?][] = [
       ["window:window=400"],

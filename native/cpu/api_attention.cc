@@ -87,6 +87,43 @@ AttentionHits check_hits(const Tensor& tokens, const Tensor& counts, const Tenso
   return hits;
 }
 
+// attend_causal(), checked; lse null: not wanted.
+void attend_all(kvasir_context& ctx, kvasir_tensor out, const kvasir_tensor* lse, kvasir_tensor q, const int32_t* segments,
+                int32_t segment_count, float scale, float softcap, int32_t window) {
+  const Tensor &to = ctx.tensor(out, "attention output"), &from = ctx.tensor(q, "queries");
+  check_queries(from);
+  const int32_t n = from.shape[0], heads = from.shape[1], d = from.shape[2];
+  expect_dtype(to, KVASIR_F32, "attention output");
+  expect_shape(to, {n, heads, d}, "attention output");
+  float* sums = lse == nullptr ? nullptr : check_part(to, ctx.tensor(*lse, "log-sum-exp of attention"), from.shape).lse;
+  if (window < 0) fail(KVASIR_ARGUMENT, "Cannot attend: window %d is negative", window);
+  const KvView kv = check_segments(ctx, segments, segment_count);
+  if (n > kv.end - kv.start) {
+    fail(KVASIR_ARGUMENT, "Cannot attend: %d queries, the cache holds %d tokens", n, kv.end - kv.start);
+  }
+  if (n == 0) return;
+  const AttentionShape shape = check_shape(from, kv, scale, softcap);
+  if (heads == 0 || d == 0) return;
+  attend_causal(ctx, shape, kv, to.as<float>(), sums, from.as<float>(), n, heads, window);
+}
+
+void merge_all(kvasir_context& ctx, kvasir_tensor out, const kvasir_tensor* lse, const kvasir_tensor* parts, int32_t count) {
+  const Tensor& to = ctx.tensor(out, "merged attention");
+  expect_dtype(to, KVASIR_F32, "merged attention");
+  if (to.rank != 3) {
+    fail(KVASIR_ARGUMENT, "Cannot merge: shape %s, expected [n, heads, headDim]", shape_text(to.shape, to.rank).c_str());
+  }
+  if (count < 1 || parts == nullptr) fail(KVASIR_ARGUMENT, "Cannot merge: %d parts", count);
+  float* sums = lse == nullptr ? nullptr : check_part(to, ctx.tensor(*lse, "merged log-sum-exp"), to.shape).lse;
+  std::vector<AttentionOut> from(static_cast<size_t>(count));
+  for (int32_t p = 0; p < count; p++) {
+    from[static_cast<size_t>(p)] = check_part(ctx.tensor(parts[2 * p], "attention output to merge"),
+                                              ctx.tensor(parts[2 * p + 1], "log-sum-exp to merge"), to.shape);
+  }
+  merge_parts({to.as<float>(), sums}, from.data(), count, static_cast<size_t>(to.shape[0]) * to.shape[1],
+              static_cast<size_t>(to.shape[2]));
+}
+
 }  // namespace
 
 extern "C" {
@@ -126,22 +163,12 @@ int32_t kvasir_append(kvasir_context* ctx, const int32_t* segment, int32_t row, 
 
 int32_t kvasir_attend_causal(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor q, const int32_t* segments,
                              int32_t segment_count, float scale, float softcap, int32_t window) {
-  return guard([&] {
-    const Tensor &to = ctx->tensor(out, "attention output"), &from = ctx->tensor(q, "queries");
-    check_queries(from);
-    const int32_t n = from.shape[0], heads = from.shape[1], d = from.shape[2];
-    expect_dtype(to, KVASIR_F32, "attention output");
-    expect_shape(to, {n, heads, d}, "attention output");
-    if (window < 0) fail(KVASIR_ARGUMENT, "Cannot attend: window %d is negative", window);
-    const KvView kv = check_segments(*ctx, segments, segment_count);
-    if (n > kv.end - kv.start) {
-      fail(KVASIR_ARGUMENT, "Cannot attend: %d queries, the cache holds %d tokens", n, kv.end - kv.start);
-    }
-    if (n == 0) return;
-    const AttentionShape shape = check_shape(from, kv, scale, softcap);
-    if (heads == 0 || d == 0) return;
-    attend_causal(*ctx, shape, kv, to.as<float>(), from.as<float>(), n, heads, window);
-  });
+  return guard([&] { attend_all(*ctx, out, nullptr, q, segments, segment_count, scale, softcap, window); });
+}
+
+int32_t kvasir_attend_causal_part(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor lse, kvasir_tensor q,
+                                  const int32_t* segments, int32_t segment_count, float scale, float softcap, int32_t window) {
+  return guard([&] { attend_all(*ctx, o, &lse, q, segments, segment_count, scale, softcap, window); });
 }
 
 int32_t kvasir_attend_window(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor lse, kvasir_tensor q,
@@ -181,21 +208,11 @@ int32_t kvasir_attend_topk(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor l
 }
 
 int32_t kvasir_merge(kvasir_context* ctx, kvasir_tensor out, const kvasir_tensor* parts, int32_t count) {
-  return guard([&] {
-    const Tensor& to = ctx->tensor(out, "merged attention");
-    expect_dtype(to, KVASIR_F32, "merged attention");
-    if (to.rank != 3) {
-      fail(KVASIR_ARGUMENT, "Cannot merge: shape %s, expected [n, heads, headDim]", shape_text(to.shape, to.rank).c_str());
-    }
-    if (count < 1 || parts == nullptr) fail(KVASIR_ARGUMENT, "Cannot merge: %d parts", count);
-    std::vector<AttentionOut> from(static_cast<size_t>(count));
-    for (int32_t p = 0; p < count; p++) {
-      from[static_cast<size_t>(p)] = check_part(ctx->tensor(parts[2 * p], "attention output to merge"),
-                                                ctx->tensor(parts[2 * p + 1], "log-sum-exp to merge"), to.shape);
-    }
-    merge_parts(to.as<float>(), from.data(), count, static_cast<size_t>(to.shape[0]) * to.shape[1],
-                static_cast<size_t>(to.shape[2]));
-  });
+  return guard([&] { merge_all(*ctx, out, nullptr, parts, count); });
+}
+
+int32_t kvasir_merge_parts(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor lse, const kvasir_tensor* parts, int32_t count) {
+  return guard([&] { merge_all(*ctx, o, &lse, parts, count); });
 }
 
 }  // extern "C"

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "dtype.h"
 #include "half.h"
 #include "table.h"
 #include "weights.h"
@@ -86,6 +87,22 @@ int32_t kvasir_tensor_copy(kvasir_context* ctx, kvasir_tensor dst, double at, kv
     const size_t size = static_cast<size_t>(kDTypes[s.dtype].bytes);
     std::memmove(to.data + static_cast<size_t>(at) * size, s.data + static_cast<size_t>(from) * size,
                  static_cast<size_t>(count) * size);
+  });
+}
+
+int32_t kvasir_tensor_read_rows(kvasir_context* ctx, void* dst, kvasir_tensor src, double bytes, int32_t row) {
+  return guard([&] {
+    const Tensor& t = ctx->tensor(src, "tensor to read");
+    if (t.packed != nullptr) fail(KVASIR_UNSUPPORTED, "Cannot read tensor: weights are repacked");
+    const size_t width = static_cast<size_t>(t.last()), rows = width == 0 ? 0 : t.elements() / width;
+    const size_t row_bytes = width * static_cast<size_t>(kDTypes[t.dtype].bytes);
+    if (!(bytes >= 0) || row < 0 || static_cast<size_t>(row) > rows ||
+        bytes > static_cast<double>((rows - static_cast<size_t>(row)) * row_bytes)) {
+      fail(KVASIR_ARGUMENT, "Cannot read tensor: %.17g bytes from row %d on, it has %zu rows of %zu", bytes, row, rows, row_bytes);
+    }
+    if (bytes == 0) return;
+    if (dst == nullptr) fail(KVASIR_ARGUMENT, "Cannot read tensor: destination is missing");
+    std::memcpy(dst, t.data + static_cast<size_t>(row) * row_bytes, static_cast<size_t>(bytes));
   });
 }
 

@@ -99,7 +99,7 @@ int32_t span_runs(const KvView& kv, int32_t head, const int32_t* spans, int32_t 
 
 }  // namespace
 
-void merge_parts(float* o, const AttentionOut* parts, int32_t count, size_t rows, size_t d) {
+void merge_parts(const AttentionOut& out, const AttentionOut* parts, int32_t count, size_t rows, size_t d) {
   std::vector<const float*> from(static_cast<size_t>(count));
   std::vector<float> weights(static_cast<size_t>(count));
   for (size_t r = 0; r < rows; r++) {
@@ -107,7 +107,8 @@ void merge_parts(float* o, const AttentionOut* parts, int32_t count, size_t rows
       from[static_cast<size_t>(p)] = parts[p].o + r * d;
       weights[static_cast<size_t>(p)] = parts[p].lse[r];
     }
-    merge_row(o + r * d, from.data(), weights.data(), count, d);
+    const float lse = merge_row(out.o + r * d, from.data(), weights.data(), count, d);
+    if (out.lse != nullptr) out.lse[r] = lse;
   }
 }
 

@@ -29,7 +29,7 @@ void attend_window(kvasir_context& ctx, const AttentionShape& shape, const KvVie
 void attend_topk(kvasir_context& ctx, const AttentionShape& shape, const KvView& kv, const AttentionOut& out,
                  const float* q, int32_t heads, const AttentionHits& hits);
 
-// o [rows, headDim] from `count` parts of it, in order, by their log-sum-exp; o may be one of the parts.
-void merge_parts(float* o, const AttentionOut* parts, int32_t count, size_t rows, size_t d);
+// out [rows] from `count` parts of it, in order, by their log-sum-exp; out may be one of the parts, its lse null.
+void merge_parts(const AttentionOut& out, const AttentionOut* parts, int32_t count, size_t rows, size_t d);
 
 }  // namespace kvasir

@@ -53,8 +53,8 @@ Plan make_plan(const AttentionKernels& kernels, const AttentionShape& shape, int
   return plan;
 }
 
-// out [group, headDim] of one query and KV head from its partial results, by their log-sum-exp, in order.
-void merge(float* out, const float* o, const float* lse, int32_t ranges, size_t range_rows, size_t row, int32_t group,
+// out [group, headDim] of one query and KV head from its partial results, by their log-sum-exp, in order; all_lse [group] or null.
+void merge(float* out, float* all_lse, const float* o, const float* lse, int32_t ranges, size_t range_rows, size_t row, int32_t group,
            size_t d) {
   for (int32_t g = 0; g < group; g++, row++) {
     float max = -std::numeric_limits<float>::infinity(), sum = 0.0f;
@@ -70,12 +70,13 @@ void merge(float* out, const float* o, const float* lse, int32_t ranges, size_t 
       sum += weight;
     }
     for (size_t c = 0; c < d; c++) to[c] /= sum;
+    if (all_lse != nullptr) all_lse[g] = max + std::log(sum);
   }
 }
 
 }  // namespace
 
-void attend_causal(kvasir_context& ctx, const AttentionShape& shape, const KvView& kv, float* out, const float* q,
+void attend_causal(kvasir_context& ctx, const AttentionShape& shape, const KvView& kv, float* out, float* lse, const float* q,
                    int32_t n, int32_t heads, int32_t window) {
   const size_t d = static_cast<size_t>(shape.head_dim), stride = static_cast<size_t>(heads) * d;
   const int32_t group = heads / kv.kv_heads, position = kv.end - n;
@@ -94,6 +95,8 @@ void attend_causal(kvasir_context& ctx, const AttentionShape& shape, const KvVie
   if (plan.ranges > 1) {
     part_o = static_cast<float*>(ctx.shared.get(plan.ranges * range_rows * (d + 1) * sizeof(float)));
     part_lse = part_o + plan.ranges * range_rows * d;
+  } else if (lse != nullptr) {
+    part_lse = static_cast<float*>(ctx.shared.get(range_rows * sizeof(float)));
   }
 
   ctx.pool->run(tasks, [&](int task, int worker) {
@@ -119,17 +122,20 @@ void attend_causal(kvasir_context& ctx, const AttentionShape& shape, const KvVie
     } else {
       rows.o = out + first * stride + head * group * d;
       rows.o_stride = stride;
+      if (lse != nullptr) rows.lse = part_lse + (static_cast<size_t>(head) * n + first) * group;
     }
     KvRun* runs = reinterpret_cast<KvRun*>(scratch[worker]);
     const int32_t count = kv.runs(head, from, to, runs);
     plan.core->attend(shape, rows, runs, count, scratch[worker] + runs_bytes);
   });
 
-  if (plan.ranges == 1) return;
+  if (plan.ranges == 1 && lse == nullptr) return;
   for (int32_t head = 0; head < kv.kv_heads; head++) {
     for (int32_t i = 0; i < n; i++) {
-      merge(out + i * stride + head * group * d, part_o, part_lse, plan.ranges, range_rows,
-            (static_cast<size_t>(head) * n + i) * group, group, d);
+      const size_t row = (static_cast<size_t>(head) * n + i) * group;
+      float* to = lse == nullptr ? nullptr : lse + static_cast<size_t>(i) * heads + static_cast<size_t>(head) * group;
+      if (plan.ranges == 1) std::copy(part_lse + row, part_lse + row + group, to);
+      else merge(out + i * stride + head * group * d, to, part_o, part_lse, plan.ranges, range_rows, row, group, d);
     }
   }
 }

@@ -5,8 +5,9 @@
 
 namespace kvasir {
 
-// out, q [n, heads, headDim] with query i at position kv.end - n + i; window 0 = none. Everything is checked already.
-void attend_causal(kvasir_context& ctx, const AttentionShape& shape, const KvView& kv, float* out, const float* q,
+// out, q [n, heads, headDim] with query i at position kv.end - n + i; window 0 = none; lse [n, heads], or null. Everything is
+// checked already.
+void attend_causal(kvasir_context& ctx, const AttentionShape& shape, const KvView& kv, float* out, float* lse, const float* q,
                    int32_t n, int32_t heads, int32_t window);
 
 }  // namespace kvasir

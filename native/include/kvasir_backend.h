@@ -69,6 +69,8 @@ KVASIR_API int32_t kvasir_tensor_read(kvasir_context* ctx, void* dst, kvasir_ten
 /* dst[at ...] = src[from ...], `count` elements of plain tensors of one type that do not overlap. */
 KVASIR_API int32_t kvasir_tensor_copy(kvasir_context* ctx, kvasir_tensor dst, double at, kvasir_tensor src, double from,
                                       double count);
+/* Copies `bytes` of a plain tensor as they are stored, whole rows (a row = the last dimension) from row `row` on, to dst [out]. */
+KVASIR_API int32_t kvasir_tensor_read_rows(kvasir_context* ctx, void* dst, kvasir_tensor src, double bytes, int32_t row);
 
 /*
  * Doors for other libraries over host memory (kvasir_index.h); KVASIR_UNSUPPORTED where memory is a device's.
@@ -114,6 +116,10 @@ KVASIR_API int32_t kvasir_append(kvasir_context* ctx, const int32_t* segment, in
 /* out, q F32 [n, heads, headDim]; segments in order, without gaps, n <= sum of counts; window 0 = none; softcap 0 = none. */
 KVASIR_API int32_t kvasir_attend_causal(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor q, const int32_t* segments,
                                         int32_t segment_count, float scale, float softcap, int32_t window);
+/* The same as a part of a larger whole: its log-sum-exp too, lse [out] F32 [n, heads]. */
+KVASIR_API int32_t kvasir_attend_causal_part(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor lse, kvasir_tensor q,
+                                             const int32_t* segments, int32_t segment_count, float scale, float softcap,
+                                             int32_t window);
 
 /*
  * Decode attention in parts. o F32 [n, heads, headDim] and lse F32 [n, heads]: lse is the natural log of the sum of
@@ -130,6 +136,9 @@ KVASIR_API int32_t kvasir_attend_topk(kvasir_context* ctx, kvasir_tensor o, kvas
                                       kvasir_tensor tokens, kvasir_tensor counts, kvasir_tensor bias);
 /* out F32 [n, heads, headDim], may be one of the parts; parts [in]: uint32[2 * count], o and lse of disjoint parts. */
 KVASIR_API int32_t kvasir_merge(kvasir_context* ctx, kvasir_tensor out, const kvasir_tensor* parts, int32_t count);
+/* The same, and the log-sum-exp of all: lse [out] F32 [n, heads]; o and lse may be those of one part. */
+KVASIR_API int32_t kvasir_merge_parts(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor lse, const kvasir_tensor* parts,
+                                      int32_t count);
 
 /* Full-vocabulary work; logits F32 [rows, vocab]. */
 KVASIR_API int32_t kvasir_add_logits(kvasir_context* ctx, kvasir_tensor logits, int32_t row, const int32_t* ids,

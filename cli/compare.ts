@@ -1,0 +1,147 @@
+/**
+ * `kvasir compare`: one prompt, answered by several ways to attend, side by side.
+ *
+ * @module
+ */
+import type { Command } from "@commander-js/extra-typings";
+import type { Engine } from "../engine/engine.ts";
+import type { AttendedStats, Timings, TokenEvent } from "../engine/types.ts";
+import type { Method } from "../attention/method.ts";
+import type { Message } from "../model/model.ts";
+import { parseMethod } from "../attention/method.ts";
+import { UsageError } from "./exit.ts";
+import { readPrompt } from "./generate.ts";
+import { engineOptions, integer, modelCommand } from "./options.ts";
+import { withEngine } from "./session.ts";
+
+/** What one method did. */
+export interface Compared {
+  readonly method: string;
+  readonly text: string;
+  readonly tokens: number;
+  readonly msPerToken: number;
+  readonly firstTokenMs: number;
+  /** Keys attended, of how many, means over decode queries and layers that may leave something out. */
+  readonly attended: number;
+  readonly keys: number;
+  /** Of those attended, what an index found. */
+  readonly retrieved: number;
+  /** Bytes of codes and structure. */
+  readonly indexMemory: number;
+  /** Divergence from full attention, forced through full attention's answer, in nats; and how often the best token is its. */
+  readonly kl: number;
+  readonly sameTop: number;
+}
+
+/** The command, for `main.ts`. */
+export function compareCommand(done: (code: number) => void): Command {
+  const command = modelCommand("compare")
+    .description("Answers one prompt by several methods, PRESET[:key=value,…][@INDEX], and compares each with `full`.")
+    .argument("[prompt]", "the prompt; - reads standard input")
+    .option("-f, --file <path>", "read the prompt from a file")
+    .option("--raw", "no chat template: continue the text as it is")
+    .option("--methods <list...>", "methods beside full", ["kvasir", "streaming-llm"])
+    .option("-n, --predict <tokens>", "tokens of each answer", integer(2), 64)
+    .option("--json", "print one JSON object a method")
+    .action(async (prompt, flags) => {
+      const text = await readPrompt(prompt, flags.file);
+      const methods = ["full", ...flags.methods.filter((m) => m !== "full")].map((m) => parseMethod(m));
+      if (flags.preset !== undefined || flags.policy !== undefined) {
+        throw new UsageError("Cannot compare one preset: name the methods by --methods");
+      }
+      const code = await withEngine(engineOptions(flags), async ({ engine, progress, signal }) => {
+        const { chatTemplate } = await engine.info();
+        const message: Message[] = [{ role: "user", content: text }];
+        const ids = await engine.encode(chatTemplate && flags.raw !== true ? message : text);
+        const base = await Deno.makeTempFile({ prefix: "kvasir-compare-" });
+        try {
+          let answer: number[] = [];
+          for (const method of methods) {
+            progress.report({ phase: "prefill", done: 0, total: 0, detail: method.name });
+            const run = await answerBy(engine, ids, method, flags.predict, signal);
+            if (method.name === "full") answer = run.tokens;
+            const force = Int32Array.from([...ids, ...answer]);
+            const divergence = await engine.evaluate(force, {
+              from: ids.length,
+              mode: "decode",
+              attention: method.options,
+              signal,
+              ...(method.name === "full" ? { saveLogits: base } : { klBase: base }),
+            });
+            progress.clear();
+            const row = compared(method, run, divergence.kl, divergence.sameTop);
+            console.log(flags.json === true ? JSON.stringify(row) : format(row));
+          }
+        } finally {
+          await Deno.remove(base);
+        }
+        return 0;
+      });
+      done(code);
+    });
+  return command as unknown as Command;
+}
+
+interface Run {
+  readonly text: string;
+  readonly tokens: number[];
+  readonly timings: Timings;
+  readonly attended: AttendedStats | undefined;
+}
+
+/** Greedy, so that what differs comes of attention alone. */
+async function answerBy(
+  engine: Engine,
+  ids: Int32Array,
+  { options }: Method,
+  maxTokens: number,
+  signal: AbortSignal,
+): Promise<Run> {
+  let text = "";
+  const tokens: number[] = [];
+  let last: Extract<TokenEvent, { type: "done" }> | undefined;
+  const sampling = { temperature: 0, maxTokens, minTokens: 2, signal, attention: options };
+  for await (const event of engine.generate(ids, sampling)) {
+    if (event.type === "token") {
+      text += event.text;
+      tokens.push(event.token);
+    } else if (event.type === "done") last = event;
+  }
+  signal.throwIfAborted();
+  if (last === undefined) throw new Error("Cannot compare: a generation ended without its last event");
+  return { text, tokens, timings: last.timings, attended: last.attended };
+}
+
+function compared({ name }: Method, run: Run, kl?: Float32Array, sameTop?: Uint8Array): Compared {
+  const { timings, attended } = run;
+  const mean = (values: ArrayLike<number> | undefined, none: number) =>
+    values === undefined || values.length === 0 ? none : Array.from(values).reduce((a, b) => a + b, 0) / values.length;
+  const per = (key: "spanned" | "retrieved" | "tokens") =>
+    attended === undefined ? NaN : attended[key] / attended.queries;
+  const everything = timings.promptTokens + timings.predictedTokens / 2;
+  return {
+    method: name,
+    text: run.text,
+    tokens: run.tokens.length,
+    msPerToken: timings.predictedMs / Math.max(1, timings.predictedTokens - 1),
+    firstTokenMs: timings.firstTokenMs,
+    attended: attended === undefined ? everything : per("spanned") + per("retrieved"),
+    keys: attended === undefined ? everything : per("tokens"),
+    retrieved: attended === undefined ? 0 : per("retrieved"),
+    indexMemory: attended?.indexMemory ?? 0,
+    kl: mean(kl, 0),
+    sameTop: mean(sameTop, 1),
+  };
+}
+
+function format(row: Compared): string {
+  const share = (100 * row.attended / row.keys).toFixed(1);
+  return [
+    `── ${row.method}`,
+    row.text.trim(),
+    `   ${row.msPerToken.toFixed(1)} ms a token · attended ${row.attended.toFixed(0)} of ${row.keys.toFixed(0)} keys ` +
+    `(${share} %), ${row.retrieved.toFixed(0)} retrieved · index ${(row.indexMemory / 1e6).toFixed(1)} MB · ` +
+    `KL to full ${row.kl.toExponential(2)}, same best ${(100 * row.sameTop).toFixed(0)} %`,
+    "",
+  ].join("\n");
+}
