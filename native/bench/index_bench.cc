@@ -4,11 +4,7 @@
 //   ./index_bench heads.kvqk --spec flat --spec flat:codes=int4 --goal top100 --goal error0.05 --queries 8 --cold
 // Prompt tokens are added in chunks with the queries that were recorded, and settled; between queries the index grows with the
 // sequence, so that the window is 512 keys every time.
-#include <sys/mman.h>
-
 #include <chrono>
-#include <cstdlib>
-#include <cstring>
 
 #include "kvasir_index.h"
 #include "measure.h"
@@ -27,20 +23,9 @@ void expect(int32_t status) {
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-kvasir_memory memory(const uint16_t* data, size_t bytes) {
+kvasir_memory memory(const void* data, size_t bytes) {
   const auto nothing = [](kvasir_memory*) {};  // the mapping outlives everything
-  return {const_cast<uint16_t*>(data), bytes, nothing, nothing};
-}
-
-// A copy in large pages, as the runtime's caches lie: in a file's small ones each row that is read by itself costs a page walk.
-kvasir_memory in_large_pages(const uint16_t* data, size_t bytes) {
-  constexpr size_t kLarge = size_t{2} << 20;
-  void* copy = std::aligned_alloc(kLarge, (bytes + kLarge - 1) / kLarge * kLarge);
-  if (copy == nullptr) std::abort();
-  madvise(copy, bytes, MADV_HUGEPAGE);
-  std::memcpy(copy, data, bytes);
-  const auto nothing = [](kvasir_memory*) {};
-  return {copy, bytes, nothing, nothing};
+  return {const_cast<void*>(data), bytes, nothing, nothing};
 }
 
 // An index over one KV head and its group, in a context of its own.
@@ -48,7 +33,7 @@ class HeadIndex {
  public:
   HeadIndex(const RecordedLayer& layer, uint32_t kv_head, const std::string& spec)
       : layer_(layer), kv_head_(kv_head),
-        keys_(in_large_pages(layer.key(kv_head, 0), row_bytes() * layer.tokens)),
+        rows_(layer.key(kv_head, 0), row_bytes() * layer.tokens), keys_(memory(rows_.data(), rows_.bytes())),
         values_(memory(layer.value(kv_head, 0), row_bytes() * layer.tokens)) {
     ctx_ = kvasir_index_context_create("threads=1,builders=1", nullptr);
     if (ctx_ == nullptr) expect(KVASIR_ARGUMENT);
@@ -62,10 +47,7 @@ class HeadIndex {
     expect(kvasir_index_create(ctx_, &index_, spec.c_str(), shape, layer.frequencies));
     expect(kvasir_index_append_segment(ctx_, index_, segment));
   }
-  ~HeadIndex() {
-    kvasir_index_context_destroy(ctx_);
-    std::free(keys_.data);
-  }
+  ~HeadIndex() { kvasir_index_context_destroy(ctx_); }
   HeadIndex(const HeadIndex&) = delete;
   HeadIndex& operator=(const HeadIndex&) = delete;
 
@@ -134,6 +116,7 @@ class HeadIndex {
 
   const RecordedLayer& layer_;
   uint32_t kv_head_, end_ = kSinks, next_ = 0;
+  LargePages rows_;
   kvasir_memory keys_, values_;
   kvasir_index_context* ctx_ = nullptr;
   kvasir_index index_ = 0;

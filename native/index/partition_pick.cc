@@ -54,7 +54,8 @@ void PartitionSearch::run(const SearchScope& scope, const Query& query, const Hi
   } else {
     score(Codes::kUpper, 2, report);
     for (int32_t g = 0; g < group_; g++) {
-      top(g, scores_.data() + static_cast<size_t>(g) * stride_, s_.codes->kind() == Codes::kNone, report);
+      top(g, ids_.data(), static_cast<int32_t>(ids_.size()), scores_.data() + static_cast<size_t>(g) * stride_,
+          s_.codes->kind() == Codes::kNone, report);
       report.keys_kept += static_cast<double>(picked_.size());
     }
   }
@@ -68,10 +69,10 @@ void PartitionSearch::everything(int32_t row, Report& report) {
 }
 
 // Exact scores of candidates by place.
-void PartitionSearch::rescore(float* out, int32_t g, const int32_t* places, int32_t count) {
+void PartitionSearch::rescore(float* out, int32_t g, const int32_t* from_ids, const int32_t* places, int32_t count) {
   const float* q = q_ + static_cast<size_t>(g) * static_cast<size_t>(s_.shape->head_dim);
   gathered_.resize(static_cast<size_t>(count));
-  for (int32_t i = 0; i < count; i++) gathered_[static_cast<size_t>(i)] = ids_[static_cast<size_t>(places[i])];
+  for (int32_t i = 0; i < count; i++) gathered_[static_cast<size_t>(i)] = from_ids[places[i]];
   const int32_t begin = s_.codes->begin();
   for (int32_t i = 0; i < count;) {
     const Segment& segment = s_.rows->find(begin + gathered_[static_cast<size_t>(i)]);
@@ -88,8 +89,8 @@ void PartitionSearch::rescore(float* out, int32_t g, const int32_t* places, int3
 
 // The best candidates by exact score. Upper bounds certify: once the k-th best of the exactly scored is above all other bounds,
 // no other candidate can belong.
-void PartitionSearch::top(int32_t g, float* upper, bool sure, Report& report) {
-  const int32_t n = static_cast<int32_t>(ids_.size()), wanted = static_cast<int32_t>(query_->goal.value);
+void PartitionSearch::top(int32_t g, const int32_t* ids, int32_t n, float* upper, bool sure, Report& report) {
+  const int32_t wanted = static_cast<int32_t>(query_->goal.value);
   for (int32_t i = n; i % kBlock != 0; i++) upper[i] = -std::numeric_limits<float>::infinity();
   select_.resize(SelectWork::floats(n));
   const SelectWork work(select_.data(), n);
@@ -98,10 +99,10 @@ void PartitionSearch::top(int32_t g, float* upper, bool sure, Report& report) {
     k = select_best(*s_.isa->select, upper, n, wanted, work);
   } else if (n > 0) {
     k = select_certified(*s_.isa->select, upper, n, wanted, work,
-                         [&](float* out, const int32_t* places, int32_t count) { rescore(out, g, places, count); }, &rescored);
+                         [&](float* out, const int32_t* places, int32_t count) { rescore(out, g, ids, places, count); }, &rescored);
   }
   picked_.clear();
-  for (int32_t i = 0; i < k; i++) picked_.push_back({ids_[static_cast<size_t>(work.ids[i])], 0});
+  for (int32_t i = 0; i < k; i++) picked_.push_back({ids[work.ids[i]], 0});
   report.bytes_read += rescored * static_cast<double>(s_.rows->segments().front()->row_bytes());
   put(s_.head * group_ + g, kUnknown);
 }

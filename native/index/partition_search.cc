@@ -12,6 +12,7 @@ namespace kvasir {
 namespace {
 
 constexpr int32_t kBlock = 32;      // scans start at multiples of this
+constexpr size_t kStretchBytes = size_t{2} << 20;  // of rows that heads score, before the next head has its turn
 constexpr float kCertain = 16;      // a rate from which a key is proposed with probability 1
 
 // 2^x within 6 %, never 0 or infinite: rates may be anything positive, as long as the same one is used throughout.
@@ -76,66 +77,74 @@ void PartitionSearch::visit_lists(Report& report) {
   else read_from(p.homes);
 }
 
-// Keys of the lists of one head, each once, into ids_.
-void PartitionSearch::visit_head(int32_t g, Report& report) {
+// Marks the keys of the lists of one head: marks_ [group, words].
+void PartitionSearch::mark_head(int32_t g, size_t words, Report& report) {
   const Partition& p = *s_.partition;
-  const int32_t first = g == 0 ? 0 : ends_[static_cast<size_t>(g - 1)], end = ends_[static_cast<size_t>(g)];
+  uint64_t* marks = marks_.data() + static_cast<size_t>(g) * words;
   const auto read_from = [&](const auto& table) {
-    size_t most = 0;
-    for (int32_t i = first; i < end; i++) most += static_cast<size_t>(table.size(lists_[static_cast<size_t>(i)]));
-    ids_.resize(most);
-    int32_t* out = ids_.data();
-    for (int32_t i = first; i < end; i++) {
+    for (int32_t i = g == 0 ? 0 : ends_[static_cast<size_t>(g - 1)]; i < ends_[static_cast<size_t>(g)]; i++) {
       const int32_t list = lists_[static_cast<size_t>(i)];
-      if (end - first == 1) {
-        table.each(list, [&](int32_t id) { *out++ = id; });
-      } else {
-        table.each(list, [&](int32_t id) {
-          uint64_t& word = marks_[static_cast<size_t>(id) >> 6];
-          *out = id;
-          out += ~(word >> (id & 63)) & 1;
-          word |= 1ull << (id & 63);
-        });
-      }
+      table.each(list, [marks](int32_t id) { marks[static_cast<size_t>(id) >> 6] |= 1ull << (id & 63); });
+      report.bytes_read += static_cast<double>(table.size(list)) * sizeof table.members[0];
     }
-    ids_.resize(static_cast<size_t>(out - ids_.data()));
-    for (int32_t id : ids_) marks_[static_cast<size_t>(id) >> 6] = 0;
-    report.bytes_read += static_cast<double>(most) * sizeof table.members[0];
   };
   if (p.routed.count() > 0) read_from(p.routed);
   else read_from(p.homes);
 }
 
-// The best keys of each head's own lists and of those without a home.
+// The best keys of each head's own lists and of those without a home. Heads take turns over stretches of positions that fit in the
+// cache nearest to the core, since their lists have many keys in common.
 void PartitionSearch::best_of_lists(Report& report) {
   const int32_t homeless = s_.keys - s_.partition->keys;
+  const size_t group = static_cast<size_t>(group_), dim = static_cast<size_t>(s_.shape->head_dim);
   keys_ = std::make_unique<GraphKeys>(s_.isa->graph, *s_.rows, s_.head, s_.codes->begin(), s_.partition->keys);
   route(report);
-  marks_.assign((static_cast<size_t>(s_.partition->keys) + 63) / 64, 0);
+  const size_t words = (static_cast<size_t>(s_.partition->keys) + 63) / 64;
+  marks_.assign(group * words, 0);
+  for (int32_t g = 0; g < group_; g++) mark_head(g, words, report);
   if (homeless > 0) {
     s_.codes->prepare(prepared_, s_.head, q_, group_, s_.shape->scale, 2, Codes::kUpper);
     scan_homeless(report);
   }
-  double gathered = 0;
-  for (int32_t g = 0; g < group_; g++) {
-    visit_head(g, report);
-    const size_t count = ids_.size();
-    gathered += static_cast<double>(count);
-    ids_.resize(count + static_cast<size_t>(homeless));
-    scores_.resize(std::max(scores_.size(), ids_.size() + 2 * kBlock));
-    score_rows(scores_.data(), q_ + static_cast<size_t>(g) * static_cast<size_t>(s_.shape->head_dim), 1, ids_.data(),
-               static_cast<int32_t>(count));
-    for (int32_t i = 0; i < homeless; i++) ids_[count + static_cast<size_t>(i)] = s_.partition->keys + i;
-    if (homeless > 0) {
-      std::copy_n(scan_.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(g) * scan_stride_ + scan_skip_), homeless,
-                  scores_.begin() + static_cast<std::ptrdiff_t>(count));
+  size_t all = 0, most = 0;
+  for (size_t g = 0; g < group; g++) {
+    size_t own = 0;
+    for (size_t w = g * words; w < (g + 1) * words; w++) own += static_cast<size_t>(__builtin_popcountll(marks_[w]));
+    all += own, most = std::max(most, own);
+  }
+  const size_t stride = most + static_cast<size_t>(homeless) + 2 * kBlock;
+  own_ids_.resize(std::max(own_ids_.size(), group * stride));
+  scores_.resize(std::max(scores_.size(), group * stride));
+  counts_.assign(group, 0);
+  const size_t pieces = std::max<size_t>(1, all * keys_->row_bytes() / kStretchBytes);
+  for (size_t piece = 0; piece < pieces; piece++) {
+    for (size_t g = 0; g < group; g++) {
+      int32_t* ids = own_ids_.data() + g * stride;
+      const size_t from = counts_[g];
+      size_t n = from;
+      for (size_t w = words * piece / pieces; w < words * (piece + 1) / pieces; w++) {
+        for (uint64_t word = marks_[g * words + w]; word != 0; word &= word - 1) {
+          ids[n++] = static_cast<int32_t>(w * 64) + __builtin_ctzll(word);
+        }
+      }
+      score_rows(scores_.data() + g * stride + from, q_ + g * dim, 1, ids + from, static_cast<int32_t>(n - from));
+      counts_[g] = n;
     }
-    softcap(scores_.data(), ids_.size());
-    top(g, scores_.data(), homeless == 0, report);
+  }
+  for (size_t g = 0; g < group; g++) {
+    int32_t* ids = own_ids_.data() + g * stride;
+    float* scores = scores_.data() + g * stride;
+    for (int32_t i = 0; i < homeless; i++) ids[counts_[g] + static_cast<size_t>(i)] = s_.partition->keys + i;
+    if (homeless > 0) {
+      std::copy_n(scan_.begin() + static_cast<std::ptrdiff_t>(g * scan_stride_ + scan_skip_), homeless, scores + counts_[g]);
+    }
+    const size_t count = counts_[g] + static_cast<size_t>(homeless);
+    softcap(scores, count);
+    top(static_cast<int32_t>(g), ids, static_cast<int32_t>(count), scores, homeless == 0, report);
     report.keys_kept += static_cast<double>(picked_.size());
   }
-  report.keys_scored += gathered / group_;
-  report.bytes_read += gathered * static_cast<double>(keys_->row_bytes());
+  report.keys_scored += static_cast<double>(all) / group_;
+  report.bytes_read += static_cast<double>(all) * static_cast<double>(keys_->row_bytes());
 }
 
 // out[i * group + g]: exact logits of ids by the rows of keys_, before softcap.

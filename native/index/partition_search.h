@@ -46,15 +46,15 @@ class PartitionSearch {
   bool best_alone() const { return query_->goal.kind == Goal::kTopk && !query_->goal.sample_tail; }
   void mark(int32_t id);
   void best_of_lists(Report& report);
-  void visit_head(int32_t g, Report& report);
+  void mark_head(int32_t g, size_t words, Report& report);
   void scan_homeless(Report& report);
   void score_group(size_t from, size_t to, Report& report);
   void score_rows(float* out, const float* q, int32_t group, const int32_t* ids, int32_t count);
   void score(Codes::Scores kind, int planes, Report& report);
   void propose(double tau, Report& report);
-  // Of candidates ids_ with their exact scores or upper bounds of them: `sure` where all are exact.
-  void top(int32_t g, float* upper, bool sure, Report& report);
-  void rescore(float* out, int32_t g, const int32_t* places, int32_t count);
+  // Of candidates ids [count] with their exact scores or upper bounds of them: `sure` where all are exact.
+  void top(int32_t g, const int32_t* ids, int32_t count, float* upper, bool sure, Report& report);
+  void rescore(float* out, int32_t g, const int32_t* ids, const int32_t* places, int32_t count);
   void threshold();
   void priority(int32_t g);
   void everything(int32_t row, Report& report);
@@ -70,7 +70,7 @@ class PartitionSearch {
   const float* q_ = nullptr;       // [group, dim]
   int32_t group_ = 0;
   PreparedQuery prepared_;
-  std::vector<uint64_t> marks_;    // ids visited by lists
+  std::vector<uint64_t> marks_;    // ids visited by lists; of each head its own for best keys
   std::vector<int32_t> lists_;     // of the group; or those of each head
   std::vector<int32_t> ends_;      // [group]: behind a head's in lists_
   GraphSearch walk_;               // its nodes come first among candidates, with its scores
@@ -78,6 +78,8 @@ class PartitionSearch {
   std::vector<float> scores_;      // [group, stride_]
   std::vector<float> scan_;        // [group, scan_stride_]: keys without a home, from a block's start on
   std::vector<float> dots_;        // [gathered, group]
+  std::vector<int32_t> own_ids_;   // each head's candidates for best keys
+  std::vector<size_t> counts_;     // [group]
   size_t scan_stride_ = 0, scan_skip_ = 0;
   std::unique_ptr<GraphKeys> keys_;  // where rows lie; of this search
   size_t stride_ = 0, certain_ = 0;  // candidates before the proposed
