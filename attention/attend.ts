@@ -59,6 +59,7 @@ export function attend(
       : [ops.rows(out, from, numQueries), ops.rows(q, from, numQueries)];
     if (policy === undefined || isExact) backend.kernels.attendCausal(to, queries, kv);
     else attendSparsely(ops, state.hits, policy, kv, to, queries);
+    if (numTokens === 1) state.look?.note(backend, layer, kv, queries, to);
   }
   return out;
 }

@@ -7,6 +7,7 @@ import type { Backend } from "../backends/backend.ts";
 import type { KvIndex } from "../index/index.ts";
 import type { KvLayer, LayerShape } from "../core/kv.ts";
 import type { LayerPolicy, PolicyPlace, PolicyStats } from "./policy.ts";
+import type { Look } from "./look.ts";
 import type { ResolvedAttention } from "./mod.ts";
 import { HitsBuffer } from "../index/hits.ts";
 import { KvCache, type KvType } from "./kv_cache.ts";
@@ -46,6 +47,8 @@ export class SequenceState implements Disposable {
   /** One a layer; undefined: it attends to everything. */
   readonly policies: readonly (LayerPolicy | undefined)[];
 
+  /** Watches decode queries, where somebody wants to know. */
+  look: Look | undefined;
   readonly #backend: Backend;
   readonly #plan: AttentionPlan | undefined;
 

@@ -66,6 +66,10 @@ export function serveCommand(done: (code: number) => void) {
         .argParser(decimal(0, 1e6)).default(30),
     )
     .addOption(
+      new Option("--context-ram <GiB>", "memory for contexts and prefixes that are kept").env("KVASIR_CONTEXT_RAM")
+        .argParser(decimal(0, 1e6)).default(8),
+    )
+    .addOption(
       new Option("--cors-origins <list>", "origins whose pages may ask, or * (default: this machine's)").env(
         "KVASIR_CORS_ORIGINS",
       ).argParser(list),
@@ -91,7 +95,11 @@ export function serveCommand(done: (code: number) => void) {
           `Cannot listen on ${flags.host}: others could use it, give an --api-key or say --insecure`,
         );
       }
-      const options = { ...engineOptions(flags), parallel: flags.parallel };
+      const options = {
+        ...engineOptions(flags),
+        parallel: flags.parallel,
+        contextRam: Math.floor(flags.contextRam * 2 ** 30),
+      };
       done(
         await withEngine(options, async ({ engine, signal, progress }) => {
           const info = await engine.info();

@@ -116,11 +116,12 @@ export class Engine implements EngineLike {
     options: GenerateOptions,
     more: Pick<GenerateHow, "isPromptOnly"> = {},
   ): AsyncGenerator<readonly TokenEvent[], void, undefined> {
-    const { signal, attention, grammar, ...rest } = options;
+    const { signal, attention, grammar, look, ...rest } = options;
     const { context, saveContext, ttlSeconds, metadata, cachePrompt, cacheSalt, ...sampling } = rest;
     const how = given({
       attention,
       grammar,
+      look,
       context,
       saveContext,
       ttlSeconds,

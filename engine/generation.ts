@@ -8,6 +8,7 @@ import type { AttendedStats, Sampling, Timings, TokenEvent, TokenLogprob } from 
 import type { Sequence } from "./sequence.ts";
 import type { StepLogprobs } from "./runner.ts";
 import type { Constraint } from "./token_mask.ts";
+import type { Looked, LookOptions } from "../attention/look.ts";
 import type { AttentionPlan } from "../attention/state.ts";
 import type { SequenceState } from "../attention/state.ts";
 import { Sampler } from "./sampler.ts";
@@ -108,6 +109,10 @@ export class Generation {
 
   /** What its decode queries looked at, for the last event: asked once. */
   attended: (() => AttendedStats) | undefined;
+  /** What of its attention is to be watched. */
+  watch: LookOptions | undefined;
+  /** What was seen then, for the last event: asked once. */
+  looked: (() => Looked) | undefined;
   /** What it begins with and what becomes of it. */
   origin: GenerationOrigin | undefined;
 
@@ -116,6 +121,7 @@ export class Generation {
     this.reason = reason;
     const timings = this.#timings();
     const attended = this.attended?.();
+    const looked = this.looked?.();
     return {
       type: "done",
       reason,
@@ -123,9 +129,22 @@ export class Generation {
       timings,
       seed: this.#sampling.seed,
       ...(attended === undefined ? {} : { attended }),
+      ...(looked === undefined ? {} : { looked: { ...looked, texts: this.#texts(looked) } }),
       ...(this.origin?.beganWith === undefined ? {} : { beganWith: this.origin.beganWith }),
       ...(this.origin?.savesAs === undefined || reason === "cancelled" ? {} : { savedAs: this.origin.savesAs }),
     };
+  }
+
+  /** Of each stretch of the prompt. */
+  #texts({ shape: [, , stretches], stretchTokens }: Looked): string[] {
+    const { tokens, numPromptTokens } = this.sequence;
+    return Array.from({ length: stretches }, (_, i) => {
+      const decoder = this.#tokenizer.decoder({ special: true, start: i === 0 });
+      const end = Math.min(numPromptTokens, (i + 1) * stretchTokens);
+      let text = "";
+      for (let at = i * stretchTokens; at < end; at++) text += decoder.push(tokens[at] as number);
+      return text + decoder.flush();
+    });
   }
 
   #timings(): Timings {

@@ -13,6 +13,7 @@ import { DoesNotFit } from "../core/errors.ts";
 import { checkContextName, checkContextOptions, Contexts } from "./contexts.ts";
 import { fingerprint } from "./fingerprint.ts";
 import { continued, originOf, shareKey } from "./origin.ts";
+import { checkLook } from "../attention/look.ts";
 import { evaluate } from "./evaluate.ts";
 import { Generation } from "./generation.ts";
 import { Loop } from "./loop.ts";
@@ -201,6 +202,7 @@ export class Host {
     const { tokenizer, model } = loaded;
     if (how.saveContext !== undefined) checkContextName(how.saveContext);
     checkContextOptions(how);
+    if (how.look !== undefined) checkLook(how.look);
     const base = how.context === undefined ? undefined : contexts.find(how.context);
     this.#preparing.add(id);
     const sampling = resolveSampling(wanted, loaded.sampling, model.config.vocab);
@@ -234,6 +236,7 @@ export class Host {
       const sequence = new Sequence(id, tokens, numMaxTokens, numTokens);
       const generation = new Generation(id, sequence, sampling, tokenizer, requestedMs, attention.plan, constraint);
       generation.origin = origin;
+      generation.watch = how.look;
       if (isWanted) loop.add(generation);
       else this.#options.post({ type: "events", all: [{ id, events: [generation.cancel()] }] });
     } catch (error) {

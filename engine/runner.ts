@@ -11,6 +11,7 @@ import type { Sampler } from "./sampler.ts";
 import type { Sequence } from "./sequence.ts";
 import { Ops } from "../backends/ops.ts";
 import type { KvType } from "../attention/kv_cache.ts";
+import { Look, type Looked, type LookOptions } from "../attention/look.ts";
 import { type AttentionPlan, SequenceState } from "../attention/state.ts";
 import { Forward, type ForwardPart } from "./forward.ts";
 
@@ -75,6 +76,14 @@ export class Runner {
     this.#slots.set(sequence, { state, sampler });
   }
 
+  /** Decode queries of a live sequence are watched from now on; the result tells what was seen so far. */
+  look(sequence: Sequence, options: LookOptions): () => Looked {
+    const { layers } = this.#model.config;
+    const look = new Look(options, sequence.numPromptTokens, layers.length, Math.max(...layers.map((l) => l.heads)));
+    this.#slot(sequence).state.look = look;
+    return () => look.result();
+  }
+
   /** The state of a live sequence: what another one may fork between steps. */
   state(sequence: Sequence): SequenceState {
     return this.#slot(sequence).state;
@@ -83,6 +92,7 @@ export class Runner {
   /** Gives up a sequence whose state goes on as the caller's. */
   take(sequence: Sequence): SequenceState {
     const { state } = this.#slot(sequence);
+    state.look = undefined;
     this.#slots.delete(sequence);
     return state;
   }

@@ -9,6 +9,7 @@ import type { ContextUse, EngineContexts } from "./context_types.ts";
 import type { RopeOverride } from "../model/rope_override.ts";
 import type { IndexType } from "../index/index.ts";
 import type { AttentionOptions } from "../attention/mod.ts";
+import type { Looked, LookOptions } from "../attention/look.ts";
 import type { Grammar } from "./grammar.ts";
 import type { Prompt } from "./protocol.ts";
 import type { PolicyStats } from "../attention/policy.ts";
@@ -138,6 +139,8 @@ export type TokenEvent =
     readonly seed: number;
     /** What its decode queries looked at. */
     readonly attended?: AttendedStats;
+    /** Where exact attention lay, and each stretch's text; with `look`. */
+    readonly looked?: Looked & { readonly texts: readonly string[] };
     /** Id of the context that it began with. */
     readonly beganWith?: string;
     /** Id of the context that it was saved as. */
@@ -224,6 +227,8 @@ export interface Evaluation {
 
 /** How one generation differs from the engine's defaults. */
 export interface GenerateOptions extends Partial<Sampling>, ContextUse {
+  /** Compares some decode steps with exact attention, and notes where that lay. */
+  readonly look?: LookOptions;
   /** What its text must look like. */
   readonly grammar?: Grammar;
   /** How it attends, in place of what the engine was opened with. */

@@ -26,7 +26,7 @@ export function usageOf(t: Timings): Readonly<Record<string, unknown>> {
 
 /** Prompt tokens that need not be computed. */
 export function cachedTokens(t: Timings): number {
-  return (t as { readonly cachedTokens?: number }).cachedTokens ?? 0;
+  return t.cachedTokens;
 }
 
 /** llama.cpp's nine names. */
@@ -54,21 +54,31 @@ export interface TelemetrySource {
   readonly policy: string;
   /** Spec of the index that it asked. */
   readonly index: string;
+  /** Of keys and values, per token. */
+  readonly kvBytes: number;
   /** As asked for. */
   readonly mode: NonNullable<Knobs["mode"]>;
 }
 
 /** The answer's `kvasir`. Counts of keys are means per head and step; absent phases were not measured. */
-export function telemetryOf(done: Done, { policy, index, mode }: TelemetrySource): Readonly<Record<string, unknown>> {
-  const { timings, attended } = done;
+export function telemetryOf(
+  done: Done,
+  { policy, index, mode, kvBytes }: TelemetrySource,
+): Readonly<Record<string, unknown>> {
+  const { timings, attended, looked } = done;
+  const tokens = timings.promptTokens + timings.predictedTokens;
   return {
     policy,
     index,
     mode,
-    context: null,
+    context: done.beganWith === undefined && timings.cachedTokens === 0
+      ? null
+      : { id: done.beganWith ?? null, reused_tokens: timings.cachedTokens },
     keys: keysOf(timings, attended),
     estimate: estimateOf(attended),
-    bytes: attended === undefined ? null : { moved: attended.indexBytes },
+    ...(looked === undefined ? {} : { sampled: { steps: looked.steps, error: round(looked.error) } }),
+    ...(looked === undefined || looked.shape[2] === 0 ? {} : { looked: pictureOf(looked) }),
+    bytes: { device: 0, host: tokens * kvBytes, moved: attended?.indexBytes ?? 0 },
     phases: {
       queue_ms: round(timings.queueMs),
       prefill_ms: round(timings.promptMs),
@@ -76,6 +86,15 @@ export function telemetryOf(done: Done, { policy, index, mode }: TelemetrySource
     },
     fallbacks: [],
   };
+}
+
+/** Shares of attention as bytes, square roots so that small ones keep some digits: base64 of [layers, heads, stretches]. */
+function pictureOf(
+  { shape, stretchTokens, mass, texts }: NonNullable<Done["looked"]>,
+): Readonly<Record<string, unknown>> {
+  const [layers, heads, stretches] = shape;
+  const bytes = Uint8Array.from(mass, (share) => Math.round(255 * Math.sqrt(Math.min(1, share))));
+  return { layers, heads, stretches, stretch_tokens: stretchTokens, texts, mass: bytes.toBase64() };
 }
 
 /** Means per head and step. */

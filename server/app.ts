@@ -14,6 +14,8 @@ import { completion } from "./completion_route.ts";
 import { ApiError, toApiError } from "./errors.ts";
 import { chatBody, completionBody } from "./fields.ts";
 import { allowedOrigin, jsonOnly, keyCheck, localNames, requestIds } from "./security.ts";
+import { addPage, PAGE_PATHS } from "./page.ts";
+import { addContextRoutes } from "./context_routes.ts";
 import { addModelRoutes } from "./model_routes.ts";
 import { addTextRoutes } from "./text_routes.ts";
 
@@ -21,7 +23,7 @@ import { addTextRoutes } from "./text_routes.ts";
 export type App = OpenAPIHono<Env>;
 
 /** Paths that need no key: health, and the page, which holds nothing. */
-const OPEN_PATHS = new Set(["/health", "/v1/health", "/ping", "/", "/docs", "/page.css", "/page.js", "/favicon.svg"]);
+const OPEN_PATHS = new Set(["/health", "/v1/health", "/ping", ...PAGE_PATHS]);
 
 /** What an error looks like, for the document. */
 export const errorSchema = z.object({
@@ -90,8 +92,10 @@ export function makeApp(service: Service): App {
     generationRoute("/v1/completions", "Continue a text", completionBody),
     ((c: never) => completion(c, service, (c as { req: { valid(of: "json"): never } }).req.valid("json"))) as never,
   );
+  addPage(app);
   addModelRoutes(app, service);
   addTextRoutes(app, service);
+  addContextRoutes(app, service);
   app.get("/metrics", async (c) => {
     c.header("content-type", service.metrics.contentType);
     return c.body(await service.metrics.text());

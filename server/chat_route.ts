@@ -13,7 +13,7 @@ import { chatBody, unknownNames } from "./fields.ts";
 import { answer, type Shape } from "./generate.ts";
 import { checked, grammarOf } from "./structured.ts";
 import { offeredTools, type Parsed, type ToolCall, ToolCallReader, toolGrammar, withToolTexts } from "./tools.ts";
-import { conversationOf, samplingOf, wrong } from "./request.ts";
+import { conversationOf, samplingOf, sharingOf, wrong } from "./request.ts";
 
 /** Answers a checked request. */
 export async function chat(c: Context<Env>, service: Service, body: ChatBody): Promise<Response> {
@@ -31,6 +31,7 @@ export async function chat(c: Context<Env>, service: Service, body: ChatBody): P
     prompt: conversation,
     options: {
       ...sampling,
+      ...sharingOf(body),
       ...(body.logprobs ? { logprobs: body.top_logprobs ?? 0 } : {}),
       ...(grammar === undefined ? {} : { grammar }),
     },

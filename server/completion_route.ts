@@ -13,7 +13,7 @@ import { ApiError } from "./errors.ts";
 import { completionBody, unknownNames } from "./fields.ts";
 import { answer, type Shape } from "./generate.ts";
 import { grammarOf } from "./structured.ts";
-import { samplingOf, wrong } from "./request.ts";
+import { samplingOf, sharingOf, wrong } from "./request.ts";
 
 /** Answers a checked request. */
 export async function completion(c: Context<Env>, service: Service, body: CompletionBody): Promise<Response> {
@@ -23,7 +23,7 @@ export async function completion(c: Context<Env>, service: Service, body: Comple
   const sampling = samplingOf(body, service.options.sampling ?? {});
   if (sampling.maxTokens === 0) throw wrong("max_tokens", "must be at least 1");
   // OpenAI's old default.
-  const options = { maxTokens: 16, ...sampling };
+  const options = { maxTokens: 16, ...sampling, ...sharingOf(body) };
   const grammar = grammarOf(body.response_format);
   const logprobs = body.logprobs ?? undefined;
   const prompt = promptOf(body.prompt);

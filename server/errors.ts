@@ -3,7 +3,14 @@
  *
  * @module
  */
-import { DoesNotFit, NATIVE_STATUS, NativeError, Unsupported } from "../core/errors.ts";
+import {
+  ContextError,
+  type ContextErrorKind,
+  DoesNotFit,
+  NATIVE_STATUS,
+  NativeError,
+  Unsupported,
+} from "../core/errors.ts";
 
 /** Every type of error, and the status it comes with. */
 export const ERROR_STATUS = {
@@ -75,6 +82,7 @@ export function toApiError(error: unknown, report: (error: unknown) => void): Ap
       more: { n_prompt_tokens: promptTokens, n_ctx: ctxSize },
     });
   }
+  if (error instanceof ContextError) return new ApiError(CONTEXT_ERRORS[error.kind], line(error));
   // Engine, template and specs report wrong values so.
   if (error instanceof RangeError) return new ApiError("invalid_request_error", line(error));
   if (error instanceof Unsupported) return new ApiError("not_supported_error", line(error));
@@ -84,6 +92,14 @@ export function toApiError(error: unknown, report: (error: unknown) => void): Ap
   }
   return new ApiError("server_error", "Cannot answer: something failed within the server, its log says what");
 }
+
+const CONTEXT_ERRORS: Readonly<Record<ContextErrorKind, ErrorType>> = {
+  missing: "not_found_error",
+  exists: "conflict_error",
+  mismatch: "context_mismatch_error",
+  damaged: "server_error",
+  full: "insufficient_memory_error",
+};
 
 /** Paths are nobody's business. */
 function line(error: Error): string {

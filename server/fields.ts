@@ -30,6 +30,9 @@ export const knobs = z.strictObject({
   save_context: z.string().regex(/^[A-Za-z0-9._-]{1,64}$/).optional(),
   rebuild: z.boolean().optional(),
   telemetry: z.enum(["off", "basic", "sampled"]).optional(),
+  look: z.int().min(1).max(512).optional().openapi({
+    description: "see the prompt as so many stretches, and say how much attention each got on one step of 4",
+  }),
 }).openapi("Kvasir");
 
 /** What `kvasir` of a request may say. */

@@ -39,10 +39,10 @@ export async function answer(
   body: CommonBody,
   shape: Shape,
 ): Promise<Response> {
-  const running = service.start(call, c.get("tenant"), c.req.raw.signal);
+  const running = await service.start(call, c.get("tenant"), c.req.raw.signal);
   const about = (done: Done) => ({
     timings: timingsOf(done.timings),
-    ...telemetry(call, running, done),
+    ...telemetry(call, running, done, service.kvBytes),
   });
   if (body.stream) return await stream(service, running, body, shape, about, c.get("requestId"));
   let last: Done | undefined;
@@ -56,9 +56,9 @@ export async function answer(
   return c.json({ ...shape.head, choices: [shape.whole(done)], usage: usageOf(done.timings), ...about(done) });
 }
 
-function telemetry(call: Call, running: Running, done: Done): Readonly<Record<string, unknown>> {
+function telemetry(call: Call, running: Running, done: Done, kvBytes: number): Readonly<Record<string, unknown>> {
   if (call.knobs?.telemetry === "off") return {};
-  return { kvasir: telemetryOf(done, { ...running.attention, mode: call.knobs?.mode ?? "auto" }) };
+  return { kvasir: telemetryOf(done, { ...running.attention, mode: call.knobs?.mode ?? "auto", kvBytes }) };
 }
 
 /** Waits a moment for the first event, so that most errors still have a status of their own. */

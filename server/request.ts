@@ -4,12 +4,18 @@
  * @module
  */
 import type { Sampling } from "../engine/types.ts";
+import type { ContextUse } from "../engine/context_types.ts";
 import type { Conversation, Message } from "../model/model.ts";
 import type { ChatBody, CommonBody } from "./fields.ts";
 import { ApiError } from "./errors.ts";
 
 /** Sampling that the API of OpenAI starts from. */
 export const OPENAI_SAMPLING: Partial<Sampling> = { temperature: 1, topK: 0, topP: 1, minP: 0 };
+
+/** Which prefixes a request may share. */
+export function sharingOf({ cache_prompt, cache_salt }: CommonBody): Pick<ContextUse, "cachePrompt" | "cacheSalt"> {
+  return given({ cachePrompt: cache_prompt, cacheSalt: cache_salt });
+}
 
 /** What was asked for of how tokens are drawn; absent fields are the model's or the engine's. */
 export function samplingOf(body: CommonBody, defaults: Partial<Sampling>): Partial<Sampling> {

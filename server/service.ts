@@ -4,7 +4,8 @@
  * @module
  */
 import type { AttentionOptions } from "../attention/mod.ts";
-import type { EngineInfo, EngineLike, GenerateOptions, Sampling, TokenEvent } from "../engine/types.ts";
+import type { ContextInfo, ContextOptions } from "../engine/context_types.ts";
+import type { EngineInfo, EngineLike, GenerateOptions, Progress, Sampling, TokenEvent } from "../engine/types.ts";
 import type { Prompt } from "../engine/protocol.ts";
 import type { Knobs } from "./fields.ts";
 import { resolveAttention } from "../attention/mod.ts";
@@ -83,6 +84,8 @@ export class Service {
   readonly metrics: Metrics;
   /** Seconds since 1970 at which the server started. */
   readonly created: number = Math.floor(Date.now() / 1000);
+  /** Of a token's keys and values. */
+  readonly kvBytes: number;
   /** Changes with the program, the model and the backend. */
   readonly fingerprint: string;
   readonly #lives = new Set<Life>();
@@ -90,6 +93,7 @@ export class Service {
   /** Generations whose first step has begun. */
   #running = 0;
   #cachedTokens = 0;
+  readonly #contextUses = new Map<string, number>();
   #templateTools: Promise<TemplateTools> | undefined;
 
   /** The engine stays the caller's. */
@@ -99,6 +103,7 @@ export class Service {
     this.options = options;
     const { parallel = 4, maxQueue = 512, maxPerKey = Infinity } = options;
     this.admission = new Admission({ parallel, maxQueue, maxPerKey });
+    this.kvBytes = kvBytesOf(info);
     const capacity = parallel * info.ctxSize;
     this.metrics = new Metrics(options.model, () => ({
       running: this.#running,
@@ -156,6 +161,65 @@ export class Service {
     return name === this.options.model || (this.options.aliases ?? []).includes(name);
   }
 
+  /**
+   * How a request attends; undefined: as the engine does. With a context and no word of policy or index: as that was made.
+   * Throws 409 for another index than the context's, unless it is to be rebuilt.
+   */
+  async attentionFor(knobs: Knobs | null | undefined): Promise<AttentionOptions | undefined> {
+    const { attention: defaults = {}, allowIndex = [], maxBudget = 4096 } = this.options;
+    const wanted = attentionOf(knobs, defaults, { allowIndex, maxBudget });
+    if (knobs?.context === undefined) return wanted;
+    const { policy, index } = (await this.engine.contexts.show(knobs.context)).fingerprint;
+    if (wanted === undefined) {
+      return policy === this.info.policy && index === this.info.index ? undefined : { policy, index };
+    }
+    const other = resolveAttention(wanted).index;
+    if (index !== "" && other !== index && knobs.rebuild !== true && knobs.mode !== "exact") {
+      throw new ApiError(
+        "conflict_error",
+        `Cannot use index "${other}": the context has "${index}", say rebuild: true`,
+        {
+          param: "kvasir.index",
+        },
+      );
+    }
+    return wanted;
+  }
+
+  /** Whether a generation under way began with a context of that name or id. */
+  isUsed(name: string | undefined): boolean {
+    return name !== undefined && this.#contextUses.has(name);
+  }
+
+  #useContext(name: string | undefined): () => void {
+    if (name === undefined) return () => {};
+    this.#contextUses.set(name, (this.#contextUses.get(name) ?? 0) + 1);
+    return () => {
+      const left = (this.#contextUses.get(name) ?? 1) - 1;
+      if (left > 0) this.#contextUses.set(name, left);
+      else this.#contextUses.delete(name);
+    };
+  }
+
+  /** Reads a prompt into a context, as one request of `tenant`. Throws `ApiError`. */
+  async createContext(
+    prompt: Prompt,
+    options: ContextOptions & { readonly name: string; readonly onProgress?: (progress: Progress) => void },
+    tenant: string,
+    signal: AbortSignal,
+  ): Promise<ContextInfo> {
+    using life = new Life(this.admission.enter(tenant), signal, this.options.timeoutMs ?? 3_600_000);
+    this.#lives.add(life);
+    try {
+      return await this.engine.contexts.create(prompt, { ...options, signal: life.signal });
+    } catch (error) {
+      if (life.signal.aborted) throw cancelled(life.isLate);
+      throw error;
+    } finally {
+      this.#lives.delete(life);
+    }
+  }
+
   /** Ends everything that runs. */
   abortAll(): void {
     for (const life of this.#lives) life.end();
@@ -165,9 +229,8 @@ export class Service {
    * Begins a generation for `tenant`. It ends with the events, by `abort`, with `signal`, or after the server's time limit.
    * Its events must be asked for at least once, or it holds its place for ever.
    */
-  start(call: Call, tenant: string, signal: AbortSignal): Running {
-    const { attention: defaults = {}, allowIndex = [], maxBudget = 4096 } = this.options;
-    const attention = attentionOf(call.knobs, defaults, { allowIndex, maxBudget });
+  async start(call: Call, tenant: string, signal: AbortSignal): Promise<Running> {
+    const attention = await this.attentionFor(call.knobs);
     const resolved = attention === undefined ? this.info : resolveAttention(attention);
     const life = new Life(this.admission.enter(tenant), signal, this.options.timeoutMs ?? 3_600_000);
     this.#lives.add(life);
@@ -183,19 +246,25 @@ export class Service {
   }
 
   async *#events(
-    { prompt, options }: Call,
+    { prompt, options, knobs }: Call,
     attention: AttentionOptions | undefined,
     index: string,
     life: Life,
   ): AsyncGenerator<readonly TokenEvent[], void, undefined> {
     let cached = 0;
     let isRunning = false;
+    const leaveContext = this.#useContext(knobs?.context);
     const hold = (tokens: number) => {
       this.#cachedTokens += tokens - cached;
       cached = tokens;
     };
     try {
-      const wanted = { ...options, ...(attention === undefined ? {} : { attention }), signal: life.signal };
+      const wanted = {
+        ...options,
+        ...contextUse(knobs),
+        ...(attention === undefined ? {} : { attention }),
+        signal: life.signal,
+      };
       for await (const events of this.engine.generateBatches(prompt, wanted)) {
         if (!isRunning) this.#running++;
         isRunning = true;
@@ -219,11 +288,39 @@ export class Service {
       throw known;
     } finally {
       hold(0);
+      leaveContext();
       if (isRunning) this.#running--;
       this.#lives.delete(life);
       life[Symbol.dispose]();
     }
   }
+}
+
+/** Seconds since its last use after which a context goes. */
+export const CONTEXT_TTL = 86_400;
+
+/** What a request wants of contexts, and of looking at attention. */
+function contextUse(knobs: Knobs | null | undefined): Partial<GenerateOptions> {
+  if (knobs === null || knobs === undefined) return {};
+  const { context, save_context: saveContext, look, telemetry } = knobs;
+  const isSampled = telemetry === "sampled";
+  const watch = look !== undefined
+    ? { every: 4, stretches: look }
+    : isSampled
+    ? { every: 64, stretches: 0 }
+    : undefined;
+  return {
+    ...(context === undefined ? {} : { context }),
+    ...(saveContext === undefined ? {} : { saveContext, ttlSeconds: CONTEXT_TTL }),
+    ...(watch === undefined ? {} : { look: watch }),
+  };
+}
+
+/** Bytes of a token's keys and values in all layers. */
+function kvBytesOf({ config, kvType }: EngineInfo): number {
+  // One-byte keys and values come with a scale of four bytes a head.
+  const [size, extra] = kvType === "f32" ? [4, 0] : kvType === "f16" ? [2, 0] : [1, 4];
+  return config.layers.reduce((sum, { kvHeads, headDim }) => sum + 2 * kvHeads * (headDim * size + extra), 0);
 }
 
 /** What a generation holds besides the engine: a place, a time limit, an ear for the client's leaving. */
