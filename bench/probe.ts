@@ -1,8 +1,8 @@
 /**
  * A loaded model, one text in its cache, and any way to attend laid over it: what quality is measured with.
  *
- * The text is read once, attending to everything. Each method then opens its policies over that same cache, so that all
- * of them look at equal keys; what a question or a continuation adds is forgotten before the next.
+ * The text is read once, attending to everything. Each method is a fork of it, so that all of them look at equal keys;
+ * questions and seeds are forks again and run side by side.
  *
  * @module
  */
@@ -41,6 +41,7 @@ export class Probe implements Disposable {
   readonly #options: OpenOptions;
   readonly #forward: Forward;
   #base: SequenceState | undefined;
+  #tokens: readonly number[] = [];
 
   private constructor(loaded: Loaded, options: OpenOptions) {
     this.#loaded = loaded;
@@ -64,37 +65,74 @@ export class Probe implements Disposable {
     return this.#loaded;
   }
 
-  /** Reads a text, attending to everything; the one before is forgotten. Room stays for `more` tokens. */
-  read(tokens: readonly number[], more: number): void {
+  /** Reads a text, attending to everything; the one before is forgotten. */
+  read(tokens: readonly number[]): void {
     this.#base?.[Symbol.dispose]();
-    const { model, backend } = this.#loaded;
-    this.#base = new SequenceState(backend, model.config.layers, "f16", tokens.length + more, undefined);
-    this.#run(this.#base, tokens, 0);
+    this.#tokens = tokens;
+    this.#base = this.#prefilled(undefined);
   }
 
-  /** Opens a method over the text that was read. Methods that learn from prompt queries read the text themselves. */
-  under(method: Method, tokens: readonly number[], more: number): Look {
+  /** A method over the text that was read. Methods that learn from prompt queries read the text themselves. */
+  under(method: Method): SequenceState {
     if (this.#base === undefined) throw new TypeError("Cannot look: no text was read");
-    const { model, backend } = this.#loaded;
-    const { plan } = planAttention({ ...this.#options, ...method.options }, backend);
-    if (plan === undefined) return new Look(this.#loaded, this.#forward, this.#base, tokens.length, false);
-    if (!method.options.index?.startsWith("flat") && plan.attention.type.usesIndex) {
-      const state = new SequenceState(backend, model.config.layers, "f16", tokens.length + more, plan);
-      this.#run(state, tokens, 0);
-      return new Look(this.#loaded, this.#forward, state, tokens.length, true);
-    }
-    return new Look(this.#loaded, this.#forward, overlay(this.#base, plan), tokens.length, true);
+    const { plan } = planAttention({ ...this.#options, ...method.options }, this.#loaded.backend);
+    const learns = plan?.attention.type.usesIndex === true && !plan.index.startsWith("flat");
+    if (learns) return this.#prefilled(plan);
+    return this.#base.fork(this.#tokens.length, this.#tokens.length, { plan });
   }
 
-  #run(state: SequenceState, tokens: readonly number[], from: number): void {
-    for (let start = from; start < tokens.length; start += CHUNK) {
+  /**
+   * Runs tokens behind the text one by one, on a fork of each state, side by side. `visit` gets the logits [1, vocab] behind
+   * token `i` of `runs[run]`, valid in the call. Gives what the forks looked at.
+   */
+  decode(
+    runs: readonly { readonly state: SequenceState; readonly tokens: readonly number[] }[],
+    visit: (logits: Tensor, run: number, i: number) => void,
+  ): (PolicyStats | undefined)[] {
+    const { backend, model } = this.#loaded;
+    const length = this.#tokens.length;
+    const forks: SequenceState[] = [];
+    try {
+      for (const { state, tokens } of runs) forks.push(state.fork(length, length + tokens.length));
+      const tokens = runs.map((run) => behind(length, run.tokens));
+      for (let i = 0; i < Math.max(...runs.map((run) => run.tokens.length)); i++) {
+        const live = [...runs.keys()].filter((run) => i < (runs[run] as { tokens: readonly number[] }).tokens.length);
+        try {
+          const logits = this.#forward.run(live.map((run) => ({
+            state: forks[run] as SequenceState,
+            tokens: tokens[run] as ArrayLike<number>,
+            start: length + i,
+            numTokens: 1,
+            numLogits: 1,
+          }))) as Tensor;
+          const { vocab } = model.config;
+          for (const [row, run] of live.entries()) visit(backend.view(logits, [1, vocab], row * vocab), run, i);
+        } finally {
+          backend.endStep();
+        }
+      }
+      return forks.map((fork) => {
+        const { layers, ...stats } = fork.stats();
+        return layers === 0 ? undefined : stats;
+      });
+    } finally {
+      for (const fork of forks) fork[Symbol.dispose]();
+    }
+  }
+
+  #prefilled(plan: AttentionPlan | undefined): SequenceState {
+    const { model, backend } = this.#loaded;
+    const tokens = this.#tokens;
+    const state = new SequenceState(backend, model.config.layers, "f16", tokens.length, plan);
+    for (let start = 0; start < tokens.length; start += CHUNK) {
       const numTokens = Math.min(CHUNK, tokens.length - start);
       try {
         this.#forward.run([{ state, tokens, start, numTokens, numLogits: 0 }]);
       } finally {
-        this.#loaded.backend.endStep();
+        backend.endStep();
       }
     }
+    return state;
   }
 
   /** Frees the text and the model. */
@@ -104,76 +142,11 @@ export class Probe implements Disposable {
   }
 }
 
-/** A method over a text. Dispose frees what is its own. */
-export class Look implements Disposable {
-  readonly #loaded: Loaded;
-  readonly #forward: Forward;
-  readonly #state: SequenceState;
-  readonly #length: number;
-  readonly #isOwn: boolean;
-
-  /** `state` holds `length` tokens. */
-  constructor(loaded: Loaded, forward: Forward, state: SequenceState, length: number, isOwn: boolean) {
-    this.#loaded = loaded;
-    this.#forward = forward;
-    this.#state = state;
-    this.#length = length;
-    this.#isOwn = isOwn;
-  }
-
-  /**
-   * Runs tokens one by one after the text and calls `visit` with the logits [1, vocab] behind each, valid in the call;
-   * then forgets them.
-   */
-  decode(tokens: readonly number[], visit: (logits: Tensor, i: number) => void): void {
-    const state = this.#state;
-    const padded = { length: this.#length + tokens.length } as { length: number; [i: number]: number };
-    for (const [i, token] of tokens.entries()) padded[this.#length + i] = token;
-    try {
-      for (let i = 0; i < tokens.length; i++) {
-        const start = this.#length + i;
-        try {
-          visit(this.#forward.run([{ state, tokens: padded, start, numTokens: 1, numLogits: 1 }]) as Tensor, i);
-        } finally {
-          this.#loaded.backend.endStep();
-        }
-      }
-    } finally {
-      state.cache.truncate(this.#length);
-    }
-  }
-
-  /** What was looked at so far; undefined where everything is. */
-  stats(): PolicyStats | undefined {
-    const { layers, ...stats } = this.#state.stats();
-    return layers === 0 ? undefined : stats;
-  }
-
-  /** Frees indexes, and the cache where it is the method's own. */
-  [Symbol.dispose](): void {
-    if (this.#isOwn) this.#state[Symbol.dispose]();
-  }
-}
-
-/** Policies of another plan over the cache of `base`, which stays the base's. */
-function overlay(base: SequenceState, plan: AttentionPlan): SequenceState {
-  const { backend } = base.cache.layers[0]?.segments[0]?.keys as Tensor;
-  const own = new SequenceState(backend, base.cache.layers.map(({ shape }) => shape), "f16", 1, undefined);
-  const policies = base.cache.layers.map((kv, layer) =>
-    plan.attention.type.open({ kv, layer, newIndex: () => plan.newIndex(kv) }, plan.attention.params)
-  );
-  const state = Object.create(own, {
-    cache: { value: base.cache },
-    policies: { value: policies },
-    [Symbol.dispose]: {
-      value: () => {
-        for (const policy of policies) policy?.[Symbol.dispose]();
-        own[Symbol.dispose]();
-      },
-    },
-  }) as SequenceState;
-  state.advance();
-  return state;
+/** `tokens` at positions from `length` on; what stands before them is in the cache and not looked at. */
+function behind(length: number, tokens: readonly number[]): ArrayLike<number> {
+  const all = new Int32Array(length + tokens.length);
+  all.set(tokens, length);
+  return all;
 }
 
 /** Words of a model that are one token, common ones first, and prose as filler. */

@@ -12,10 +12,11 @@
  */
 import { parseArgs } from "node:util";
 import { summarizeKl, summarizeTask } from "./quality_table.ts";
-import { type Look, material, type Method, parseMethod, Probe } from "./probe.ts";
+import { material, parseMethod, Probe } from "./probe.ts";
 import { Random } from "./tasks/random.ts";
 import { tasks } from "./tasks/mod.ts";
 import type { Material, Question, Task } from "./tasks/sample.ts";
+import type { SequenceState } from "../attention/state.ts";
 
 /** Raised when a generator changes, so that figures of different questions are not compared. */
 const SUITE = 1;
@@ -62,47 +63,50 @@ else for (const length of lengths) runTasks(length);
 /** Divergence from full attention, forced through the last tokens of each text. */
 function runKl(length: number): void {
   const { backend, model, tokenizer } = probe.loaded;
+  const { vocab } = model.config;
   const numTokens = Number(values.tokens);
   const cells = new Map<string, { kl: number[][]; same: number[]; rows: number[]; share: number[]; error: number[] }>();
   for (const { file, text } of texts) {
     const tokens = tokenizer.encode(text).slice(0, length);
     if (tokens.length < length) throw new RangeError(`Cannot score "${file}": ${tokens.length} tokens of ${length}`);
-    const [prompt, rest] = [tokens.slice(0, length - numTokens), tokens.slice(length - numTokens)];
-    probe.read(prompt, numTokens);
-    const base = backend.alloc([numTokens, model.config.vocab], "f32", "sequence");
+    const rest = tokens.slice(length - numTokens);
+    probe.read(tokens.slice(0, length - numTokens));
+    const base = backend.alloc([numTokens, vocab], "f32", "sequence");
     try {
       const best = new Int32Array(numTokens);
       {
-        using look = probe.under(parseMethod("full"), prompt, numTokens);
-        look.decode(rest, (logits, i) => {
+        using full = probe.under(parseMethod("full"));
+        probe.decode([{ state: full, tokens: rest }], (logits, _, i) => {
           const values = backend.read(logits) as Float32Array<ArrayBuffer>;
-          backend.write(backend.view(base, logits.shape, i * model.config.vocab), values);
+          backend.write(backend.view(base, [1, vocab], i * vocab), values);
           best[i] = argmax(values);
         });
       }
       for (const name of methods) {
-        const repeats = parseMethod(name).draws ? Number(values.seeds) : 1;
-        const perSeed: Float64Array[] = [];
         const cell = cells.get(name) ?? { kl: [], same: [], rows: [], share: [], error: [] };
         cells.set(name, cell);
-        for (let seed = 0; seed < repeats; seed++) {
-          using look = probe.under(parseMethod(name, { seed: String(seed) }), prompt, numTokens);
-          const kl = new Float64Array(numTokens);
-          let same = 0;
-          look.decode(rest, (logits, i) => {
-            const out = backend.alloc([1], "f32", "step");
-            backend.kernels.klDivergence(out, backend.view(base, logits.shape, i * model.config.vocab), logits);
-            kl[i] = backend.read(out)[0] as number;
-            if (argmax(backend.read(logits) as Float32Array) === best[i]) same++;
-          });
-          perSeed.push(kl);
-          cell.same.push(same / numTokens);
-          const stats = look.stats();
-          if (stats !== undefined) {
-            cell.rows.push(stats.retrieved / stats.queries);
-            cell.share.push(stats.retrieved / stats.tokens);
-            cell.error.push(stats.estimatedError / Math.max(1, stats.queries - stats.dense));
+        const repeats = parseMethod(name).draws ? Number(values.seeds) : 1;
+        const perSeed = Array.from({ length: repeats }, () => new Float64Array(numTokens));
+        const same = new Float64Array(repeats);
+        using stack = new DisposableStack();
+        const runs = perSeed.map((_, seed) => {
+          const state = stack.use(probe.under(parseMethod(name, { seed: String(seed) })));
+          return { state, tokens: rest };
+        });
+        const stats = probe.decode(runs, (logits, run, i) => {
+          const out = backend.alloc([1], "f32", "step");
+          backend.kernels.klDivergence(out, backend.view(base, [1, vocab], i * vocab), logits);
+          (perSeed[run] as Float64Array)[i] = backend.read(out)[0] as number;
+          if (argmax(backend.read(logits) as Float32Array) === best[i]) {
+            same[run] = (same[run] as number) + 1 / numTokens;
           }
+        });
+        cell.same.push(...same);
+        for (const seen of stats) {
+          if (seen === undefined) continue;
+          cell.rows.push(seen.retrieved / seen.queries);
+          cell.share.push(seen.retrieved / seen.tokens);
+          cell.error.push(seen.estimatedError / Math.max(1, seen.queries - seen.dense));
         }
         // Seeds of one token share its difficulty: their mean is one observation.
         cell.kl.push(Array.from({ length: numTokens }, (_, i) => mean(perSeed.map((kl) => kl[i] as number))));
@@ -141,33 +145,35 @@ function ask(task: Task, prose: Material, length: number): { answers: Map<string
   for (let index = 0; index < Number(values.contexts); index++) {
     const random = new Random(SUITE, task.name, length, index, values.seed);
     const { context, questions } = task.make(random, prose, length, Number(values.questions));
-    const most = Math.max(...questions.map((question) => question.prompt.length + question.answer.length));
-    probe.read(context, most);
+    probe.read(context);
     isFar.push(questions.map(({ depth }) => depth * length < length - WINDOW_REACH));
     for (const name of all) {
-      const method: Method = parseMethod(name, { seed: String(index) });
-      using look = probe.under(method, context, most);
-      answers.get(name)?.push(questions.map((question) => score(look, question)));
+      using state = probe.under(parseMethod(name, { seed: String(index) }));
+      answers.get(name)?.push(score(state, questions));
     }
   }
   return { answers, isFar };
 }
 
-/** Feeds prompt and answer one by one, all as decode queries: the question looks as the method does. */
-function score(look: Look, { prompt, answer, distractors }: Question): Answer {
-  let sum = 0;
-  let right = 0;
-  look.decode([...prompt, ...answer.slice(0, -1)], (logits, i) => {
+/** Feeds prompts and answers one by one, all as decode queries: the question looks as the method does. */
+function score(state: SequenceState, questions: readonly Question[]): Answer[] {
+  const answers = questions.map(() => ({ logprob: 0, right: 0 }));
+  const runs = questions.map(({ prompt, answer }) => ({ state, tokens: [...prompt, ...answer.slice(0, -1)] }));
+  probe.decode(runs, (logits, run, i) => {
+    const { prompt, answer, distractors } = questions[run] as Question;
     const at = i - (prompt.length - 1);
     if (at < 0) return;
     const row = probe.loaded.backend.read(logits) as Float32Array;
     const token = answer[at] as number;
     const own = row[token] as number;
-    sum += own - logSumExp(row);
-    if (distractors.length > 0) right += Number(distractors.every((other) => (row[other] as number) < own));
-    else right += Number(argmax(row) === token);
+    const isRight = distractors.length > 0
+      ? distractors.every((other) => (row[other] as number) < own)
+      : argmax(row) === token;
+    const sum = answers[run] as { logprob: number; right: number };
+    sum.logprob += (own - logSumExp(row)) / answer.length;
+    sum.right += Number(isRight) / answer.length;
   });
-  return { logprob: sum / answer.length, right: right / answer.length };
+  return answers;
 }
 
 function argmax(values: ArrayLike<number>): number {
