@@ -1,4 +1,4 @@
-"""OpenAI's own Python client against a server: `python bench/clients/openai_pypi.py URL` (needs `pip install openai`)."""
+"""OpenAI's own Python client against a server: `python bench/clients/openai_python.py URL` (needs `pip install openai`)."""
 
 import json
 import sys
@@ -66,4 +66,4 @@ for body, error in [({"model": "other"}, openai.NotFoundError), ({"temperature":
         raise AssertionError(f"{body} was taken")
     except error as caught:
         assert caught.body["message"]
-print("openai (PyPI): chat, completions, streaming, logprobs, stop, seed, tools, json_schema, errors pass")
+print("openai (Python): chat, completions, streaming, logprobs, stop, seed, tools, json_schema, errors pass")
