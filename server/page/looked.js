@@ -8,17 +8,25 @@
 const ROW = 4;
 const STRIP = 22;
 
-/** How much each stretch was looked at: heads that look at one place count for more than many that look everywhere. */
+/**
+ * How much each stretch was looked at, in one layer or in all. Heads that look at one place count for more than many that look
+ * everywhere; every layer counts alike, or the lowest, which rest on early tokens, would drown the others.
+ */
 function weights(look, layer) {
   const { heads, stretches, mass } = look;
   const out = new Float32Array(stretches);
-  const layers = layer === undefined ? [...Array(look.layers).keys()] : [layer];
-  for (const l of layers) {
-    for (let head = 0; head < heads; head++) {
-      for (let i = 0; i < stretches; i++) out[i] += mass[(l * heads + head) * stretches + i] ** 2;
+  if (layer === undefined) {
+    for (let l = 0; l < look.layers; l++) {
+      const own = weights(look, l);
+      const most = Math.max(...own, 1e-9);
+      own.forEach((weight, i) => out[i] += weight / most / look.layers);
     }
+    return out;
   }
-  return out.map((sum) => Math.sqrt(sum / (layers.length * heads)));
+  for (let head = 0; head < heads; head++) {
+    for (let i = 0; i < stretches; i++) out[i] += mass[(layer * heads + head) * stretches + i] ** 2;
+  }
+  return out.map((sum) => Math.sqrt(sum / heads));
 }
 
 /** The server's `looked` with its bytes as shares from 0 to 1. */
@@ -27,9 +35,31 @@ export function decodeLook(looked) {
   return { ...looked, mass: Float32Array.from(bytes, (byte) => (byte / 255) ** 2) };
 }
 
-/** The stretch that was looked at most, of those before `end`. */
-export function brightest(look, end = look.stretches) {
-  const all = weights(look).subarray(0, end);
+/**
+ * The part of `look` that lies within `document`: templates and questions are left out, and with them the first tokens of all,
+ * where heads that look for nothing rest.
+ */
+export function within(look, document) {
+  const text = look.texts.join("");
+  const at = text.indexOf(document.trim().slice(0, 200));
+  const from = at < 0 ? 0 : at;
+  const to = at < 0 ? text.length : at + document.trim().length;
+  let offset = 0;
+  const kept = [];
+  look.texts.forEach((piece, i) => {
+    if (i > 0 && offset >= from && offset + piece.length <= to) kept.push(i);
+    offset += piece.length;
+  });
+  const mass = new Float32Array(look.layers * look.heads * kept.length);
+  for (let row = 0; row < look.layers * look.heads; row++) {
+    kept.forEach((i, k) => mass[row * kept.length + k] = look.mass[row * look.stretches + i]);
+  }
+  return { ...look, stretches: kept.length, mass, texts: kept.map((i) => look.texts[i]) };
+}
+
+/** The stretch that was looked at most. */
+export function brightest(look) {
+  const all = weights(look);
   return all.indexOf(Math.max(...all));
 }
 

@@ -3,13 +3,14 @@
  *
  * @module
  */
-import { brightest, decodeLook, lookedFigure } from "./looked.js";
+import { brightest, decodeLook, lookedFigure, within } from "./looked.js";
 
 const $ = (id) => document.getElementById(id);
 /** Turns so far, without the document. */
 const messages = [];
 /** The context of the document, while there is one. */
 let context;
+let documentText = "";
 let running;
 
 function headers() {
@@ -137,7 +138,8 @@ function finish(item, { kvasir, timings, usage }) {
   ].join(" · ");
   item.append(about);
   if (!kvasir.looked || kvasir.looked.stretches < 2) return;
-  const look = decodeLook(kvasir.looked);
+  const look = within(decodeLook(kvasir.looked), documentText);
+  if (look.stretches < 2) return;
   item.dataset.brightest = look.texts[brightest(look)];
   item.append(lookedFigure(look));
   item.scrollIntoView({ block: "end" });
@@ -163,7 +165,8 @@ async function readDocument(file) {
   progress.removeAttribute("value");
   $("document").textContent = `Reading ${file.name}…`;
   try {
-    const content = `Here is a document.\n\n${await file.text()}`;
+    const text = await file.text();
+    const content = `Here is a document.\n\n${text}`;
     const name = `page-${crypto.randomUUID().slice(0, 8)}`;
     const response = await ask("/v1/contexts", {
       name,
@@ -176,6 +179,7 @@ async function readDocument(file) {
       if (event.progress) progress.value = event.progress.processed / Math.max(1, event.progress.total);
       if (event.object === "context") {
         context = name;
+        documentText = text;
         $("document").textContent = `${file.name}: ${event.tokens} tokens`;
       }
     }
@@ -208,6 +212,7 @@ $("file").addEventListener("change", () => {
 });
 $("forget").addEventListener("click", () => {
   context = undefined;
+  documentText = "";
   messages.length = 0;
   $("document").textContent = "";
   $("file").value = "";
