@@ -3,11 +3,11 @@
 //   o=build/CMakeFiles; c++ -O2 -march=native -std=c++17 -I native/include -I native/base -I native/index -I native/bench
 //     native/bench/sampled_attention_bench.cc $o/kvasir_base_objects.dir/base/*.o $o/kvasir_index_objects.dir/index/*.o
 //     $o/kvasir_cpu_objects.dir/cpu/*.o -lpthread -o sampled_attention_bench
-//   ./sampled_attention_bench [threads=1] [error=0.05] [codes=int4] [isa=auto] [keys=32768 dim=64 group=3 kvHeads=3 | heads.kvqk] [megabytes=768]
-// Layers take turns, at least `megabytes` of cache, exact attention over all of them before sampled attention over all of
-// them, so that nothing is found in a cache. Recorded heads are repeated until there are enough. Generated heads have logits
+//   ./sampled_attention_bench [threads=1] [error=0.05] [codes=int4] [isa=auto] [rounds=15] [keys=32768 dim=64 group=3 kvHeads=3 | heads.kvqk] [megabytes=768]
+// Layers take turns, at least `megabytes` of cache: after exact attention to one comes sampled attention to the one that is
+// farthest away in turn, so that nothing is found in a cache and both meet the same moments of a shared machine. Recorded heads are repeated until there are enough. Generated heads have logits
 // of standard deviation 2, correlated within a group, and sinks and a window with about half of the mass.
-// One thread: its CPU time, as the machine may be shared. More: wall time. The best of the rounds.
+// One thread: its CPU time, as the machine may be shared. More: wall time. Medians over rounds, of ratios within a round.
 #include <immintrin.h>
 #include <time.h>
 
@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -31,12 +32,18 @@ using namespace kvasir;
 
 constexpr int32_t kSinks = 4, kWindow = 512;
 
-int threads = 1;
+int threads = 1, rounds = 15;
 
 double seconds() {
   timespec t;
   clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+double median(std::vector<double> values) {
+  if (values.empty()) return NAN;
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
 }
 
 void expect(int32_t status) {
@@ -197,64 +204,64 @@ struct Bench {
     const int32_t spans[] = {0, kSinks, f.n - kWindow, f.n};
     const kvasir_tensor parts[] = {wo, wl, ho, hl};
     std::vector<float> errors(static_cast<size_t>(f.kv_heads));
+    std::vector<int32_t> kv_heads(static_cast<size_t>(f.kv_heads));
+    std::iota(kv_heads.begin(), kv_heads.end(), 0);
     std::vector<int16_t> logs;
     enum { kExact, kScan, kWindowPart, kSearch, kKept, kMerge, kWarmScan, kWarmSearch, kTimes };
-    double best[kTimes], read = 0, total = 1e9, kept = 0, deviation = 0;
-    std::fill(best, best + kTimes, 1e9);
-    const double count = static_cast<double>(layers.size());
+    std::vector<double> times[kTimes], totals, ratios, bandwidths, drawn, drawn_warm;
+    double kept = 0, deviation = 0;
+    const size_t all = layers.size();
+    const double count = static_cast<double>(all);
     uint32_t draw = 1;
     const auto search = [&](Layer& l) {
       Goal goal;
       goal.value = error, goal.draw = lowbias32(draw++);
       Report report;
       sample_by_error(environment, {l.heads(), l.kv_heads, l.dim, l.scale, 0, {}, false, 0}, *l.codes, l.rows, l.codes->size(),
-                      {l.queries.data(), exact, goal},
+                      kv_heads.data(), l.kv_heads, {l.queries.data(), exact, goal},
                       {capacity, static_cast<int32_t*>(at(tokens)), static_cast<float*>(at(bias)),
                        static_cast<int32_t*>(at(counts)), errors.data()},
                       report, l.memory);
       return report.keys_kept;
     };
-    for (int round = 0; round < 5; round++) {
-      read = std::max(read, bandwidth() * 1e-9);
-      double start = seconds();
-      for (auto& l : layers) expect(kvasir_attend_causal(ctx, whole, l->q, l->segment, 1, l->scale, 0, 0));
-      best[kExact] = std::min(best[kExact], (seconds() - start) / count);
-      if (kind == Codes::kInt4) {
-        for (auto& l : layers) {
-          if (l->n <= 16384 || &l == &layers.front()) expect(kvasir_attend_window(ctx, wo, wl, l->q, l->segment, 1, l->scale, 0, spans, 2));
-        }
-        start = seconds();
-        for (auto& l : layers) scan(*l, logs, exact);
-        best[kScan] = std::min(best[kScan], (seconds() - start) / count);
-        for (auto& l : layers) expect(kvasir_attend_causal(ctx, whole, l->q, l->segment, 1, l->scale, 0, 0));
-      }
+    for (int round = 0; round < rounds; round++) {
+      bandwidths.push_back(bandwidth() * 1e-9);
       double spent[kTimes] = {};
       kept = 0, deviation = 0;
-      for (auto& l : layers) {
+      const double begin = seconds();
+      for (size_t i = 0; i < all && kind == Codes::kInt4; i++) scan(*layers[i], logs, exact);
+      spent[kScan] = seconds() - begin;
+      for (size_t i = 0; i < all; i++) {
+        const Layer& first = *layers[i];
+        const double start = seconds();
+        expect(kvasir_attend_causal(ctx, whole, first.q, first.segment, 1, first.scale, 0, 0));
         const double t0 = seconds();
-        expect(kvasir_attend_window(ctx, wo, wl, l->q, l->segment, 1, l->scale, 0, spans, 2));
+        Layer& l = *layers[(i + all / 2) % all];
+        expect(kvasir_attend_window(ctx, wo, wl, l.q, l.segment, 1, l.scale, 0, spans, 2));
         const double t1 = seconds();
-        kept += search(*l);
+        kept += search(l);
         const double t2 = seconds();
-        expect(kvasir_attend_topk(ctx, ho, hl, l->q, l->segment, 1, l->scale, 0, tokens, counts, bias));
+        expect(kvasir_attend_topk(ctx, ho, hl, l.q, l.segment, 1, l.scale, 0, tokens, counts, bias));
         const double t3 = seconds();
         expect(kvasir_merge(ctx, out, parts, 2));
         const double t4 = seconds();
+        spent[kExact] += t0 - start;
         spent[kWindowPart] += t1 - t0, spent[kSearch] += t2 - t1, spent[kKept] += t3 - t2, spent[kMerge] += t4 - t3;
       }
       double sum = 0;
-      for (int part : {kWindowPart, kSearch, kKept, kMerge}) {
-        best[part] = std::min(best[part], spent[part] / count);
-        sum += spent[part] / count;
-      }
-      total = std::min(total, sum);
-      Layer& last = *layers.back();
+      for (int part : {kWindowPart, kSearch, kKept, kMerge}) sum += spent[part] / count;
+      for (int part : {kExact, kScan, kWindowPart, kSearch, kKept, kMerge}) times[part].push_back(spent[part] / count);
+      totals.push_back(sum);
+      ratios.push_back(sum / times[kExact].back());
+      drawn.push_back(spent[kSearch] / spent[kScan]);
+      Layer& last = *layers[(all - 1 + all / 2) % all];
       for (int again = 0; again < 8 && kind == Codes::kInt4; again++) {
         const double t0 = seconds();
         scan(last, logs, exact);
         const double t1 = seconds();
         search(last);
-        best[kWarmScan] = std::min(best[kWarmScan], t1 - t0), best[kWarmSearch] = std::min(best[kWarmSearch], seconds() - t1);
+        times[kWarmScan].push_back(t1 - t0), times[kWarmSearch].push_back(seconds() - t1);
+        drawn_warm.push_back(times[kWarmSearch].back() / times[kWarmScan].back());
       }
       expect(kvasir_attend_causal(ctx, whole, last.q, last.segment, 1, last.scale, 0, 0));
       const float *a = static_cast<const float*>(at(whole)), *b = static_cast<const float*>(at(out));
@@ -265,16 +272,17 @@ struct Bench {
       deviation = std::max(deviation, std::sqrt(difference / norm));
     }
     const double cache = 4.0 * f.dim * f.n * f.kv_heads, codes = f.codes->key_bytes() * f.codes->size() * f.kv_heads;
+    const auto microseconds = [&](int part) { return median(times[part]) * 1e6; };
+    const double rate = cache / median(times[kExact]) * 1e-9, scanned = codes / median(times[kScan]) * 1e-9, read = median(bandwidths);
     std::printf(
         "%-14s threads=%d n=%-7d d=%-3d group=%d kvHeads=%d layers=%zu: sampled/exact %.3f (%.1f / %.1f us)\n"
         "  exact %.1f GB/s = %.0f %% of %.1f; scan %.1f GB/s = %.0f %%; scan + draw / scan %.3f cold, %.3f warm\n"
         "  us: window %.1f, scan + draw %.1f (scan %.1f; warm %.1f, %.1f), kept %.1f, merge %.1f; rows per KV head %.0f = %.2f %%; "
         "codes %.1f %% of keys; error of the last %.3f\n",
-        what, threads, f.n, f.dim, f.group, f.kv_heads, layers.size(), total / best[kExact], total * 1e6, best[kExact] * 1e6,
-        cache / best[kExact] * 1e-9, 100e-9 * cache / best[kExact] / read, read, codes / best[kScan] * 1e-9,
-        100e-9 * codes / best[kScan] / read, best[kSearch] / best[kScan], best[kWarmSearch] / best[kWarmScan],
-        best[kWindowPart] * 1e6, best[kSearch] * 1e6, best[kScan] * 1e6, best[kWarmScan] * 1e6, best[kWarmSearch] * 1e6,
-        best[kKept] * 1e6, best[kMerge] * 1e6, kept / count / f.kv_heads, 100 * kept / count / f.kv_heads / f.n,
+        what, threads, f.n, f.dim, f.group, f.kv_heads, all, median(ratios), median(totals) * 1e6, microseconds(kExact), rate,
+        100 * rate / read, read, scanned, 100 * scanned / read, median(drawn), median(drawn_warm), microseconds(kWindowPart),
+        microseconds(kSearch), microseconds(kScan), microseconds(kWarmScan), microseconds(kWarmSearch), microseconds(kKept),
+        microseconds(kMerge), kept / count / f.kv_heads, 100 * kept / count / f.kv_heads / f.n,
         100.0 * static_cast<double>(f.codes->bytes()) / (cache / 2), deviation);
     std::fflush(stdout);
   }
@@ -289,6 +297,7 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; i++) {
     const std::string arg = argv[i], value = arg.substr(std::min(arg.size(), arg.find('=') + 1));
     if (arg.rfind("threads=", 0) == 0) threads = std::atoi(value.c_str());
+    else if (arg.rfind("rounds=", 0) == 0) rounds = std::max(1, std::atoi(value.c_str()));
     else if (arg.rfind("error=", 0) == 0) error = std::atof(value.c_str());
     else if (arg.rfind("codes=", 0) == 0) codes = value;
     else if (arg.rfind("isa=", 0) == 0) isa = value;

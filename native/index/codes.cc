@@ -62,7 +62,8 @@ Codes::Codes(const IndexIsa* isa, Kind kind, int32_t kv_heads, int32_t dim, std:
       shape_(dim, kind == kInt4 ? 4 : 8),
       // Rounding of the scan and of the float32 scores that it must bound: terms in the longest chain of additions, doubled.
       slack_(static_cast<float>(shape_.bands + dim / 32 + 40) * 0x1p-23f), chunks_(static_cast<size_t>(kv_heads)),
-      blocks_(static_cast<size_t>(kv_heads)), errors_(static_cast<size_t>(kv_heads)) {}
+      blocks_(static_cast<size_t>(kv_heads)), errors_(static_cast<size_t>(kv_heads)), centres_(static_cast<size_t>(kv_heads)),
+      norms_(static_cast<size_t>(kv_heads)) {}
 
 size_t Codes::bytes() const {
   return kind_ == kNone ? 0 : chunk_bytes() * static_cast<size_t>(chunks()) * static_cast<size_t>(kv_heads_);
@@ -83,12 +84,18 @@ Codes Codes::fork() const {
 }
 
 void Codes::refresh(size_t from) {
+  const size_t dim = static_cast<size_t>(shape_.dim);
   for (size_t h = 0; h < chunks_.size(); h++) {
-    blocks_[h].resize(chunks_[h].size());
-    errors_[h].resize(chunks_[h].size());
-    for (size_t c = from; c < chunks_[h].size(); c++) {
-      blocks_[h][c] = chunks_[h][c]->data + codes_at();
-      errors_[h][c] = chunks_[h][c]->errors(shape_);
+    const size_t count = chunks_[h].size();
+    blocks_[h].resize(count), errors_[h].resize(count), centres_[h].resize(count * dim), norms_[h].resize(count);
+    for (size_t c = from; c < count; c++) {
+      const Chunk& chunk = *chunks_[h][c];
+      blocks_[h][c] = chunk.data + codes_at();
+      errors_[h][c] = chunk.errors(shape_);
+      std::memcpy(&centres_[h][c * dim], chunk.centre(), dim * sizeof(float));
+      float square;
+      isa_->rows->dot_f32(&square, chunk.centre(), chunk.centre(), 1, shape_.dim);
+      norms_[h][c] = {std::sqrt(square), chunk.header().norm};
     }
   }
 }
@@ -170,13 +177,6 @@ void Codes::append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t 
       left -= some.count;
     }
   });
-}
-
-const float* Codes::centre(int32_t head, int32_t chunk) const {
-  return chunks_[static_cast<size_t>(head)][static_cast<size_t>(chunk)]->centre();
-}
-float Codes::norm(int32_t head, int32_t chunk) const {
-  return chunks_[static_cast<size_t>(head)][static_cast<size_t>(chunk)]->header().norm;
 }
 
 void Codes::score_exact(const PreparedQuery& query, const Rows& rows, int32_t from, int32_t to, float* out,

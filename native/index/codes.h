@@ -101,8 +101,6 @@ class Codes {
   size_t chunk_bytes() const { return codes_at() + shape_.block_bytes * (kChunkKeys / kBlockKeys); }
   ChunkPtr new_chunk() const;
   void append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t from, int32_t to);
-  const float* centre(int32_t head, int32_t chunk) const;
-  float norm(int32_t head, int32_t chunk) const;  // the largest of a centred key
   void check(const Chunk& chunk, int32_t count, int32_t head) const;
   void refresh(size_t from);  // pointers of chunks from that on
 
@@ -118,6 +116,13 @@ class Codes {
   std::vector<std::vector<ChunkPtr>> chunks_;                // [kv_heads][chunks]
   std::vector<std::vector<const uint8_t*>> blocks_;          // their codes
   std::vector<std::vector<const uint16_t*>> errors_;         // their bounds
+  // What every query asks of all chunks, next to each other: [kv_heads][chunks][dim], and the norm of each centre and the
+  // largest of its centred keys.
+  struct Norms {
+    float centre, spread;
+  };
+  std::vector<std::vector<float>> centres_;
+  std::vector<std::vector<Norms>> norms_;
 };
 
 }  // namespace kvasir

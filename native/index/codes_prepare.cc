@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "codes.h"
 #include "nibble_layout.h"
@@ -33,6 +34,7 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
   const size_t chunks = chunks_[static_cast<size_t>(head)].size();
   to.base_.resize(chunks * g_count);
   to.reach_ = 0;
+  std::vector<std::pair<double, double>> norms(g_count);  // of the query, and of what its rounding loses
   std::vector<float> turned(kind_ == kInt4 ? units * kUnit : 0);
   for (size_t g = 0; g < g_count; g++) {
     const float* x = q + g * dim;
@@ -68,14 +70,19 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
     const double s = static_cast<double>(scale), norm = std::sqrt(squares), rounding = std::sqrt(lost);
     to.factors_[g] = static_cast<float>(step * s);
     to.bounds_[g] = static_cast<float>((norm + rounding) * s * 1.001) + std::numeric_limits<float>::min();
-    x = q + g * dim;
-    for (size_t c = 0; c < chunks; c++) {
-      const float* middle_key = centre(head, static_cast<int32_t>(c));
-      float products[2];
-      isa_->rows->dot_f32(products, x, middle_key, 1, shape_.dim);
-      isa_->rows->dot_f32(products + 1, middle_key, middle_key, 1, shape_.dim);
-      const double dot = static_cast<double>(products[0]);
-      const double spread = static_cast<double>(this->norm(head, static_cast<int32_t>(c))), middle = std::sqrt(static_cast<double>(products[1]));
+    norms[g] = {norm, rounding};
+  }
+  const size_t h = static_cast<size_t>(head);
+  const double s = static_cast<double>(scale);
+  std::vector<float> dots(g_count);
+  for (size_t c = 0; c < chunks; c++) {
+    const float* middle_key = centres_[h].data() + c * dim;
+    for (size_t g = 0; g < g_count; g += 8) {
+      isa_->rows->dot_f32(dots.data() + g, q + g * dim, middle_key, static_cast<int32_t>(std::min<size_t>(8, g_count - g)), shape_.dim);
+    }
+    const double spread = static_cast<double>(norms_[h][c].spread), middle = static_cast<double>(norms_[h][c].centre);
+    for (size_t g = 0; g < g_count; g++) {
+      const double dot = static_cast<double>(dots[g]), norm = norms[g].first;
       // Outside this range float products overflow or vanish, and no bound of relative errors holds.
       const double reach = norm * s * (spread + middle);
       const bool risky = !(reach < 1e36) || !std::isfinite(dot) || (norm > 0 && to.factors_[g] < 1e-30f);
@@ -83,7 +90,7 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
       to.reach_ = std::max(to.reach_, reach);
       double base = dot * s;
       if (scores == kUpper) {
-        base += s * (rounding * spread * 1.001 + 2 * static_cast<double>(slack_) * norm * middle) +
+        base += s * (norms[g].second * spread * 1.001 + 2 * static_cast<double>(slack_) * norm * middle) +
                 std::fabs(base) * 0x1p-20 + static_cast<double>(std::numeric_limits<float>::min());
       }
       to.base_[c * g_count + g] = risky ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(base);

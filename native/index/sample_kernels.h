@@ -28,11 +28,15 @@ struct SampleKernels {
   // out[i] = L of scores[i] given ref, count of them; returns the sum of their bits as floats. No score is above ref + 80.
   float (*fold)(int16_t* out, const float* scores, int32_t count, float ref);
   // First stage of the draw over keys 32 * block ... : logs[g * stride + i] for `blocks` blocks of 32 keys from `block` on, one
-  // 16-bit uniform u each. A key survives when u, as a float's upper 16 bits, is not above
-  // max(kDrawLeast, max over g of log + offsets[g]). Writes survivors' numbers (from key 0 of logs on, ascending) and that
-  // maximum; returns how many. Up to 64 entries more may be overwritten.
-  int32_t (*draw)(int32_t* keys, int16_t* tops, const int16_t* logs, size_t stride, const int16_t* offsets, int32_t group,
-                  int32_t block, int32_t blocks, uint32_t key);
+  // 16-bit uniform u each (draw_short). A key survives when u, as a float's upper 16 bits, is not above
+  // max(kDrawLeast, max over g of log + offsets[g]). Writes survivors' numbers (from key 0 of logs on, ascending); returns how
+  // many. Up to 64 entries more may be overwritten.
+  int32_t (*draw)(int32_t* keys, const int16_t* logs, size_t stride, const int16_t* offsets, int32_t group, int32_t block,
+                  int32_t blocks, uint32_t key);
+  // Both in one pass: scan to logs, and the first stage over them.
+  int32_t (*sweep)(int32_t* keys, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
+                   const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
+                   int32_t blocks, const uint8_t* next, uint32_t key, float* sums);
 };
 
 extern const SampleKernels kSamplePortable, kSampleAvx2, kSampleAvx512;

@@ -56,8 +56,8 @@ float fold_scores(int16_t* out, const float* scores, int32_t count, float ref) {
 }
 
 // Uniforms of a block: 16 hashes, the lower half of hash j for key 2j, the upper for 2j + 1.
-[[maybe_unused]] int32_t draw_plain(int32_t* keys, int16_t* tops, const int16_t* logs, size_t stride,
-                                    const int16_t* offsets, int32_t group, int32_t block, int32_t blocks, uint32_t key) {
+[[maybe_unused]] int32_t draw_plain(int32_t* keys, const int16_t* logs, size_t stride, const int16_t* offsets,
+                                    int32_t group, int32_t block, int32_t blocks, uint32_t key) {
   int32_t count = 0;
   for (int32_t b = 0; b < blocks; b++) {
     const int32_t first = b * kNibbleBlock;
@@ -86,7 +86,7 @@ float fold_scores(int16_t* out, const float* scores, int32_t count, float ref) {
     for (int32_t i = 0; i < kNibbleBlock; i++) any |= kept[i];
     if (any == 0) continue;
     for (int32_t i = 0; i < kNibbleBlock; i++) {
-      keys[count] = first + i, tops[count] = top[i];
+      keys[count] = first + i;
       count += kept[i];
     }
   }
@@ -122,6 +122,15 @@ float fold_scores(int16_t* out, const float* scores, int32_t count, float ref) {
       }
     }
   }
+}
+
+// One after the other, what SampleKernels::sweep does in one pass.
+[[maybe_unused]] int32_t sweep_by(decltype(SampleKernels::scan) scan, int32_t* keys, int16_t* logs, size_t stride,
+                                  const CodeShape& shape, const CodeQuery& query, const float* gains, const float* bases,
+                                  const int16_t* offsets, const uint8_t* codes, int32_t block, int32_t blocks,
+                                  const uint8_t* next, uint32_t key, float* sums) {
+  scan(logs, stride, shape, query, gains, bases, codes, blocks, next, sums);
+  return draw_plain(keys, logs, stride, offsets, query.group, block, blocks, key);
 }
 
 }  // namespace

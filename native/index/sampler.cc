@@ -12,7 +12,11 @@
 namespace kvasir {
 namespace {
 
-constexpr int32_t kRange = 4 * Codes::kChunkKeys;  // keys of a task: borders depend on the number of keys only
+constexpr int32_t kChunk = Codes::kChunkKeys;
+// Rows of logarithms that start at the same place of a page would fight for the same lines of L1.
+constexpr size_t kPad = 32;
+// Candidates may be followed by that many entries that do not count.
+constexpr int32_t kSlack = 64;
 
 float log_value(int32_t log) {
   const uint32_t bits = static_cast<uint32_t>(log) << 16;
@@ -21,19 +25,25 @@ float log_value(int32_t log) {
   return x;
 }
 
-// Second stage: a survivor at log top < kDrawOne stays when 32 bits are below this. Its first stage let through the 16-bit
-// uniforms below the float whose bits follow top's.
-const uint32_t* second_stage() {
+// exp2(i / 128).
+const double* fractions() {
   static const auto table = [] {
-    std::array<uint32_t, kDrawOne - kDrawLeast> t{};
-    for (int32_t i = 0; i < kDrawOne - kDrawLeast; i++) {
-      const double passed = std::min(65536.0, std::ceil(static_cast<double>(log_value(kDrawLeast + i + 1))));
-      t[static_cast<size_t>(i)] = static_cast<uint32_t>(
-          std::min(4294967295.0, std::exp2((kDrawLeast + i - kDrawOne) / 128.0) * 65536 / passed * 0x1p32));
-    }
+    std::array<double, 128> t{};
+    for (size_t i = 0; i < t.size(); i++) t[i] = std::exp2(static_cast<double>(i) / 128);
     return t;
   }();
   return table.data();
+}
+
+// Second stage: a survivor at log top < kDrawOne stays when 32 bits are below this. Its first stage let through the 16-bit
+// uniforms below the float whose bits follow top's.
+inline uint32_t second_stage(int32_t top, const double* fraction) {
+  const int32_t x = top - kLogOne;
+  const uint64_t bits = static_cast<uint64_t>(1023 + (x >> 7)) << 52;
+  double power;
+  std::memcpy(&power, &bits, sizeof power);
+  const double passed = std::min(65536.0, std::ceil(static_cast<double>(log_value(top + 1))));
+  return static_cast<uint32_t>(std::min(4294967295.0, fraction[x & 127] * power / passed * 0x1p32));
 }
 
 class Sampling {
@@ -41,257 +51,299 @@ class Sampling {
   // shape: of the KV heads named alone; their places in it are what `head` means here.
   Sampling(const Environment& environment, const LayerShape& shape, const Codes& codes, const Rows& rows, int32_t count,
            const int32_t* kv_heads, const Query& query, SampleMemory& memory)
-      : environment_(environment), shape_(shape), codes_(codes), names_(kv_heads), rows_(rows), query_(query), kernels_(*environment.isa->sample),
-        count_(count), group_(shape.group()), ranges_((count + kRange - 1) / kRange),
-        // Rows that start at the same place of a page would fight for the same lines of L1.
-        stride_(static_cast<size_t>((count + 31) / 32 * 32) + 96), tau_(query.goal.value * query.goal.value),
-        prepared_(memory.prepared), ref_(memory.ref), sums_(memory.sums),
-        offsets_(memory.offsets), parts_(memory.parts), found_(memory.found) {
-    const size_t heads = static_cast<size_t>(shape.heads), num_kv_heads = static_cast<size_t>(shape.kv_heads);
-    const size_t room = stride_ + 64 * static_cast<size_t>(ranges_);  // survivors of a KV head, each range with its slack
-    const bool fast = codes.kind() == Codes::kInt4 && shape.softcap == 0;
-    bytes_ = heads * stride_ * 2 + num_kv_heads * room * 6 + 256;
-    const size_t floats = heads * stride_ * 4;
-    char* at = static_cast<char*>((*environment.scratch)[0].get(bytes_ + (fast ? 0 : floats)));
-    place(at, fast ? nullptr : at + bytes_);
-    prepared_.resize(num_kv_heads);
-    ref_.resize(heads), sums_.resize(heads), offsets_.resize(heads);
-    parts_.resize(static_cast<size_t>(ranges_) * heads);
-    found_.resize(static_cast<size_t>(ranges_) * num_kv_heads);
+      : environment_(environment), shape_(shape), codes_(codes), names_(kv_heads), rows_(rows), query_(query),
+        kernels_(*environment.isa->sample), count_(count), group_(shape.group()), chunks_((count + kChunk - 1) / kChunk),
+        stride_(static_cast<size_t>(chunks_) * kChunk + kPad), tau_(query.goal.value * query.goal.value), m_(memory) {
+    const size_t heads = static_cast<size_t>(shape.heads), parts = static_cast<size_t>(chunks_);
+    place(0);
+    m_.prepared.resize(static_cast<size_t>(shape.kv_heads));
+    m_.ref.resize(heads), m_.sums.resize(heads), m_.offsets.resize(heads);
+    if (m_.so_far.size() < heads) m_.so_far = std::vector<std::atomic<float>>(heads);
+    m_.parts.resize(parts * heads), m_.squares.resize(parts * heads);
+    m_.found.resize(parts * static_cast<size_t>(shape.kv_heads)), m_.starts.resize(m_.found.size());
     environment_.pool->run(shape.kv_heads, [&](int32_t head, int) {
       const float* q = query.q + static_cast<size_t>(names_[head] * group_ * shape.head_dim);
-      codes_.prepare(prepared_[static_cast<size_t>(head)], names_[head], q, group_, shape.scale, 1, Codes::kPlain);
+      codes_.prepare(m_.prepared[static_cast<size_t>(head)], names_[head], q, group_, shape.scale, 1, Codes::kPlain);
     });
   }
 
   void run(const Hits& hits, Report& report) {
-    if (!scan_logs()) scan_floats();
-    for (size_t h = 0; h < sums_.size(); h++) {
-      const double exact = static_cast<double>(exact_of(h)), ref = static_cast<double>(ref_[h]);
-      const double z = sums_[h] / static_cast<double>(kLogExcess) + (exact == -INFINITY ? 0 : std::exp(exact - ref));
-      // Scores become logarithms of p * 2^16, rounded up.
-      const double offset = std::ceil(16 * 128 - 128 * std::log2(tau_ * z));
-      offsets_[h] = static_cast<int16_t>(std::clamp(offset, -32767.0, 32767.0));
-    }
-    each_range([&](int32_t head, int32_t range, int32_t) { draw(head, range); });
+    const bool drawn = scan_and_draw();
+    if (!drawn) scan_floats();
+    for (size_t h = 0; h < m_.sums.size(); h++) m_.offsets[h] = offset_of(h, m_.sums[h]);
+    each_chunk([&](int32_t head, int32_t chunk, int32_t n, size_t& room, int32_t) {
+      const int16_t* offsets = m_.offsets.data() + head * group_;
+      if (!drawn) {
+        const int16_t* logs = logs_ + at_row(head * group_, chunk);
+        list(head, chunk, room, logs, stride_,
+             kernels_.draw(keys_ + room, logs, stride_, offsets, group_, chunk * (kChunk / kBlockKeys),
+                           (n + kBlockKeys - 1) / kBlockKeys, draw_key(query_.goal.draw, names_[head])));
+      }
+      settle(head, chunk, offsets);
+    });
     for (int32_t head = 0; head < shape_.kv_heads; head++) finish(head, hits, report);
     report.keys_scored += static_cast<double>(count_) * shape_.kv_heads;
     report.bytes_read += static_cast<double>(count_) * shape_.kv_heads * key_bytes();
   }
 
  private:
-  void place(char* at, char* floats) {
-    const size_t heads = static_cast<size_t>(shape_.heads), kv_heads = static_cast<size_t>(shape_.kv_heads);
-    const size_t room = stride_ + 64 * static_cast<size_t>(ranges_);
-    logs_ = reinterpret_cast<int16_t*>(at);
-    keys_ = reinterpret_cast<int32_t*>(at + heads * stride_ * 2);
-    tops_ = reinterpret_cast<int16_t*>(keys_ + kv_heads * room);
-    floats_ = reinterpret_cast<float*>(floats);
+  static constexpr int32_t kMostGroup = 8;  // heads that one scan takes
+
+  // Scratch: a chunk's logarithms and offsets for every worker, candidates, and `more` bytes behind them.
+  char* place(size_t more) {
+    std::vector<Scratch>& scratch = *environment_.scratch;
+    const size_t chunk = (static_cast<size_t>(group_) * (kChunk + kPad + 1) * 2 + 63) / 64 * 64;
+    const size_t room = static_cast<size_t>(shape_.kv_heads * chunks_) * (kChunk + kSlack);
+    const size_t bytes = chunk + room * (6 + 2 * static_cast<size_t>(group_));
+    m_.logs.resize(scratch.size());
+    for (size_t w = 0; w < scratch.size(); w++) {
+      m_.logs[w] = static_cast<int16_t*>(scratch[w].get(w == 0 ? bytes + more : chunk));
+    }
+    char* at = reinterpret_cast<char*>(m_.logs[0]) + chunk;
+    keys_ = reinterpret_cast<int32_t*>(at);
+    tops_ = reinterpret_cast<int16_t*>(keys_ + room);
+    found_logs_ = tops_ + room;
+    return reinterpret_cast<char*>(found_logs_ + room * static_cast<size_t>(group_));
   }
 
+  // Calls body(head, chunk, keys, room, worker); one task takes neighbouring chunks of a head, and `room` is where their
+  // candidates go, one chunk's behind the other's. What is found does not depend on who takes what.
   template <class F>
-  void each_range(F&& body) {
-    environment_.pool->run(shape_.kv_heads * ranges_, [&](int32_t task, int32_t) {
-      const int32_t head = task / ranges_, range = task % ranges_;
-      body(head, range, std::min(kRange, count_ - range * kRange));
+  void each_chunk(F&& body) {
+    const int32_t threads = environment_.pool->threads(), all = shape_.kv_heads * chunks_;
+    const int32_t some = threads == 1 ? chunks_ : std::clamp(all / (6 * threads), 1, chunks_), tasks = (chunks_ + some - 1) / some;
+    environment_.pool->run(shape_.kv_heads * tasks, [&](int32_t task, int32_t worker) {
+      const int32_t head = task / tasks, first = task % tasks * some, end = std::min(chunks_, first + some);
+      size_t room = static_cast<size_t>(head * chunks_ + first) * (kChunk + kSlack);
+      for (int32_t chunk = first; chunk < end; chunk++) {
+        body(head, chunk, std::min(kChunk, count_ - chunk * kChunk), room, worker);
+      }
     });
   }
-  int16_t* logs(int32_t head, int32_t range) const {
-    return logs_ + static_cast<size_t>(head * group_) * stride_ + static_cast<size_t>(range) * kRange;
+  size_t at_row(int32_t row, int32_t chunk) const {
+    return static_cast<size_t>(row) * stride_ + static_cast<size_t>(chunk) * kChunk;
   }
-  float* floats(int32_t head, int32_t range) const {
-    return floats_ + static_cast<size_t>(head * group_) * stride_ + static_cast<size_t>(range) * kRange;
-  }
+  size_t& start(int32_t head, int32_t chunk) { return m_.starts[static_cast<size_t>(head * chunks_ + chunk)]; }
+  int32_t& found(int32_t head, int32_t chunk) { return m_.found[static_cast<size_t>(head * chunks_ + chunk)]; }
   float exact_of(size_t h) const {
     const size_t group = static_cast<size_t>(group_);
     return query_.exact[static_cast<size_t>(names_[h / group]) * group + h % group];
   }
-  float* part(int32_t head, int32_t range) {
-    return parts_.data() + static_cast<size_t>(range) * sums_.size() + static_cast<size_t>(head * group_);
-  }
-  size_t survivors_at(int32_t head, int32_t range) const {
-    return static_cast<size_t>(head) * (stride_ + 64 * static_cast<size_t>(ranges_)) +
-           static_cast<size_t>(range) * (kRange + 64);
+  // Of a chunk, one number a head of the group.
+  float* part(std::vector<float>& of, int32_t head, int32_t chunk) {
+    return of.data() + static_cast<size_t>(chunk) * m_.sums.size() + static_cast<size_t>(head * group_);
   }
   double key_bytes() const {
     if (codes_.kind() != Codes::kNone) return codes_.key_bytes();
     return rows_.segments().empty() ? 0 : static_cast<double>(rows_.segments().front()->row_bytes());
   }
 
+  // What turns a head's scores into logarithms of p * 2^16, rounded up, when its exponentials' bits sum to `sum`.
+  int16_t offset_of(size_t h, double sum) const {
+    const double exact = static_cast<double>(exact_of(h)), ref = static_cast<double>(m_.ref[h]);
+    const double z = sum / static_cast<double>(kLogExcess) + (exact == -INFINITY ? 0 : std::exp(exact - ref));
+    return static_cast<int16_t>(std::clamp(std::ceil(16 * 128 - 128 * std::log2(tau_ * z)), -32767.0, 32767.0));
+  }
+
   // Sums of parts in order; false where one is no number.
   bool add_parts() {
     bool finite = true;
-    for (size_t h = 0; h < sums_.size(); h++) {
-      sums_[h] = 0;
-      for (int32_t r = 0; r < ranges_; r++) sums_[h] += static_cast<double>(parts_[static_cast<size_t>(r) * sums_.size() + h]);
-      finite = finite && sums_[h] < 1e30;
+    for (size_t h = 0; h < m_.sums.size(); h++) {
+      m_.sums[h] = 0;
+      for (size_t c = 0; c < static_cast<size_t>(chunks_); c++) m_.sums[h] += static_cast<double>(m_.parts[c * m_.sums.size() + h]);
+      finite = finite && m_.sums[h] < 1e30;
     }
     return finite;
   }
 
-  // Scores of 4-bit codes straight to logarithms; false where that cannot be: no reference, scores far above it, or a softcap.
-  bool scan_logs() {
+  // Scores of 4-bit codes go straight to logarithms, which are drawn from while they lie in L1. The sum that p needs is known
+  // at the end only; what is known of it by then makes p too large, so that candidates are more than what is kept and no kept key
+  // is missing. False where that cannot be: no reference, scores far above it, or a softcap.
+  bool scan_and_draw() {
     if (codes_.kind() != Codes::kInt4 || shape_.softcap != 0) return false;
     double reach = 0, far = 0;
-    for (const PreparedQuery& p : prepared_) reach = std::max(reach, p.reach());
-    for (size_t h = 0; h < ref_.size(); h++) {
-      ref_[h] = exact_of(h);
-      far = std::max(far, std::fabs(static_cast<double>(ref_[h])));
+    for (const PreparedQuery& p : m_.prepared) reach = std::max(reach, p.reach());
+    for (size_t h = 0; h < m_.ref.size(); h++) {
+      m_.ref[h] = exact_of(h);
+      far = std::max(far, std::fabs(static_cast<double>(m_.ref[h])));
+      m_.so_far[h].store(0, std::memory_order_relaxed);
     }
     if (!(reach + far < 1e6)) return false;
-    each_range([&](int32_t head, int32_t range, int32_t n) {
-      float* sums = part(head, range);
-      std::fill(sums, sums + group_, 0.0f);
-      for (int32_t at = 0; at < n; at += Codes::kChunkKeys) {
-        scan_chunk(head, range * (kRange / Codes::kChunkKeys) + at / Codes::kChunkKeys, std::min(Codes::kChunkKeys, n - at),
-                   logs(head, range) + at, sums);
+    each_chunk([&](int32_t head, int32_t chunk, int32_t n, size_t& room, int32_t worker) {
+      int16_t* logs = m_.logs[static_cast<size_t>(worker)];
+      float* sums = part(m_.parts, head, chunk);
+      int16_t* offsets = logs + static_cast<size_t>(group_) * (kChunk + kPad);
+      for (int32_t g = 0; g < group_; g++) {
+        // Rounding of sums in another order must not take a key away.
+        const size_t h = static_cast<size_t>(head * group_ + g);
+        const double known = static_cast<double>(m_.so_far[h].load(std::memory_order_relaxed)) * 0.9999;
+        offsets[g] = known < 1e30 ? offset_of(h, known) : 0;
+        sums[g] = 0;
+      }
+      list(head, chunk, room, logs, kChunk + kPad, sweep_chunk(keys_ + room, head, chunk, n, logs, offsets, sums));
+      for (int32_t g = 0; g < group_; g++) {
+        std::atomic<float>& so_far = m_.so_far[static_cast<size_t>(head * group_ + g)];
+        float before = so_far.load(std::memory_order_relaxed);
+        while (!so_far.compare_exchange_weak(before, before + sums[g], std::memory_order_relaxed)) {
+        }
       }
     });
     return add_parts();
   }
 
-  void scan_chunk(int32_t head, int32_t chunk, int32_t n, int16_t* out, float* sums) {
+  // Scores one chunk of 4-bit codes and draws its candidates; returns how many.
+  int32_t sweep_chunk(int32_t* keys, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums) {
+    constexpr size_t stride = kChunk + kPad;
     const CodeShape& shape = codes_.shape();
-    const CodeQuery& query = prepared_[static_cast<size_t>(head)].codes();
-    const float* base = prepared_[static_cast<size_t>(head)].base(chunk);
-    float gains[kMostGroup], bases[kMostGroup];
+    const CodeQuery& query = m_.prepared[static_cast<size_t>(head)].codes();
+    const float* base = m_.prepared[static_cast<size_t>(head)].base(chunk);
+    const int32_t blocks = n / kBlockKeys, block = chunk * (kChunk / kBlockKeys);
+    const uint8_t* codes = codes_.blocks(names_[head], chunk);
+    const uint8_t* next = (chunk + 1) * kChunk < count_ ? codes_.blocks(names_[head], chunk + 1) : nullptr;
+    const uint32_t key = draw_key(query_.goal.draw, names_[head]);
+    int32_t candidates = 0;
     for (int32_t first = 0; first < group_; first += kMostGroup) {
       CodeQuery some = query;
       some.group = std::min(group_ - first, kMostGroup);
       some.rows += static_cast<size_t>(first) * query.row_bytes;
       some.offsets += first * shape.bands;
+      float gains[kMostGroup], bases[kMostGroup], ignored[kMostGroup] = {};
       for (int32_t g = 0; g < some.group; g++) {
         gains[g] = query.factors[first + g] * kLogUnit;
-        bases[g] = (base[first + g] - ref_[static_cast<size_t>(head * group_ + first + g)]) * kLogUnit + kLogOne;
+        bases[g] = (base[first + g] - m_.ref[static_cast<size_t>(head * group_ + first + g)]) * kLogUnit + kLogOne;
       }
-      const int32_t blocks = n / kBlockKeys;
-      const uint8_t* codes = codes_.blocks(names_[head], chunk);
-      int16_t* to = out + static_cast<size_t>(first) * stride_;
-      const uint8_t* next = (chunk + 1) * Codes::kChunkKeys < count_ ? codes_.blocks(names_[head], chunk + 1) : nullptr;
-      kernels_.scan(to, stride_, shape, some, gains, bases, codes, blocks, next, sums + first);
+      int16_t* to = logs + static_cast<size_t>(first) * stride;
+      if (group_ <= kMostGroup) {
+        candidates = kernels_.sweep(keys, to, stride, shape, some, gains, bases, offsets, codes, block, blocks, next, key, sums);
+      } else {
+        kernels_.scan(to, stride, shape, some, gains, bases, codes, blocks, next, sums + first);
+      }
       if (n % kBlockKeys == 0) continue;
       // The last block has room for keys that are not there.
-      float ignored[kMostGroup] = {};
       to += blocks * kBlockKeys;
-      kernels_.scan(to, stride_, shape, some, gains, bases, codes + static_cast<size_t>(blocks) * shape.block_bytes, 1, nullptr,
+      kernels_.scan(to, stride, shape, some, gains, bases, codes + static_cast<size_t>(blocks) * shape.block_bytes, 1, nullptr,
                     ignored);
-      for (int32_t g = 0; g < some.group; g++) {
-        for (int32_t i = 0; i < kBlockKeys; i++) {
-          int16_t& log = to[static_cast<size_t>(g) * stride_ + static_cast<size_t>(i)];
-          if (i < n % kBlockKeys) sums[first + g] += log_value(log);
-          else log = 0;
-        }
+      for (int32_t g = 0; g < some.group; g++, to += stride) {
+        for (int32_t i = 0; i < n % kBlockKeys; i++) sums[first + g] += log_value(to[i]);
+        std::fill(to + n % kBlockKeys, to + kBlockKeys, int16_t{0});
       }
     }
+    if (group_ > kMostGroup) candidates = kernels_.draw(keys, logs, stride, offsets, group_, block, blocks, key);
+    if (n % kBlockKeys == 0) return candidates;
+    const int32_t more =
+        kernels_.draw(keys + candidates, logs + blocks * kBlockKeys, stride, offsets, group_, block + blocks, 1, key);
+    for (int32_t i = candidates; i < candidates + more; i++) keys[i] += blocks * kBlockKeys;
+    return candidates + more;
   }
 
   // Scores of any codes, or of the rows themselves, as floats first: right for all, and slower.
   void scan_floats() {
-    const size_t bytes = static_cast<size_t>(shape_.heads) * stride_ * 4;
-    if (floats_ == nullptr) {
-      char* at = static_cast<char*>((*environment_.scratch)[0].get(bytes_ + bytes));
-      place(at, at + bytes_);
-    }
-    each_range([&](int32_t head, int32_t range, int32_t n) {
-      float* scores = floats(head, range);
-      codes_.score_all(prepared_[static_cast<size_t>(head)], rows_, range * kRange, range * kRange + n, scores, stride_);
+    const size_t rows = static_cast<size_t>(shape_.heads) * stride_;
+    float* const floats = reinterpret_cast<float*>(place(rows * 6 + 64));
+    logs_ = reinterpret_cast<int16_t*>(floats + rows);
+    each_chunk([&](int32_t head, int32_t chunk, int32_t n, size_t&, int32_t) {
+      float* scores = floats + at_row(head * group_, chunk);
+      codes_.score_all(m_.prepared[static_cast<size_t>(head)], rows_, chunk * kChunk, chunk * kChunk + n, scores, stride_);
       for (int32_t g = 0; g < group_; g++, scores += stride_) {
         float most = -std::numeric_limits<float>::infinity();
         for (int32_t i = 0; i < n; i++) {
           if (shape_.softcap > 0) scores[i] = shape_.softcap * std::tanh(scores[i] / shape_.softcap);
           most = scores[i] > most ? scores[i] : most;
         }
-        part(head, range)[g] = most;
+        part(m_.parts, head, chunk)[g] = most;
       }
     });
-    for (size_t h = 0; h < ref_.size(); h++) {
-      ref_[h] = exact_of(h);
-      for (int32_t r = 0; r < ranges_; r++) ref_[h] = std::max(ref_[h], parts_[static_cast<size_t>(r) * sums_.size() + h]);
+    for (size_t h = 0; h < m_.ref.size(); h++) {
+      m_.ref[h] = exact_of(h);
+      for (size_t c = 0; c < static_cast<size_t>(chunks_); c++) m_.ref[h] = std::max(m_.ref[h], m_.parts[c * m_.sums.size() + h]);
     }
-    each_range([&](int32_t head, int32_t range, int32_t n) {
+    each_chunk([&](int32_t head, int32_t chunk, int32_t n, size_t&, int32_t) {
       for (int32_t g = 0; g < group_; g++) {
-        int16_t* to = logs(head, range) + static_cast<size_t>(g) * stride_;
-        part(head, range)[g] = kernels_.fold(to, floats(head, range) + static_cast<size_t>(g) * stride_, n,
-                                             ref_[static_cast<size_t>(head * group_ + g)]);
-        for (int32_t i = n; i % kBlockKeys != 0; i++) to[i] = 0;
+        const size_t at = at_row(head * group_ + g, chunk);
+        part(m_.parts, head, chunk)[g] = kernels_.fold(logs_ + at, floats + at, n, m_.ref[static_cast<size_t>(head * group_ + g)]);
+        for (int32_t i = n; i % kBlockKeys != 0; i++) logs_[at + static_cast<size_t>(i)] = 0;
       }
     });
     add_parts();
   }
 
-  // Both stages; what is kept stays in the range's room.
-  void draw(int32_t head, int32_t range) {
+  // `candidates` of a chunk lie at `room`: with their logarithms beside them they are the chunk's.
+  void list(int32_t head, int32_t chunk, size_t& room, const int16_t* logs, size_t stride, int32_t candidates) {
+    const int32_t* keys = keys_ + room;
+    int16_t* to = found_logs_ + room * static_cast<size_t>(group_);
+    for (int32_t i = 0; i < candidates; i++) {
+      for (int32_t g = 0; g < group_; g++) *to++ = logs[static_cast<size_t>(g) * stride + static_cast<size_t>(keys[i])];
+    }
+    start(head, chunk) = room;
+    found(head, chunk) = candidates;
+    room += static_cast<size_t>(candidates);
+  }
+
+  // Both stages by the whole sum; what is kept stays where the candidates were, numbered from key 0 on. Adds up (1 - p) w^2 by
+  // head, w = exp(s) / (tau Z p). No branch: what goes and what stays is written in turn by chance.
+  void settle(int32_t head, int32_t chunk, const int16_t* offsets) {
     const uint32_t key = draw_key(query_.goal.draw, names_[head]), again = lowbias32(key ^ 0x5bd1e995u);
-    const int32_t first = range * kRange, n = std::min(kRange, count_ - first);
-    int32_t* keys = keys_ + survivors_at(head, range);
-    int16_t* tops = tops_ + survivors_at(head, range);
-    const int32_t survivors =
-        kernels_.draw(keys, tops, logs(head, range), stride_, offsets_.data() + head * group_, group_,
-                      first / kBlockKeys, (n + kBlockKeys - 1) / kBlockKeys, key);
-    const uint32_t* below = second_stage();
+    const size_t at = start(head, chunk);
+    int32_t* keys = keys_ + at;
+    int16_t* tops = tops_ + at;
+    const int16_t* logs = found_logs_ + at * static_cast<size_t>(group_);
+    float* squares = part(m_.squares, head, chunk);
+    std::fill(squares, squares + group_, 0.0f);
+    const double* fraction = fractions();
+    const int32_t candidates = found(head, chunk);
     int32_t kept = 0;
-    for (int32_t i = 0; i < survivors; i++) {
-      const int32_t position = first + keys[i], top = tops[i];
-      const uint32_t limit = below[std::min<int32_t>(top, kDrawOne - 1) - kDrawLeast];
-      const bool stays = (top >= kDrawOne || draw_bits(again, position) < limit) && position < count_;
+    for (int32_t i = 0; i < candidates; i++, logs += group_) {
+      const int32_t position = chunk * kChunk + keys[i];
+      int32_t top = kDrawLeast;
+      for (int32_t g = 0; g < group_; g++) top = std::max(top, std::min<int32_t>(INT16_MAX, logs[g] + offsets[g]));
+      const bool certain = top >= kDrawOne;
+      const uint32_t limit = second_stage(std::min(top, kDrawOne - 1), fraction);
+      const bool stays = (draw_short(key, position) <= top) & (position < count_) & (certain | (draw_bits(again, position) < limit));
       keys[kept] = position, tops[kept] = static_cast<int16_t>(top);
       kept += stays;
+      const float rest = stays & !certain ? 1 - log_value(top) * 0x1p-16f : 0;
+      for (int32_t g = 0; g < group_; g++) {
+        // exp(s) / (tau Z p): the difference of logarithms, never above 0. Squares of less than 2^-40 would be denormal: slow.
+        const float w = log_value(kLogOne + std::clamp(logs[g] + offsets[g] - top, -40 * 128, 0));
+        squares[g] += rest * w * w;
+      }
     }
-    found_[static_cast<size_t>(head * ranges_ + range)] = kept;
+    found(head, chunk) = kept;
   }
 
   void finish(int32_t head, const Hits& hits, Report& report) {
     constexpr float kStep = 0.6931471805599453f / 128;
     int32_t total = 0;
-    for (int32_t r = 0; r < ranges_; r++) total += found_[static_cast<size_t>(head * ranges_ + r)];
+    for (int32_t c = 0; c < chunks_; c++) total += found(head, c);
     const int32_t row = names_[head];
     hits.counts[row] = total;
     report.keys_kept += total;
     const bool fits = total <= hits.capacity;
     int32_t* tokens = hits.tokens + static_cast<size_t>(row) * static_cast<size_t>(fits ? hits.capacity : 0);
     float* bias = hits.bias + static_cast<size_t>(row) * static_cast<size_t>(fits ? hits.capacity : 0);
-    int32_t at = 0;
-    for (int32_t r = 0; r < ranges_; r++) {
-      const int32_t* keys = keys_ + survivors_at(head, r);
-      const int16_t* tops = tops_ + survivors_at(head, r);
-      const int32_t n = found_[static_cast<size_t>(head * ranges_ + r)];
-      for (int32_t i = 0; i < n && fits; i++, at++) {
-        tokens[at] = codes_.begin() + keys[i];
-        bias[at] = static_cast<float>(std::max(0, kDrawOne - tops[i])) * kStep;
+    for (int32_t c = 0; c < chunks_ && fits; c++) {
+      const int32_t* keys = keys_ + start(head, c);
+      const int16_t* tops = tops_ + start(head, c);
+      const int32_t n = found(head, c);
+      for (int32_t i = 0; i < n; i++) {
+        tokens[i] = codes_.begin() + keys[i];
+        bias[i] = static_cast<float>(std::max(0, kDrawOne - tops[i])) * kStep;
       }
+      tokens += n, bias += n;
     }
     hits.errors[row] = estimate(head);
   }
 
   // Root of sum (1 - p) w^2 over what was kept, w = exp(s) / (Z p), as if values had the output's norm; the worst head's.
-  float estimate(int32_t head) const {
+  float estimate(int32_t head) {
     float worst = 0;
-    for (int32_t first = 0; first < group_; first += kMostGroup) {
-      const int32_t some = std::min(group_ - first, kMostGroup);
-      const int16_t* offsets = offsets_.data() + head * group_ + first;
-      float squares[kMostGroup] = {};
-      for (int32_t r = 0; r < ranges_; r++) {
-        const int32_t* keys = keys_ + survivors_at(head, r);
-        const int16_t* tops = tops_ + survivors_at(head, r);
-        const int16_t* logs = logs_ + static_cast<size_t>(head * group_ + first) * stride_;
-        const int32_t n = found_[static_cast<size_t>(head * ranges_ + r)];
-        for (int32_t i = 0; i < n; i++) {
-          if (tops[i] >= kDrawOne) continue;  // kept for certain
-          const float p = log_value(tops[i]) * 0x1p-16f;
-          for (int32_t g = 0; g < some; g++) {
-            // exp(s) / (tau Z p): the difference of logarithms, never above 0.
-            const int32_t log = logs[static_cast<size_t>(g) * stride_ + static_cast<size_t>(keys[i])] + offsets[g] - tops[i];
-            const float w = log_value(std::max(0, log + kLogOne));
-            squares[g] += (1 - p) * w * w;
-          }
-        }
-      }
-      worst = std::max(worst, *std::max_element(squares, squares + some));
+    for (int32_t g = 0; g < group_; g++) {
+      float squares = 0;
+      for (int32_t c = 0; c < chunks_; c++) squares += part(m_.squares, head, c)[g];
+      worst = std::max(worst, squares);
     }
     return static_cast<float>(tau_) * std::sqrt(worst);
   }
-
-  static constexpr int32_t kMostGroup = 8;  // heads that one scan takes
 
   const Environment& environment_;
   const LayerShape& shape_;
@@ -300,20 +352,14 @@ class Sampling {
   const Rows& rows_;
   const Query& query_;
   const SampleKernels& kernels_;
-  int32_t count_, group_, ranges_;
+  int32_t count_, group_, chunks_;
   size_t stride_;
   double tau_;
-  size_t bytes_ = 0;
-  std::vector<PreparedQuery>& prepared_;
-  std::vector<float>& ref_;
-  std::vector<double>& sums_;
-  std::vector<int16_t>& offsets_;
-  std::vector<float>& parts_;
-  std::vector<int32_t>& found_;
-  int16_t* logs_ = nullptr;     // [query heads][stride]
-  int32_t* keys_ = nullptr;
-  int16_t* tops_ = nullptr;
-  float* floats_ = nullptr;  // [query heads][stride]
+  SampleMemory& m_;
+  int32_t* keys_ = nullptr;        // [KV heads][chunks * (kChunk + kSlack)]: candidates, then what is kept
+  int16_t* tops_ = nullptr;        // beside them: logarithms of p * 2^16
+  int16_t* found_logs_ = nullptr;  // [KV heads][chunks * (kChunk + kSlack)][group]
+  int16_t* logs_ = nullptr;        // [query heads][stride], where they had to wait for the sum
 };
 
 // An error of 0: everything is kept.

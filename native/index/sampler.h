@@ -6,7 +6,13 @@
 //
 // Scores may be wrong; what is kept is weighted by the very p that decided, so numerator and denominator stay unbiased.
 // Two stages: 16 bits a key while all keys are looked at, then 32 bits for the few that survive.
+//
+// One pass over the codes: chunk by chunk they are scored and drawn from with the part of Z that is known by then, which only
+// makes p larger; at the end the few candidates are drawn again from the same bits with all of Z. So a key's score is stored for
+// as long as its chunk takes, and what is kept is what a second pass over stored scores would keep.
 #pragma once
+#include <atomic>
+
 #include "codes.h"
 #include "index.h"
 
@@ -17,9 +23,12 @@ struct SampleMemory {
   std::vector<PreparedQuery> prepared;  // by KV head
   std::vector<float> ref;               // by query head: what logarithms are relative to
   std::vector<double> sums;
+  std::vector<std::atomic<float>> so_far;  // sums while the scan runs
   std::vector<int16_t> offsets;
-  std::vector<float> parts;    // [range][query head]
-  std::vector<int32_t> found;  // [KV head][range]
+  std::vector<float> parts, squares;  // [chunk][query head]
+  std::vector<int32_t> found;         // [KV head][chunk]
+  std::vector<size_t> starts;         // of what was found
+  std::vector<int16_t*> logs;         // of a chunk, by worker
 };
 
 // Draws from the first `count` keys of `codes`: one row of hits for each of the KV heads named. Adds to report's counts.

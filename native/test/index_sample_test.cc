@@ -217,13 +217,22 @@ TEST("instruction sets agree on logarithms of scores, and to the bit on draws fr
         for (size_t i = 0; i < logs.size(); i++) EXPECT_NEAR(logs[i], first[i], 2);
         for (size_t g = 0; g < sums.size(); g++) EXPECT_NEAR(sums[g], first_sums[g], 0.01 * double(first_sums[g]));
         std::vector<int32_t> keys(640 + 64);
-        std::vector<int16_t> tops(640 + 64);
         std::vector<int16_t> offsets;
         for (float sum : first_sums) offsets.push_back(static_cast<int16_t>(2048 - 128 * std::log2((1 + sum) / 50)));
         keys.resize(static_cast<size_t>(
-            isa.sample->draw(keys.data(), tops.data(), first.data(), 650, offsets.data(), group, 96, 20, 12345)));
+            isa.sample->draw(keys.data(), first.data(), 650, offsets.data(), group, 96, 20, 12345)));
         if (first_keys.empty()) first_keys = keys;
         EXPECT(keys == first_keys);
+        // One pass over the codes finds what two find.
+        std::vector<int16_t> swept(logs.size());
+        std::vector<float> swept_sums(static_cast<size_t>(group), 0);
+        std::vector<int32_t> swept_keys(640 + 64), drawn_keys(640 + 64);
+        swept_keys.resize(static_cast<size_t>(isa.sample->sweep(swept_keys.data(), swept.data(), 650, d.codes.shape(), prepared.codes(),
+                                                                gains.data(), bases.data(), offsets.data(), d.codes.blocks(0, 0), 96,
+                                                                20, nullptr, 12345, swept_sums.data())));
+        drawn_keys.resize(static_cast<size_t>(
+            isa.sample->draw(drawn_keys.data(), logs.data(), 650, offsets.data(), group, 96, 20, 12345)));
+        EXPECT(swept == logs && swept_sums == sums && swept_keys == drawn_keys);
         EXPECT_EQ(keys.size() > 10 && keys.size() < 640 ? 0 : keys.size(), size_t{0});
       }
     }
