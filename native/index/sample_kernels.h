@@ -20,6 +20,18 @@ constexpr float kLogExcess = 1.0397f;
 // In a draw scores are logarithms of p * 2^16. p is at least 2^-24, so that what a key's weight grows by stays a number.
 constexpr int32_t kDrawOne = kLogOne + 16 * 128, kDrawLeast = kLogOne - 8 * 128;
 
+// What a first stage finds: keys and, by query head, their logarithms: logs[g * stride + i].
+struct Candidates {
+  int32_t* keys;
+  int16_t* logs;
+  size_t stride;
+};
+
+// Of one KV head's draw, the same for all its keys.
+struct DrawKeys {
+  uint32_t first, second;  // what positions are hashed with in either stage
+};
+
 struct SampleKernels {
   // out[g * stride + i] = L of key i of `blocks` blocks of 4-bit codes: code sum times gains[g] plus bases[g]; sums[g] += their
   // bits as floats, not finite where L is beyond kLogMost. next: codes that will be scanned next, or null.
@@ -28,15 +40,20 @@ struct SampleKernels {
   // out[i] = L of scores[i] given ref, count of them; returns the sum of their bits as floats. No score is above ref + 80.
   float (*fold)(int16_t* out, const float* scores, int32_t count, float ref);
   // First stage of the draw over keys 32 * block ... : logs[g * stride + i] for `blocks` blocks of 32 keys from `block` on, one
-  // 16-bit uniform u each (draw_short). A key survives when u, as a float's upper 16 bits, is not above
-  // max(kDrawLeast, max over g of log + offsets[g]). Writes survivors' numbers (from key 0 of logs on, ascending); returns how
-  // many. Up to 64 entries more may be overwritten.
-  int32_t (*draw)(int32_t* keys, const int16_t* logs, size_t stride, const int16_t* offsets, int32_t group, int32_t block,
+  // 16-bit uniform u each. A key survives when u, as a float's upper 16 bits, is not above
+  // max(kDrawLeast, max over g of log + offsets[g]). Writes survivors' numbers (from key 0 of logs on, ascending) and their
+  // logarithms; returns how many. Up to 64 entries more may be overwritten.
+  int32_t (*draw)(const Candidates& to, const int16_t* logs, size_t stride, const int16_t* offsets, int32_t group, int32_t block,
                   int32_t blocks, uint32_t key);
   // Both in one pass: scan to logs, and the first stage over them.
-  int32_t (*sweep)(int32_t* keys, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
+  int32_t (*sweep)(const Candidates& to, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                    const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
                    int32_t blocks, const uint8_t* next, uint32_t key, float* sums);
+  // Both stages over `count` candidates of keys first + keys[i] by the offsets that hold: those below `end` that stay replace
+  // them, as first + keys[i], with tops[i] = their maximum of the first stage; returns how many. A key below kDrawOne stays when
+  // 32 more bits are below p over what the first stage let through. squares[g] += (1 - p) w^2, w = exp(s) / (tau Z p).
+  int32_t (*settle)(const Candidates& of, int16_t* tops, const int16_t* offsets, int32_t group, int32_t first, int32_t end,
+                    int32_t count, const DrawKeys& draw, float* squares);
 };
 
 extern const SampleKernels kSamplePortable, kSampleAvx2, kSampleAvx512;

@@ -44,16 +44,22 @@ inline __m512i first_counter(int32_t block) {
                           _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
 }
 
-// Writes the numbers of a block's survivors, 32 at most; returns how many.
-inline int32_t write_keys(int32_t* keys, int32_t block, __mmask32 mask) {
+// Writes the numbers of a block's survivors, 32 at most, and their logarithms from rows of `logs`; returns how many.
+inline int32_t write_found(const Candidates& to, int32_t at, int32_t block, __mmask32 mask, const int16_t* logs, size_t stride,
+                           int32_t heads) {
   const __m256i lanes = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22,
                                          23, 24, 25, 26, 27, 28, 29, 30, 31);
   const __m256i some = _mm256_maskz_compress_epi8(mask, lanes);
   const __m512i first = _mm512_set1_epi32(block * kNibbleBlock);
-  _mm512_storeu_si512(keys, _mm512_add_epi32(first, _mm512_cvtepu8_epi32(_mm256_castsi256_si128(some))));
+  _mm512_storeu_si512(to.keys + at, _mm512_add_epi32(first, _mm512_cvtepu8_epi32(_mm256_castsi256_si128(some))));
   const int32_t found = __builtin_popcount(mask);
   if (found > 16) {
-    _mm512_storeu_si512(keys + 16, _mm512_add_epi32(first, _mm512_cvtepu8_epi32(_mm256_extracti128_si256(some, 1))));
+    _mm512_storeu_si512(to.keys + at + 16, _mm512_add_epi32(first, _mm512_cvtepu8_epi32(_mm256_extracti128_si256(some, 1))));
+  }
+#pragma GCC unroll 4
+  for (int32_t g = 0; g < heads; g++) {
+    const __m512i row = _mm512_loadu_si512(logs + static_cast<size_t>(g) * stride + block * kNibbleBlock);
+    _mm512_storeu_si512(to.logs + static_cast<size_t>(g) * to.stride + at, _mm512_maskz_compress_epi16(mask, row));
   }
   return found;
 }
@@ -62,7 +68,7 @@ constexpr int32_t kSome = 64;  // blocks whose survivors are listed before they 
 
 // G: heads of the group, 0: any number.
 template <int32_t G>
-int32_t draw_group(int32_t* keys, const int16_t* logs, size_t stride, const int16_t* offsets, int32_t group, int32_t block,
+int32_t draw_group(const Candidates& found, const int16_t* logs, size_t stride, const int16_t* offsets, int32_t group, int32_t block,
                    int32_t blocks, uint32_t key) {
   const int32_t heads = G == 0 ? group : G;
   const __m512i mixed = _mm512_set1_epi32(static_cast<int32_t>(key));
@@ -86,13 +92,15 @@ int32_t draw_group(int32_t* keys, const int16_t* logs, size_t stride, const int1
       at[listed] = b, masks[listed] = mask;
       listed += mask != 0;
     }
-    for (int32_t i = 0; i < listed; i++) count += write_keys(keys + count, at[i], masks[i]);
+    for (int32_t i = 0; i < listed; i++) {
+      count += write_found(found, count, at[i], masks[i], logs, stride, heads);
+    }
   }
   return count;
 }
 
 template <int32_t G>
-int32_t sweep_group(int32_t* keys, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
+int32_t sweep_group(const Candidates& found, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                     const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
                     int32_t blocks, const uint8_t* next, uint32_t key, float* sums) {
   const __m512i mixed = _mm512_set1_epi32(static_cast<int32_t>(key));
@@ -117,28 +125,30 @@ int32_t sweep_group(int32_t* keys, int16_t* logs, size_t stride, const CodeShape
                    at[listed] = from + b, masks[listed] = mask;
                    listed += mask != 0;
                  });
-    for (int32_t i = 0; i < listed; i++) count += write_keys(keys + count, at[i], masks[i]);
+    for (int32_t i = 0; i < listed; i++) {
+      count += write_found(found, count, at[i], masks[i], logs, stride, G);
+    }
   }
   return count;
 }
 
-int32_t draw_keys(int32_t* keys, const int16_t* logs, size_t stride, const int16_t* offsets, int32_t group,
+int32_t draw_keys(const Candidates& found, const int16_t* logs, size_t stride, const int16_t* offsets, int32_t group,
                   int32_t block, int32_t blocks, uint32_t key) {
   switch (group) {
-    case 1: return draw_group<1>(keys, logs, stride, offsets, group, block, blocks, key);
-    case 2: return draw_group<2>(keys, logs, stride, offsets, group, block, blocks, key);
-    case 3: return draw_group<3>(keys, logs, stride, offsets, group, block, blocks, key);
-    case 4: return draw_group<4>(keys, logs, stride, offsets, group, block, blocks, key);
-    default: return draw_group<0>(keys, logs, stride, offsets, group, block, blocks, key);
+    case 1: return draw_group<1>(found, logs, stride, offsets, group, block, blocks, key);
+    case 2: return draw_group<2>(found, logs, stride, offsets, group, block, blocks, key);
+    case 3: return draw_group<3>(found, logs, stride, offsets, group, block, blocks, key);
+    case 4: return draw_group<4>(found, logs, stride, offsets, group, block, blocks, key);
+    default: return draw_group<0>(found, logs, stride, offsets, group, block, blocks, key);
   }
 }
 
 // The draw lies in the shadow of the memory that the scan waits for.
-int32_t sweep_keys(int32_t* keys, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
+int32_t sweep_keys(const Candidates& found, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                    const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
                    int32_t blocks, const uint8_t* next, uint32_t key, float* sums) {
   const auto sweep = [&](auto body) {
-    return body(keys, logs, stride, shape, query, gains, bases, offsets, codes, block, blocks, next, key, sums);
+    return body(found, logs, stride, shape, query, gains, bases, offsets, codes, block, blocks, next, key, sums);
   };
   switch (query.group) {
     case 1: return sweep(sweep_group<1>);
@@ -147,12 +157,12 @@ int32_t sweep_keys(int32_t* keys, int16_t* logs, size_t stride, const CodeShape&
     case 4: return sweep(sweep_group<4>);
     default:
       scan_tiles(logs, stride, shape, query, gains, bases, codes, blocks, next, sums);
-      return draw_group<0>(keys, logs, stride, offsets, query.group, block, blocks, key);
+      return draw_group<0>(found, logs, stride, offsets, query.group, block, blocks, key);
   }
 }
 
 }  // namespace
 
-const SampleKernels kSampleAvx512 = {scan_tiles, fold_scores, draw_keys, sweep_keys};
+const SampleKernels kSampleAvx512 = {scan_tiles, fold_scores, draw_keys, sweep_keys, settle_keys};
 
 }  // namespace kvasir

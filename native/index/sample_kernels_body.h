@@ -56,7 +56,7 @@ float fold_scores(int16_t* out, const float* scores, int32_t count, float ref) {
 }
 
 // Uniforms of a block: 16 hashes, the lower half of hash j for key 2j, the upper for 2j + 1.
-[[maybe_unused]] int32_t draw_plain(int32_t* keys, const int16_t* logs, size_t stride, const int16_t* offsets,
+[[maybe_unused]] int32_t draw_plain(const Candidates& found, const int16_t* logs, size_t stride, const int16_t* offsets,
                                     int32_t group, int32_t block, int32_t blocks, uint32_t key) {
   int32_t count = 0;
   for (int32_t b = 0; b < blocks; b++) {
@@ -86,7 +86,11 @@ float fold_scores(int16_t* out, const float* scores, int32_t count, float ref) {
     for (int32_t i = 0; i < kNibbleBlock; i++) any |= kept[i];
     if (any == 0) continue;
     for (int32_t i = 0; i < kNibbleBlock; i++) {
-      keys[count] = first + i;
+      found.keys[count] = first + i;
+      for (int32_t g = 0; g < group; g++) {
+        found.logs[static_cast<size_t>(g) * found.stride + static_cast<size_t>(count)] =
+            logs[static_cast<size_t>(g) * stride + static_cast<size_t>(first + i)];
+      }
       count += kept[i];
     }
   }
@@ -124,13 +128,98 @@ float fold_scores(int16_t* out, const float* scores, int32_t count, float ref) {
   }
 }
 
+typedef uint32_t FoldWords __attribute__((vector_size(64)));
+
+// Vectors go by pointer: without AVX-512 they are no types of the calling convention.
+inline void hash_words(FoldWords* x) {
+  *x ^= *x >> 16;
+  *x *= 0x7feb352du;
+  *x ^= *x >> 15;
+  *x *= 0x846ca68bu;
+  *x ^= *x >> 16;
+}
+
+// x := 2^x, x in [0, 1): Taylor's series about the middle, relative error 6e-8 with float rounding.
+inline void raise_two(FoldFloats* x) {
+  const FoldFloats y = (*x - 0.5f) * 0.69314718f;
+  FoldFloats p = y * (1.0f / 5040) + 1.0f / 720;
+  p = p * y + 1.0f / 120;
+  p = p * y + 1.0f / 24;
+  p = p * y + 1.0f / 6;
+  p = p * y + 0.5f;
+  p = p * y + 1.0f;
+  p = p * y + 1.0f;
+  *x = p * 1.41421356f;
+}
+
+// log := logarithms of 16 candidates, plus what makes them those of p * 2^16.
+inline void load_logs(FoldInts* log, const Candidates& of, int32_t g, int32_t i, const int16_t* offsets) {
+  FoldShorts row;
+  std::memcpy(&row, of.logs + static_cast<size_t>(g) * of.stride + i, sizeof row);
+  *log = __builtin_convertvector(row, FoldInts) + static_cast<int32_t>(offsets[g]);
+}
+
+// No branch: what goes and what stays alternates by chance.
+int32_t settle_keys(const Candidates& of, int16_t* tops, const int16_t* offsets, int32_t group, int32_t first, int32_t end,
+                    int32_t count, const DrawKeys& draw, float* squares) {
+  const FoldInts lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const FoldInts zero = {};
+  int32_t kept = 0;
+  for (int32_t i = 0; i < count; i += kFoldLanes) {
+    FoldInts position, top = zero + kDrawLeast;
+    std::memcpy(&position, of.keys + i, sizeof position);
+    position += first;
+    FoldInts log;
+    for (int32_t g = 0; g < group; g++) {
+      load_logs(&log, of, g, i, offsets);
+      log = log < INT16_MAX ? log : zero + INT16_MAX;
+      top = log > top ? log : top;
+    }
+
+    FoldWords hash = (FoldWords)(position >> 1) ^ draw.first, again = (FoldWords)position ^ draw.second;
+    hash_words(&hash), hash_words(&again);
+    const FoldInts half = (FoldInts)((position & 1) == 0 ? hash & 0xffffu : hash >> 16);
+    const FoldInts uniform = (FoldInts)__builtin_convertvector(half, FoldFloats) >> 16;
+
+    const FoldInts certain = top >= kDrawOne, x = (certain ? zero + (kDrawOne - 1) : top) - kDrawOne;
+    FoldFloats fraction = __builtin_convertvector(x & 127, FoldFloats) * (1.0f / 128);
+    raise_two(&fraction);
+    const FoldFloats wanted = (FoldFloats)((FoldInts)fraction + ((x >> 7) << 23)) * 65536.0f;  // p * 2^16
+    const FoldFloats bound = (FoldFloats)((x + kDrawOne + 1) << 16);
+    const FoldInts whole = __builtin_convertvector(bound, FoldInts);
+    const FoldInts passed = whole - (FoldInts)(__builtin_convertvector(whole, FoldFloats) < bound);  // uniforms let through
+    const FoldFloats share = wanted / __builtin_convertvector(passed < 65536 ? passed : zero + 65536, FoldFloats);
+    const FoldInts below = (FoldInts)(__builtin_convertvector((FoldInts)(again >> 1), FoldFloats) < share * 0x1p31f);
+
+    const FoldInts stays = (FoldInts)(uniform <= top) & (position < end) & (lanes < count - i) & (certain | below);
+    const FoldFloats p = (FoldFloats)(top << 16) * 0x1p-16f;
+    const FoldFloats rest = (FoldFloats)((FoldInts)(1.0f - p) & stays & ~certain);
+    for (int32_t g = 0; g < group; g++) {
+      // exp(s) / (tau Z p): the difference of logarithms, never above 0. Squares of less than 2^-40 would be denormal: slow.
+      load_logs(&log, of, g, i, offsets);
+      log -= top;
+      log = log < 0 ? log : zero;
+      log = log > -40 * 128 ? log : zero - 40 * 128;
+      const FoldFloats w = (FoldFloats)((log + kLogOne) << 16), terms = rest * w * w;
+      float sum = 0;
+      for (int32_t lane = 0; lane < kFoldLanes; lane++) sum += terms[lane];
+      squares[g] += sum;
+    }
+    for (int32_t lane = 0; lane < kFoldLanes; lane++) {
+      of.keys[kept] = position[lane], tops[kept] = static_cast<int16_t>(top[lane]);
+      kept -= stays[lane];
+    }
+  }
+  return kept;
+}
+
 // One after the other, what SampleKernels::sweep does in one pass.
-[[maybe_unused]] int32_t sweep_by(decltype(SampleKernels::scan) scan, int32_t* keys, int16_t* logs, size_t stride,
+[[maybe_unused]] int32_t sweep_by(decltype(SampleKernels::scan) scan, const Candidates& found, int16_t* logs, size_t stride,
                                   const CodeShape& shape, const CodeQuery& query, const float* gains, const float* bases,
                                   const int16_t* offsets, const uint8_t* codes, int32_t block, int32_t blocks,
                                   const uint8_t* next, uint32_t key, float* sums) {
   scan(logs, stride, shape, query, gains, bases, codes, blocks, next, sums);
-  return draw_plain(keys, logs, stride, offsets, query.group, block, blocks, key);
+  return draw_plain(found, logs, stride, offsets, query.group, block, blocks, key);
 }
 
 }  // namespace

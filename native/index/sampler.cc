@@ -25,27 +25,6 @@ float log_value(int32_t log) {
   return x;
 }
 
-// exp2(i / 128).
-const double* fractions() {
-  static const auto table = [] {
-    std::array<double, 128> t{};
-    for (size_t i = 0; i < t.size(); i++) t[i] = std::exp2(static_cast<double>(i) / 128);
-    return t;
-  }();
-  return table.data();
-}
-
-// Second stage: a survivor at log top < kDrawOne stays when 32 bits are below this. Its first stage let through the 16-bit
-// uniforms below the float whose bits follow top's.
-inline uint32_t second_stage(int32_t top, const double* fraction) {
-  const int32_t x = top - kLogOne;
-  const uint64_t bits = static_cast<uint64_t>(1023 + (x >> 7)) << 52;
-  double power;
-  std::memcpy(&power, &bits, sizeof power);
-  const double passed = std::min(65536.0, std::ceil(static_cast<double>(log_value(top + 1))));
-  return static_cast<uint32_t>(std::min(4294967295.0, fraction[x & 127] * power / passed * 0x1p32));
-}
-
 class Sampling {
  public:
   // shape: of the KV heads named alone; their places in it are what `head` means here.
@@ -75,8 +54,8 @@ class Sampling {
       const int16_t* offsets = m_.offsets.data() + head * group_;
       if (!drawn) {
         const int16_t* logs = logs_ + at_row(head * group_, chunk);
-        list(head, chunk, room, logs, stride_,
-             kernels_.draw(keys_ + room, logs, stride_, offsets, group_, chunk * (kChunk / kBlockKeys),
+        list(head, chunk, room,
+             kernels_.draw(candidates_at(room), logs, stride_, offsets, group_, chunk * (kChunk / kBlockKeys),
                            (n + kBlockKeys - 1) / kBlockKeys, draw_key(query_.goal.draw, names_[head])));
       }
       settle(head, chunk, offsets);
@@ -93,7 +72,7 @@ class Sampling {
   char* place(size_t more) {
     std::vector<Scratch>& scratch = *environment_.scratch;
     const size_t chunk = (static_cast<size_t>(group_) * (kChunk + kPad + 1) * 2 + 63) / 64 * 64;
-    const size_t room = static_cast<size_t>(shape_.kv_heads * chunks_) * (kChunk + kSlack);
+    const size_t room = room_ = static_cast<size_t>(shape_.kv_heads * chunks_) * (kChunk + kSlack) + kSlack;
     const size_t bytes = chunk + room * (6 + 2 * static_cast<size_t>(group_));
     m_.logs.resize(scratch.size());
     for (size_t w = 0; w < scratch.size(); w++) {
@@ -123,6 +102,7 @@ class Sampling {
   size_t at_row(int32_t row, int32_t chunk) const {
     return static_cast<size_t>(row) * stride_ + static_cast<size_t>(chunk) * kChunk;
   }
+  Candidates candidates_at(size_t room) const { return {keys_ + room, found_logs_ + room, room_}; }
   size_t& start(int32_t head, int32_t chunk) { return m_.starts[static_cast<size_t>(head * chunks_ + chunk)]; }
   int32_t& found(int32_t head, int32_t chunk) { return m_.found[static_cast<size_t>(head * chunks_ + chunk)]; }
   float exact_of(size_t h) const {
@@ -143,6 +123,14 @@ class Sampling {
     const double exact = static_cast<double>(exact_of(h)), ref = static_cast<double>(m_.ref[h]);
     const double z = sum / static_cast<double>(kLogExcess) + (exact == -INFINITY ? 0 : std::exp(exact - ref));
     return static_cast<int16_t>(std::clamp(std::ceil(16 * 128 - 128 * std::log2(tau_ * z)), -32767.0, 32767.0));
+  }
+
+  // The same with the sum that is known so far, relative to what is attended exactly. Rounding, here and of sums in another
+  // order, must not take a key away: two units more.
+  int16_t offset_so_far(float sum) const {
+    if (!(sum < 1e30f)) return 0;
+    const float z = static_cast<float>(tau_) * (1 + sum * (1 / kLogExcess));
+    return static_cast<int16_t>(std::clamp(std::ceil(16 * 128 - 128 * std::log2(z)) + 2, -32767.0f, 32767.0f));
   }
 
   // Sums of parts in order; false where one is no number.
@@ -174,13 +162,11 @@ class Sampling {
       float* sums = part(m_.parts, head, chunk);
       int16_t* offsets = logs + static_cast<size_t>(group_) * (kChunk + kPad);
       for (int32_t g = 0; g < group_; g++) {
-        // Rounding of sums in another order must not take a key away.
-        const size_t h = static_cast<size_t>(head * group_ + g);
-        const double known = static_cast<double>(m_.so_far[h].load(std::memory_order_relaxed)) * 0.9999;
-        offsets[g] = known < 1e30 ? offset_of(h, known) : 0;
+        const float known = m_.so_far[static_cast<size_t>(head * group_ + g)].load(std::memory_order_relaxed);
+        offsets[g] = offset_so_far(known);
         sums[g] = 0;
       }
-      list(head, chunk, room, logs, kChunk + kPad, sweep_chunk(keys_ + room, head, chunk, n, logs, offsets, sums));
+      list(head, chunk, room, sweep_chunk(room, head, chunk, n, logs, offsets, sums));
       for (int32_t g = 0; g < group_; g++) {
         std::atomic<float>& so_far = m_.so_far[static_cast<size_t>(head * group_ + g)];
         float before = so_far.load(std::memory_order_relaxed);
@@ -192,7 +178,7 @@ class Sampling {
   }
 
   // Scores one chunk of 4-bit codes and draws its candidates; returns how many.
-  int32_t sweep_chunk(int32_t* keys, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums) {
+  int32_t sweep_chunk(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums) {
     constexpr size_t stride = kChunk + kPad;
     const CodeShape& shape = codes_.shape();
     const CodeQuery& query = m_.prepared[static_cast<size_t>(head)].codes();
@@ -214,7 +200,7 @@ class Sampling {
       }
       int16_t* to = logs + static_cast<size_t>(first) * stride;
       if (group_ <= kMostGroup) {
-        candidates = kernels_.sweep(keys, to, stride, shape, some, gains, bases, offsets, codes, block, blocks, next, key, sums);
+        candidates = kernels_.sweep(candidates_at(room), to, stride, shape, some, gains, bases, offsets, codes, block, blocks, next, key, sums);
       } else {
         kernels_.scan(to, stride, shape, some, gains, bases, codes, blocks, next, sums + first);
       }
@@ -228,11 +214,11 @@ class Sampling {
         std::fill(to + n % kBlockKeys, to + kBlockKeys, int16_t{0});
       }
     }
-    if (group_ > kMostGroup) candidates = kernels_.draw(keys, logs, stride, offsets, group_, block, blocks, key);
+    if (group_ > kMostGroup) candidates = kernels_.draw(candidates_at(room), logs, stride, offsets, group_, block, blocks, key);
     if (n % kBlockKeys == 0) return candidates;
-    const int32_t more =
-        kernels_.draw(keys + candidates, logs + blocks * kBlockKeys, stride, offsets, group_, block + blocks, 1, key);
-    for (int32_t i = candidates; i < candidates + more; i++) keys[i] += blocks * kBlockKeys;
+    const Candidates last = candidates_at(room + static_cast<size_t>(candidates));
+    const int32_t more = kernels_.draw(last, logs + blocks * kBlockKeys, stride, offsets, group_, block + blocks, 1, key);
+    for (int32_t i = 0; i < more; i++) last.keys[i] += blocks * kBlockKeys;
     return candidates + more;
   }
 
@@ -267,48 +253,21 @@ class Sampling {
     add_parts();
   }
 
-  // `candidates` of a chunk lie at `room`: with their logarithms beside them they are the chunk's.
-  void list(int32_t head, int32_t chunk, size_t& room, const int16_t* logs, size_t stride, int32_t candidates) {
-    const int32_t* keys = keys_ + room;
-    int16_t* to = found_logs_ + room * static_cast<size_t>(group_);
-    for (int32_t i = 0; i < candidates; i++) {
-      for (int32_t g = 0; g < group_; g++) *to++ = logs[static_cast<size_t>(g) * stride + static_cast<size_t>(keys[i])];
-    }
+  // `candidates` of a chunk lie at `room`: now they are the chunk's.
+  void list(int32_t head, int32_t chunk, size_t& room, int32_t candidates) {
     start(head, chunk) = room;
     found(head, chunk) = candidates;
     room += static_cast<size_t>(candidates);
   }
 
-  // Both stages by the whole sum; what is kept stays where the candidates were, numbered from key 0 on. Adds up (1 - p) w^2 by
-  // head, w = exp(s) / (tau Z p). No branch: what goes and what stays is written in turn by chance.
+  // What is kept of a chunk's candidates stays where they were, numbered from key 0 on.
   void settle(int32_t head, int32_t chunk, const int16_t* offsets) {
-    const uint32_t key = draw_key(query_.goal.draw, names_[head]), again = lowbias32(key ^ 0x5bd1e995u);
+    const uint32_t key = draw_key(query_.goal.draw, names_[head]);
     const size_t at = start(head, chunk);
-    int32_t* keys = keys_ + at;
-    int16_t* tops = tops_ + at;
-    const int16_t* logs = found_logs_ + at * static_cast<size_t>(group_);
     float* squares = part(m_.squares, head, chunk);
     std::fill(squares, squares + group_, 0.0f);
-    const double* fraction = fractions();
-    const int32_t candidates = found(head, chunk);
-    int32_t kept = 0;
-    for (int32_t i = 0; i < candidates; i++, logs += group_) {
-      const int32_t position = chunk * kChunk + keys[i];
-      int32_t top = kDrawLeast;
-      for (int32_t g = 0; g < group_; g++) top = std::max(top, std::min<int32_t>(INT16_MAX, logs[g] + offsets[g]));
-      const bool certain = top >= kDrawOne;
-      const uint32_t limit = second_stage(std::min(top, kDrawOne - 1), fraction);
-      const bool stays = (draw_short(key, position) <= top) & (position < count_) & (certain | (draw_bits(again, position) < limit));
-      keys[kept] = position, tops[kept] = static_cast<int16_t>(top);
-      kept += stays;
-      const float rest = stays & !certain ? 1 - log_value(top) * 0x1p-16f : 0;
-      for (int32_t g = 0; g < group_; g++) {
-        // exp(s) / (tau Z p): the difference of logarithms, never above 0. Squares of less than 2^-40 would be denormal: slow.
-        const float w = log_value(kLogOne + std::clamp(logs[g] + offsets[g] - top, -40 * 128, 0));
-        squares[g] += rest * w * w;
-      }
-    }
-    found(head, chunk) = kept;
+    found(head, chunk) = kernels_.settle(candidates_at(at), tops_ + at, offsets, group_, chunk * kChunk, count_,
+                                         found(head, chunk), {key, lowbias32(key ^ 0x5bd1e995u)}, squares);
   }
 
   void finish(int32_t head, const Hits& hits, Report& report) {
@@ -353,12 +312,12 @@ class Sampling {
   const Query& query_;
   const SampleKernels& kernels_;
   int32_t count_, group_, chunks_;
-  size_t stride_;
+  size_t stride_, room_ = 0;
   double tau_;
   SampleMemory& m_;
   int32_t* keys_ = nullptr;        // [KV heads][chunks * (kChunk + kSlack)]: candidates, then what is kept
   int16_t* tops_ = nullptr;        // beside them: logarithms of p * 2^16
-  int16_t* found_logs_ = nullptr;  // [KV heads][chunks * (kChunk + kSlack)][group]
+  int16_t* found_logs_ = nullptr;  // [group][KV heads][chunks * (kChunk + kSlack)]
   int16_t* logs_ = nullptr;        // [query heads][stride], where they had to wait for the sum
 };
 

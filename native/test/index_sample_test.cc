@@ -219,19 +219,32 @@ TEST("instruction sets agree on logarithms of scores, and to the bit on draws fr
         std::vector<int32_t> keys(640 + 64);
         std::vector<int16_t> offsets;
         for (float sum : first_sums) offsets.push_back(static_cast<int16_t>(2048 - 128 * std::log2((1 + sum) / 50)));
-        keys.resize(static_cast<size_t>(
-            isa.sample->draw(keys.data(), first.data(), 650, offsets.data(), group, 96, 20, 12345)));
+        std::vector<int16_t> found((640 + 64) * static_cast<size_t>(group));
+        const kvasir::Candidates to = {keys.data(), found.data(), 640 + 64};
+        const int32_t count = isa.sample->draw(to, first.data(), 650, offsets.data(), group, 96, 20, 12345);
+        for (int32_t i = 0; i < count; i++) {
+          for (int32_t g = 0; g < group; g++) {
+            EXPECT_EQ(found[static_cast<size_t>(g * (640 + 64) + i)], first[static_cast<size_t>(g * 650 + keys[static_cast<size_t>(i)])]);
+          }
+        }
+        keys.resize(static_cast<size_t>(count));
         if (first_keys.empty()) first_keys = keys;
         EXPECT(keys == first_keys);
         // One pass over the codes finds what two find.
         std::vector<int16_t> swept(logs.size());
         std::vector<float> swept_sums(static_cast<size_t>(group), 0);
         std::vector<int32_t> swept_keys(640 + 64), drawn_keys(640 + 64);
-        swept_keys.resize(static_cast<size_t>(isa.sample->sweep(swept_keys.data(), swept.data(), 650, d.codes.shape(), prepared.codes(),
-                                                                gains.data(), bases.data(), offsets.data(), d.codes.blocks(0, 0), 96,
-                                                                20, nullptr, 12345, swept_sums.data())));
-        drawn_keys.resize(static_cast<size_t>(
-            isa.sample->draw(drawn_keys.data(), logs.data(), 650, offsets.data(), group, 96, 20, 12345)));
+        swept_keys.resize(static_cast<size_t>(isa.sample->sweep({swept_keys.data(), found.data(), 640 + 64}, swept.data(), 650,
+                                                                d.codes.shape(), prepared.codes(), gains.data(), bases.data(),
+                                                                offsets.data(), d.codes.blocks(0, 0), 96, 20, nullptr, 12345,
+                                                                swept_sums.data())));
+        const std::vector<int16_t> swept_logs = found;
+        drawn_keys.resize(static_cast<size_t>(isa.sample->draw({drawn_keys.data(), found.data(), 640 + 64}, logs.data(), 650,
+                                                               offsets.data(), group, 96, 20, 12345)));
+        for (int32_t g = 0; g < group; g++) {
+          const auto row = swept_logs.begin() + g * (640 + 64);
+          EXPECT(std::equal(row, row + static_cast<std::ptrdiff_t>(swept_keys.size()), found.begin() + g * (640 + 64)));
+        }
         EXPECT(swept == logs && swept_sums == sums && swept_keys == drawn_keys);
         EXPECT_EQ(keys.size() > 10 && keys.size() < 640 ? 0 : keys.size(), size_t{0});
       }
