@@ -1,9 +1,6 @@
 // Sampled attention beside exact attention: sinks and window exact, 4-bit scan, draw, attention to what was kept, merge.
-//   cmake -S native -B build && cmake --build build -j2
-//   o=build/CMakeFiles; c++ -O2 -march=native -std=c++17 -I native/include -I native/base -I native/index -I native/bench
-//     native/bench/sampled_attention_bench.cc $o/kvasir_base_objects.dir/base/*.o $o/kvasir_index_objects.dir/index/*.o
-//     $o/kvasir_cpu_objects.dir/cpu/*.o -lpthread -o sampled_attention_bench
-//   ./sampled_attention_bench [threads=1] [error=0.05] [codes=int4] [isa=auto] [rounds=15] [keys=32768 dim=64 group=3 kvHeads=3 | heads.kvqk] [megabytes=768]
+//   cmake -S native -B build && cmake --build build -j2 --target kvasir_sampled_attention_bench
+//   build/kvasir_sampled_attention_bench [threads=1] [error=0.05] [codes=int4] [isa=auto] [rounds=15] [keys=32768 dim=64 group=3 kvHeads=3 | heads.kvqk] [megabytes=768]
 // Layers take turns, at least `megabytes` of cache: after exact attention to one comes sampled attention to the one that is
 // farthest away in turn, so that nothing is found in a cache and both meet the same moments of a shared machine. Recorded heads are repeated until there are enough. Generated heads have logits
 // of standard deviation 2, correlated within a group, and sinks and a window with about half of the mass.
@@ -22,6 +19,7 @@
 
 #include "draw.h"
 #include "kvasir_backend.h"
+#include "kvasir_index.h"
 #include "recorded.h"
 #include "sample_kernels.h"
 #include "sampler.h"
@@ -81,7 +79,7 @@ std::unique_ptr<Layer> make_layer(kvasir_context* ctx, int32_t n, int32_t dim, i
   std::copy(fields, fields + KVASIR_SEGMENT_FIELDS, l->segment);
   l->q = make(ctx, KVASIR_F32, {1, l->heads(), dim});
   l->queries.resize(static_cast<size_t>(l->heads() * dim));
-  const int32_t desc[] = {0, KVASIR_F16, kv_heads, n, dim};
+  const int32_t desc[KVASIR_SEGMENT_DESC] = {0, KVASIR_F16, kv_heads, n, dim};
   l->rows.append(std::make_shared<Segment>(desc, kvasir_tensor_memory(ctx, k), kvasir_tensor_memory(ctx, v), nullptr, nullptr));
   return l;
 }
