@@ -1,0 +1,262 @@
+/**
+ * What indexes cost while tokens come, and what they are worth after.
+ *
+ *     deno run -A bench/growth.ts prefill MODEL --text FILE [--length 8192] [--rounds 3]
+ *     deno run -A bench/growth.ts insert  MODEL --text FILE [--from 4096] [--to 16384] [--rope-freq-base 1000000]
+ *     deno run -A bench/growth.ts quality MODEL --text FILE [--prompt 512] [--length 7016] [--tokens 256]
+ *     deno run -A bench/growth.ts together MODEL --text FILE [--length 6144] [--sequences 3]
+ *
+ * `prefill`: time of a prompt with its index beside that without, in turns. `insert`: decode steps while keys leave the window
+ * and join the index, beside what the steps would take without that. `quality`: divergence from full attention at a length
+ * that a short prompt grew to, and at the same length as a prompt. `together`: several sequences build and decode in shared
+ * steps. `--method` is PRESET[:key=value,…][@INDEX]. One JSON object goes to standard output.
+ *
+ * @module
+ */
+import process from "node:process";
+import { parseArgs } from "node:util";
+import type { Tensor } from "../core/tensor.ts";
+import type { LayerPolicy } from "../attention/policy.ts";
+import { parseMethod } from "../attention/method.ts";
+import { SequenceState } from "../attention/state.ts";
+import { Ops } from "../backends/ops.ts";
+import { Forward, type ForwardPart } from "../engine/forward.ts";
+import { load } from "../engine/load.ts";
+import { planAttention } from "../engine/plan.ts";
+
+const CHUNK = 512;
+
+const { positionals, values } = parseArgs({
+  args: Deno.args,
+  allowPositionals: true,
+  options: {
+    text: { type: "string" },
+    method: { type: "string", default: "kvasir" },
+    length: { type: "string" },
+    from: { type: "string", default: "4096" },
+    to: { type: "string", default: "16384" },
+    prompt: { type: "string", default: "512" },
+    tokens: { type: "string", default: "256" },
+    rounds: { type: "string", default: "3" },
+    sequences: { type: "string", default: "3" },
+    backend: { type: "string" },
+    "rope-freq-base": { type: "string" },
+  },
+});
+const [what, model] = positionals;
+if (model === undefined || values.text === undefined) {
+  console.error("Usage: bench/growth.ts prefill|insert|quality|together MODEL --text FILE");
+  Deno.exit(2);
+}
+const options = {
+  model,
+  ...(values.backend === undefined ? {} : { backend: values.backend }),
+  ...(values["rope-freq-base"] === undefined ? {} : { rope: { freqBase: Number(values["rope-freq-base"]) } }),
+};
+using loaded = await load(options, {
+  backends: {},
+  progress: () => {},
+  notice: (text) => console.error(text),
+  signal: { aborted: false },
+});
+const { backend } = loaded;
+const forward = new Forward(loaded.model, new Ops(backend), CHUNK);
+const text = loaded.tokenizer.encode(await Deno.readTextFile(values.text));
+
+const commands: Readonly<Record<string, () => object>> = {
+  prefill: () => prefill(Number(values.length ?? 8192), Number(values.rounds)),
+  insert: () => insert(Number(values.from), Number(values.to)),
+  quality: () => quality(Number(values.prompt), Number(values.length ?? 7016), Number(values.tokens)),
+  together: () => together(Number(values.length ?? 6144), Number(values.sequences), Number(values.tokens)),
+};
+const command = commands[what ?? ""];
+if (command === undefined) throw new RangeError(`Cannot measure "${what}": expected one of ${Object.keys(commands)}`);
+console.log(JSON.stringify({ what, method: values.method, backend: backend.spec, ...command() }));
+
+function open(length: number, method: string): SequenceState {
+  if (text.length < length) throw new RangeError(`Cannot measure: the text has ${text.length} tokens of ${length}`);
+  const { plan } = planAttention({ ...options, ...parseMethod(method).options }, backend);
+  return new SequenceState(backend, loaded.model.config.layers, "f16", length, plan);
+}
+
+/** Logits behind the last part's last token, valid until the step ends in `visit`'s wake. */
+function step(parts: readonly Omit<ForwardPart, "tokens" | "numLogits">[], visit?: (logits: Tensor) => void): void {
+  try {
+    const all = parts.map((p) => ({ ...p, tokens: text, numLogits: p.numTokens === 1 ? 1 : 0 }));
+    const logits = forward.run(all) as Tensor;
+    visit?.(logits);
+  } finally {
+    backend.endStep();
+  }
+}
+
+function read(state: SequenceState, from: number, to: number): void {
+  for (let start = from; start < to; start += CHUNK) {
+    step([{ state, start, numTokens: Math.min(CHUNK, to - start) }]);
+  }
+}
+
+/** One token; waits for it. */
+function decode(state: SequenceState, at: number, visit: (logits: Tensor) => void = (x) => backend.read(x)): void {
+  step([{ state, start: at, numTokens: 1 }], visit);
+}
+
+function prefill(length: number, rounds: number): object {
+  const ms: Record<"without" | "with" | "advance", number[]> = { without: [], with: [], advance: [] };
+  const cpu: Record<"without" | "with", number[]> = { without: [], with: [] };
+  for (let round = -1; round < rounds; round++) {
+    for (const kind of ["without", "with"] as const) {
+      using state = open(length + 1, kind === "with" ? values.method : "full");
+      const clock = timeAdvance(state);
+      const [start, used] = [performance.now(), process.cpuUsage()];
+      read(state, 0, length);
+      const first = performance.now() - start;
+      const { user, system } = process.cpuUsage(used);
+      if (round < 0) continue;
+      ms[kind].push(first);
+      cpu[kind].push((user + system) / 1000);
+      if (kind === "with") ms.advance.push(clock());
+    }
+  }
+  const [without, with_] = [best(ms.without), best(ms.with)];
+  return {
+    length,
+    withoutMs: without,
+    withMs: with_,
+    ratio: with_ / without,
+    // Of all threads: what others do on the machine does not count.
+    cpuRatio: best(cpu.with) / best(cpu.without),
+    // Inside of one run, by the clock.
+    indexShare: best(ms.advance) / with_,
+  };
+}
+
+function insert(from: number, to: number): object {
+  using state = open(to, values.method);
+  read(state, 0, from);
+  const clock = timeAdvance(state);
+  const total: number[] = [];
+  const rest: number[] = [];
+  for (let at = from; at < to; at++) {
+    const [before, start] = [clock(), performance.now()];
+    decode(state, at);
+    const ms = performance.now() - start;
+    total.push(ms);
+    rest.push(ms - (clock() - before));
+  }
+  const steps = total.slice(8), quiet = rest.slice(8);
+  // The slowest step beside what steps around it take: the length grows meanwhile, and others use the machine.
+  let worst = 0;
+  let worstQuiet = 0;
+  for (let i = 64; i < steps.length - 64; i++) {
+    const near = median(quiet.slice(i - 64, i + 64));
+    worst = Math.max(worst, (near + (steps[i] as number) - (quiet[i] as number)) / near);
+    worstQuiet = Math.max(worstQuiet, (quiet[i] as number) / near);
+  }
+  return {
+    from,
+    to,
+    meanMs: mean(steps),
+    meanRatio: mean(steps) / mean(quiet),
+    slowestByInserting: worst,
+    slowestOtherwise: worstQuiet,
+    stats: state.stats(),
+  };
+}
+
+function quality(prompt: number, length: number, tokens: number): object {
+  const { vocab } = loaded.model.config;
+  const start = length - tokens;
+  const base = backend.alloc([tokens, vocab], "f32", "model");
+  {
+    using state = open(length, "full");
+    read(state, 0, start);
+    for (let i = 0; i < tokens; i++) {
+      decode(state, start + i, (x) => backend.write(base, backend.read(x), i));
+    }
+  }
+  const report: Record<string, unknown> = { prompt, length, tokens };
+  for (const [name, from] of [["asPrompt", start], ["grown", prompt]] as const) {
+    using state = open(length, values.method);
+    read(state, 0, from);
+    for (let at = from; at < start; at++) decode(state, at, () => {});
+    const kl: number[] = [];
+    for (let i = 0; i < tokens; i++) {
+      decode(state, start + i, (x) => {
+        const out = backend.alloc([1], "f32", "step");
+        backend.kernels.klDivergence(out, backend.view(base, [1, vocab], i * vocab), x);
+        kl.push(backend.read(out)[0] as number);
+      });
+    }
+    const error = Math.sqrt(kl.reduce((sum, x) => sum + (x - mean(kl)) ** 2, 0) / (kl.length - 1) / kl.length);
+    const { queries, retrieved } = state.stats();
+    report[name] = {
+      kl: mean(kl),
+      interval: [mean(kl) - 1.96 * error, mean(kl) + 1.96 * error],
+      rows: retrieved / queries,
+    };
+  }
+  backend.free(base);
+  return report;
+}
+
+function together(length: number, count: number, tokens: number): object {
+  const states = Array.from({ length: count }, () => open(length + tokens, values.method));
+  try {
+    for (const state of states) read(state, 0, length);
+    const alone: number[] = [];
+    const shared: number[] = [];
+    const time = (parts: readonly SequenceState[], at: number, to: number[]) => {
+      const start = performance.now();
+      step(parts.map((state) => ({ state, start: at, numTokens: 1 })), (x) => backend.read(x));
+      to.push(performance.now() - start);
+    };
+    for (let i = 0; i < tokens; i++) time(states, length + i, shared);
+    {
+      using state = open(length + tokens, values.method);
+      read(state, 0, length);
+      for (let i = 0; i < tokens; i++) time([state], length + i, alone);
+    }
+    const [one, all] = [median(alone), median(shared)];
+    return {
+      length,
+      sequences: count,
+      aloneMs: one,
+      sharedMs: all,
+      slowestShared: Math.max(...shared) / all,
+      ratio: all / one,
+    };
+  } finally {
+    for (const state of states) state[Symbol.dispose]();
+  }
+}
+
+/** Milliseconds that the state's policies spent on tokens that left the window, so far. */
+function timeAdvance(state: SequenceState): () => number {
+  let ms = 0;
+  for (const policy of state.policies as readonly (LayerPolicy | undefined)[]) {
+    if (policy === undefined) continue;
+    for (const name of ["advance", "observe"] as const) {
+      const own = policy[name]?.bind(policy) as ((x: never) => void) | undefined;
+      if (own === undefined) continue;
+      policy[name] = (x: never) => {
+        const start = performance.now();
+        own(x);
+        ms += performance.now() - start;
+      };
+    }
+  }
+  return () => ms;
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((a, b) => a + b, 0) / values.length;
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1] as number;
+}
+
+function best(values: readonly number[]): number {
+  return Math.min(...values);
+}
