@@ -5,6 +5,9 @@
  */
 import { type Command, Command as Plain } from "@commander-js/extra-typings";
 import { builtinBackends, openBackend } from "../backends/mod.ts";
+import { libraryPath } from "../backends/library.ts";
+import { costsOfKeys, machineCosts } from "../index/costs.ts";
+import { loadIndexLibrary } from "../index/ffi.ts";
 import { Ops } from "../backends/ops.ts";
 import { describeError, EXIT } from "./exit.ts";
 
@@ -43,8 +46,34 @@ export function diagnose(): Finding[] {
     // An instruction set the processor lacks is no fault; the automatic choice failing is.
     findings.push(tryBackend(`cpu:isa=${isa}`, isa === "auto" || isa === "portable"));
   }
+  findings.push(tryCosts());
   for (const name of Object.keys(builtinBackends)) if (name !== "cpu") findings.push(tryBackend(name, true));
   return findings;
+}
+
+/** What index searches cost here: index type `planned` decides by it. */
+function tryCosts(): Finding {
+  const name = "index costs";
+  const path = libraryPath("index");
+  if (path === undefined) return { name, ok: true, detail: "no index library here" };
+  try {
+    const library = loadIndexLibrary(path);
+    try {
+      const costs = machineCosts(library, path);
+      if (costs === undefined) {
+        return { name, ok: true, detail: "the reference machine's: no cache folder may be written" };
+      }
+      const { scan, lists } = costsOfKeys(costs.text);
+      const detail = `${scan} ns a key scanned, ${lists} ns a key of a list; ${
+        costs.measured ? "measured now" : "kept"
+      }, ${costs.file}`;
+      return { name, ok: true, detail };
+    } finally {
+      library.close();
+    }
+  } catch (error) {
+    return { name, ok: false, detail: describeError(error) };
+  }
 }
 
 function tryBackend(spec: string, required: boolean): Finding {

@@ -15,6 +15,7 @@ const VERSION = { kvasir_index_abi_version: { parameters: [], result: "i32" } } 
 const SYMBOLS = {
   kvasir_index_last_error: { parameters: ["buffer", "i32"], result: "i32" },
   kvasir_index_types: { parameters: ["buffer", "i32"], result: "i32" },
+  kvasir_index_costs: { parameters: ["buffer", "i32", "buffer"], result: "i32" },
   kvasir_index_context_create: { parameters: ["buffer", "pointer"], result: "pointer" },
   kvasir_index_context_destroy: { parameters: ["pointer"], result: "i32" },
   kvasir_index_context_describe: { parameters: ["pointer", "buffer", "i32"], result: "i32" },

@@ -20,14 +20,19 @@ const GOAL_TOPK = 1;
 /** Room that a first search is given under an error goal; what does not suffice is made larger and kept. */
 const FIRST_CAPACITY = 256;
 
+/** Types that decide by what this machine's searches cost. */
+const PLANNERS: ReadonlySet<string> = new Set(["planned"]);
+
 /** The types of the library at `path`, by name. Throws `Unsupported` where it cannot be loaded. */
 export function nativeIndexTypes(path: string): Readonly<Record<string, IndexType>> {
-  const contexts = new WeakMap<Backend, IndexContext>();
-  const contextOf = (backend: Backend): IndexContext => {
-    const known = contexts.get(backend);
+  // Types that plan have a context of their own, so that nothing else waits for costs to be measured.
+  const contexts = { plain: new WeakMap<Backend, IndexContext>(), planned: new WeakMap<Backend, IndexContext>() };
+  const contextOf = (backend: Backend, type: string): IndexContext => {
+    const kind = PLANNERS.has(type) ? "planned" : "plain";
+    const known = contexts[kind].get(backend);
     if (known !== undefined && !known.ended) return known;
-    const made = new IndexContext(backend, path);
-    contexts.set(backend, made);
+    const made = new IndexContext(backend, path, kind === "planned");
+    contexts[kind].set(backend, made);
     return made;
   };
   const types: Record<string, IndexType> = {};
@@ -36,8 +41,8 @@ export function nativeIndexTypes(path: string): Readonly<Record<string, IndexTyp
     types[name] = {
       summary,
       defaults: parseDefaults(defaults),
-      create: (kv, params, on) => NativeIndex.create(contextOf(on), formatSpec(name, params), kv),
-      map: (file, kv, params, on) => NativeIndex.map(contextOf(on), formatSpec(name, params), kv, file),
+      create: (kv, params, on) => NativeIndex.create(contextOf(on, name), formatSpec(name, params), kv),
+      map: (file, kv, params, on) => NativeIndex.map(contextOf(on, name), formatSpec(name, params), kv, file),
     };
   }
   return types;

@@ -8,6 +8,7 @@ import type { KvSegment } from "../core/kv.ts";
 import type { Backend, HostMemory, NativePointer } from "../backends/backend.ts";
 import { Unsupported } from "../core/errors.ts";
 import { parseSpec } from "../core/spec.ts";
+import { machineCosts } from "./costs.ts";
 import { cString, indexErrorOf, type IndexLibrary, loadIndexLibrary } from "./ffi.ts";
 
 /** Codes of element types that segments may have. */
@@ -34,8 +35,11 @@ export class IndexContext implements Disposable {
   readonly #segments = new Map<Tensor, Registered[]>();
   #context: NativePointer | undefined;
 
-  /** Throws `Unsupported` where the backend's memory is not native, or the library cannot be loaded. */
-  constructor(readonly backend: Backend, path: string) {
+  /**
+   * `planned`: with what this machine's searches cost. Throws `Unsupported` where the backend's memory is not native, or the library
+   * cannot be loaded.
+   */
+  constructor(readonly backend: Backend, path: string, planned = false) {
     if (backend.host === undefined) {
       throw new Unsupported(
         `Cannot use native indexes on backend "${backend.spec}": they work on memory of native code, use index flat-reference or backend cpu`,
@@ -43,7 +47,11 @@ export class IndexContext implements Disposable {
     }
     this.host = backend.host;
     this.#library = loadIndexLibrary(path);
-    const context = this.#library.symbols.kvasir_index_context_create(cString(optionsOf(backend)), this.host.executor);
+    const isa = parseSpec(backend.spec).params.get("isa") ?? "auto";
+    const costs = planned ? machineCosts(this.#library, path, isa) : undefined;
+    // Searches with the instruction set that the backend was opened with.
+    const options = cString(`isa=${isa}${costs === undefined ? "" : `,costs=(${costs.text})`}`);
+    const context = this.#library.symbols.kvasir_index_context_create(options, this.host.executor);
     if (context === null) {
       const error = indexErrorOf(this.#library, 0);
       this.#library.close();
@@ -129,10 +137,4 @@ export class IndexContext implements Disposable {
     );
     return out[0] as number;
   }
-}
-
-/** Searches with the instruction set that the backend was opened with, where it names one. */
-function optionsOf(backend: Backend): string {
-  const isa = parseSpec(backend.spec).params.get("isa");
-  return isa === undefined ? "" : `isa=${isa}`;
 }

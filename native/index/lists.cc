@@ -59,7 +59,7 @@ std::unique_ptr<PartitionIndex> make(const Environment& environment, const Layer
 extern const IndexType kLists;
 const IndexType kLists = {
     "lists",
-    "recall=0.95,k=100,nprobe=0,keys=32,depth=1024,knn=false,horizon=0,ahead=512,iterations=8,codes=int8,growth=0.5,extend=1024,min=2048,"
+    "recall=0.95,k=100,nprobe=0,keys=40,depth=1024,knn=false,horizon=0,ahead=512,iterations=8,codes=int8,growth=0.5,extend=1024,min=2048,"
     "lift=2",
     "lists of keys under clusters of prompt queries; nprobe=0: as many as reach the recall on held-out prompt queries",
     [](const Environment& environment, const LayerShape& shape, const Params& params, Rows rows) -> std::unique_ptr<Index> {

@@ -7,12 +7,14 @@
 
 #include "draw.h"
 #include "graph_build.h"
+#include "select.h"
 
 namespace kvasir {
 namespace {
 
 constexpr int32_t kBlock = 32;      // scans start at multiples of this
 constexpr size_t kStretchBytes = size_t{2} << 20;  // of rows that heads score, before the next head has its turn
+constexpr int32_t kFewProbes = 4;   // found one after the other
 constexpr float kCertain = 16;      // a rate from which a key is proposed with probability 1
 
 // 2^x within 6 %, never 0 or infinite: rates may be anything positive, as long as the same one is used throughout.
@@ -40,7 +42,7 @@ int32_t PartitionSearch::probes_of(int32_t g) const {
   return std::min(wanted, p.lists().count());
 }
 
-// The lists nearest to each query, by inner product, nearest first: lists_ and ends_.
+// The lists nearest to each query, by inner product: lists_ and ends_.
 void PartitionSearch::route(Report& report) {
   const Panels& routers = s_.partition->lists();
   const size_t width = routers.width();
@@ -51,11 +53,19 @@ void PartitionSearch::route(Report& report) {
   ends_.clear();
   for (int32_t g = 0; g < group_; g++) {
     float* row = route_.data() + static_cast<size_t>(g) * width;
-    for (int32_t i = probes_of(g); i > 0; i--) {
-      float best;
-      const int32_t list = s_.isa->panels->argmax(&best, row, routers.count());
-      lists_.push_back(list);
-      row[list] = -std::numeric_limits<float>::infinity();
+    for (int32_t i = routers.count(); i < static_cast<int32_t>(width); i++) row[i] = -std::numeric_limits<float>::infinity();
+    const int32_t wanted = probes_of(g);
+    if (wanted < kFewProbes) {
+      for (int32_t i = 0; i < wanted; i++) {
+        float best;
+        lists_.push_back(s_.isa->panels->argmax(&best, row, routers.count()));
+        row[lists_.back()] = -std::numeric_limits<float>::infinity();
+      }
+    } else {
+      select_.resize(SelectWork::floats(routers.count()));
+      const SelectWork work(select_.data(), routers.count());
+      const int32_t found = select_best(*s_.isa->select, row, routers.count(), wanted, work);
+      lists_.insert(lists_.end(), work.ids, work.ids + found);
     }
     ends_.push_back(static_cast<int32_t>(lists_.size()));
   }

@@ -25,7 +25,8 @@ void QuerySamples::add(const LayerShape& shape, int32_t start, int32_t count, co
         codes_.push_back(scale > 0 ? static_cast<int8_t>(std::lrintf(q[d] / scale)) : int8_t{0});
       }
     }
-    const int64_t most = std::max(6144, (start + i + 1) / 4);
+    const int32_t seen = start + i + 1;
+    const int64_t most = std::max({6144, std::min(8192, seen / 4), seen / 8});
     if (static_cast<int64_t>(positions_.size()) * shape.group() > most) thin(heads * dim, heads);
   }
 }
