@@ -9,7 +9,7 @@
  */
 import { Engine } from "../engine/engine.ts";
 
-const [model = "smollm2-135m-instruct", count = "128", backend = "cpu:threads=2"] = Deno.args;
+const [model = "smollm2-135m-instruct", count = "256", backend = "cpu:threads=2"] = Deno.args;
 const maxTokens = Number(count);
 const CLIENTS = 8;
 

@@ -137,10 +137,9 @@ export class Loop {
     return true;
   }
 
-  /** Whether the next step delays nobody else. */
+  /** Whether the next step keeps nobody's stream waiting. */
   get #isAlone(): boolean {
-    const { numRunning, numWaiting } = this.#scheduler;
-    return this.#isInterrupted !== undefined && numRunning + numWaiting <= 1 && this.#jobs.length === 0;
+    return this.#isInterrupted !== undefined && this.#scheduler.numDecoding === 0 && this.#jobs.length === 0;
   }
 
   /** Undefined when it failed, or was interrupted. */

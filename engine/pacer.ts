@@ -8,8 +8,8 @@
  * @module
  */
 
-/** A chunk should take so long when somebody waits for it; 300 ms is what a cancel may take. */
-const SHARED_MS = 150;
+/** A chunk should take so long when somebody's stream waits for it; 300 ms is the longest pause that it should see. */
+const SHARED_MS = 200;
 /** And so long when nobody does; a cancel then interrupts it between two layers. */
 const ALONE_MS = 700;
 /** Chunks are whole multiples of this, where they are that large: kernels work on tiles of tokens. */
@@ -27,7 +27,7 @@ export class Pacer {
     this.#maxTokens = maxTokens;
   }
 
-  /** Most tokens of the next chunk, at least 1; `isAlone`: nobody waits for its end, and it can be interrupted. */
+  /** Most tokens of the next chunk, at least 1; `isAlone`: no stream waits for its end, and it can be interrupted. */
   chunkTokens(isAlone: boolean): number {
     const targetMs = isAlone ? ALONE_MS : SHARED_MS;
     const wanted = this.#msPerToken === undefined ? FIRST_TOKENS : targetMs / this.#msPerToken;

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { Pacer } from "./pacer.ts";
 
 describe("Pacer", () => {
-  it("keeps chunks of a deepening prompt near 150 ms, whatever the machine's speed", () => {
+  it("keeps chunks of a deepening prompt near 200 ms, whatever the machine's speed", () => {
     fc.assert(fc.property(
       fc.double({ min: 0.01, max: 40, noNaN: true }),
       fc.double({ min: 0, max: 1e-4, noNaN: true }),
@@ -14,8 +14,8 @@ describe("Pacer", () => {
         for (let i = 0; depth < 7000 && i < 200; i++) {
           const n = pacer.chunkTokens(false);
           const ms = n * msPerToken * (1 + perDepth * (depth + n / 2));
-          if (i > 0 && n > 1) assert(ms < 220, `chunk ${i} of ${n} tokens takes ${ms} ms`);
-          if (i > 2 && n < 2048 && n > 1) assert(ms > 60, `chunk ${i} of ${n} tokens takes only ${ms} ms`);
+          if (i > 0 && n > 1) assert(ms < 290, `chunk ${i} of ${n} tokens takes ${ms} ms`);
+          if (i > 2 && n < 2048 && n > 1) assert(ms > 80, `chunk ${i} of ${n} tokens takes only ${ms} ms`);
           pacer.record(n, ms);
           depth += n;
         }
@@ -26,7 +26,7 @@ describe("Pacer", () => {
   it("gives longer chunks to a prompt that is alone", () => {
     const pacer = new Pacer(2048);
     pacer.record(32, 32);
-    assertEquals([pacer.chunkTokens(false), pacer.chunkTokens(true)], [128, 672]);
+    assertEquals([pacer.chunkTokens(false), pacer.chunkTokens(true)], [192, 672]);
   });
 
   it("gives whole tiles, at least a token, at most the batch", () => {
@@ -38,7 +38,7 @@ describe("Pacer", () => {
     pacer.record(64, 1);
     assertEquals(pacer.chunkTokens(false), 100);
     for (let i = 0; i < 20; i++) pacer.record(60, 120);
-    assertEquals(pacer.chunkTokens(false), 64);
+    assertEquals(pacer.chunkTokens(false), 96);
     for (let i = 0; i < 20; i++) pacer.record(1, 1e6);
     assertEquals(pacer.chunkTokens(false), 1);
     pacer.record(0, 5);

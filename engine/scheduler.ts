@@ -3,7 +3,9 @@
  *
  * Continuous batching (Yu et al. 2022, "Orca") with chunked prefill (Agrawal et al. 2023, "Sarathi"): a step holds one
  * decode row of every running sequence that has one, and at most one chunk of one prompt, so that both share the
- * weights' trip through memory and decoding goes on while a long prompt is read. First come, first served.
+ * weights' trip through memory and decoding goes on while a long prompt is read. Places are given first come, first served;
+ * of the prompts in place the shortest rest is read first, so that a question need not wait for a book, but every fourth chunk
+ * goes to the oldest.
  *
  * @module
  */
@@ -33,6 +35,9 @@ export interface Batch {
   readonly numSamples: number;
 }
 
+/** One chunk of so many is the oldest prompt's. */
+const OLDEST_EVERY = 4;
+
 /** What a scheduler may hand out. */
 export interface SchedulerLimits {
   /** Sequences that run at once. */
@@ -50,6 +55,8 @@ export class Scheduler {
   readonly #maxRunning: number;
   readonly #limits: SchedulerLimits;
   #numReservedTokens = 0;
+  /** Chunks of prompts that ran. */
+  #numChunks = 0;
 
   /** Throws `RangeError` when a limit is not a whole number above 0. */
   constructor(limits: SchedulerLimits) {
@@ -71,6 +78,13 @@ export class Scheduler {
   /** Sequences that take part in steps. */
   get numRunning(): number {
     return this.#running.length;
+  }
+
+  /** Sequences whose next token comes with the next step. */
+  get numDecoding(): number {
+    let n = 0;
+    for (const sequence of this.#running) if (sequence.numPendingTokens === 1) n++;
+    return n;
   }
 
   /** Queues a sequence. Throws `RangeError` when it could never run. */
@@ -95,11 +109,18 @@ export class Scheduler {
     this.#admit();
     if (this.#running.length === 0) return undefined;
     const rows: BatchRow[] = [];
-    let prefill: Sequence | undefined;
+    let oldest: Sequence | undefined;
+    let shortest: Sequence | undefined;
     for (const sequence of this.#running) {
-      if (sequence.numPendingTokens === 1) rows.push(decodeRow(sequence));
-      else prefill ??= sequence;
+      const pending = sequence.numPendingTokens;
+      if (pending === 1) {
+        rows.push(decodeRow(sequence));
+      } else {
+        oldest ??= sequence;
+        if (shortest === undefined || pending < shortest.numPendingTokens) shortest = sequence;
+      }
     }
+    const prefill = this.#numChunks % OLDEST_EVERY === OLDEST_EVERY - 1 ? oldest : shortest;
     let numChunkTokens = 0;
     if (prefill !== undefined) {
       const room = this.#limits.maxBatchTokens - rows.length;
@@ -114,6 +135,7 @@ export class Scheduler {
 
   /** Books a step that ran: `sampled` has one token for each row that samples, in their order. */
   finish(batch: Batch, sampled: ArrayLike<number>): void {
+    if (batch.numChunkTokens > 0) this.#numChunks++;
     let i = 0;
     for (const { sequence, numTokens, samples } of batch.rows) {
       sequence.numCachedTokens += numTokens;

@@ -135,4 +135,20 @@ describe("Scheduler", () => {
       },
     ));
   });
+
+  it("reads short prompts before long ones, and the oldest all the same", () => {
+    const scheduler = new Scheduler({ maxRunning: 8, maxBatchTokens: 64, maxCachedTokens: 10_000 });
+    const add = (id: number, length: number) => scheduler.add(new Sequence(id, prompt(length), length + 1));
+    add(0, 1000);
+    const chunks: number[] = [];
+    for (let step = 0; step < 20; step++) {
+      if (step > 0) add(step, 12);
+      const batch = scheduler.next(10) as Batch;
+      chunks.push(batch.rows[0]?.sequence.id as number);
+      scheduler.finish(batch, new Array(batch.numSamples).fill(7));
+      for (const { sequence } of batch.rows) if (sequence.isFull) scheduler.remove(sequence);
+    }
+    assertEquals(chunks.filter((id) => id === 0).length, 6);
+    assertEquals(chunks.slice(0, 9), [0, 1, 1, 0, 2, 2, 3, 0, 3]);
+  });
 });
