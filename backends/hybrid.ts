@@ -67,6 +67,8 @@ export class HybridBackend implements Backend {
   readonly host?: HostMemory;
   /** The sides: what each holds is its `bytes`. */
   readonly sides: Readonly<Record<Side, Backend>>;
+  /** Where an index has its codes. */
+  readonly indexSide: Side;
   readonly #device: Backend;
   readonly #host: Backend;
   readonly #tensors: Wrapper;
@@ -77,6 +79,7 @@ export class HybridBackend implements Backend {
   /** Throws `Unsupported` where a side lacks attention in parts. */
   constructor(device: Backend, host: Backend, { codes, keep }: { codes: Side; keep: number }) {
     this.sides = { device, host };
+    this.indexSide = codes;
     this.#device = device;
     this.#host = host;
     this.spec = formatSpec("hybrid", { device: device.spec, host: host.spec, codes, keep });

@@ -9,6 +9,7 @@ import type { AttendedStats, Timings, TokenEvent } from "../engine/types.ts";
 import type { Method } from "../attention/method.ts";
 import type { Message } from "../model/model.ts";
 import { parseMethod } from "../attention/method.ts";
+import { modelsDir } from "../model/store.ts";
 import { UsageError } from "./exit.ts";
 import { readPrompt } from "./generate.ts";
 import { engineOptions, integer, modelCommand } from "./options.ts";
@@ -53,7 +54,10 @@ export function compareCommand(done: (code: number) => void): Command {
         const { chatTemplate } = await engine.info();
         const message: Message[] = [{ role: "user", content: text }];
         const ids = await engine.encode(chatTemplate && flags.raw !== true ? message : text);
-        const base = await Deno.makeTempFile({ prefix: "kvasir-compare-" });
+        // In the one folder that the entry script lets commands write to.
+        const folder = `${modelsDir()}/..`;
+        await Deno.mkdir(folder, { recursive: true });
+        const base = await Deno.makeTempFile({ dir: folder, prefix: "compare-" });
         try {
           let answer: number[] = [];
           for (const method of methods) {

@@ -27,6 +27,10 @@ const COMMANDS: Readonly<Record<string, { readonly summary: string; readonly loa
     summary: "score a text, or compare logits with a saved run",
     load: async (done) => (await import("./perplexity.ts")).perplexityCommand(done),
   },
+  plan: {
+    summary: "say what a model takes at a length, before loading it",
+    load: async (done) => (await import("./plan.ts")).planCommand(done),
+  },
   compare: {
     summary: "answer one prompt by several ways to attend, side by side",
     load: async (done) => (await import("./compare.ts")).compareCommand(done),

@@ -24,6 +24,8 @@ export interface WeightOptions {
   readonly path: string;
   /** Bytes of the file, loaded and in all. */
   readonly onProgress?: (done: number, total: number) => void;
+  /** Nothing is read: all numbers are 0. What they take, and cost to compute with, is the same. */
+  readonly isBlank?: boolean;
   /** Looked at between pieces; an `AbortSignal`, or a getter over memory that another thread writes. */
   readonly signal?: { readonly aborted: boolean };
 }
@@ -134,7 +136,8 @@ export class FileWeights implements Weights, Disposable {
   #read(entry: WeightEntry, offset: number, bytes: number): Uint8Array<ArrayBuffer> {
     if (this.#buffer.length < bytes) this.#buffer = new Uint8Array(Math.max(bytes, Math.min(PIECE_BYTES, this.#total)));
     const into = this.#buffer.subarray(0, bytes);
-    entry.source.readAt(entry.offset + offset, into);
+    if (this.options.isBlank === true) into.fill(0);
+    else entry.source.readAt(entry.offset + offset, into);
     return into;
   }
 

@@ -1,0 +1,89 @@
+/**
+ * `kvasir plan`: what a model would take at some lengths and ways to attend, before it is loaded.
+ *
+ * @module
+ */
+import type { Command } from "@commander-js/extra-typings";
+import { parseMethod } from "../attention/method.ts";
+import { openBackend, prepareBackend } from "../backends/mod.ts";
+import { type Forecast, Forecaster } from "../engine/forecast.ts";
+import { loadPlugins } from "../engine/plugins.ts";
+import { resolveModel } from "../model/hub.ts";
+import { openModelFile } from "../model/open.ts";
+import { UsageError } from "./exit.ts";
+import { engineOptions, integers, modelCommand } from "./options.ts";
+
+/** One line of the table. */
+export interface PlanRow extends Forecast {
+  readonly length: number;
+  readonly method: string;
+  /** Whether it fits into what is free; undefined where that is not known. */
+  readonly fits: boolean | undefined;
+}
+
+/** The command, for `main.ts`. */
+export function planCommand(done: (code: number) => void): Command {
+  const command = modelCommand("plan")
+    .description("Says what a model takes at some lengths and ways to attend, from its header and this machine alone.")
+    .option("--lengths <tokens>", "lengths of the prompt (default: 2048,8192)", integers(16), [2048, 8192])
+    .option("--methods <list...>", "PRESET[:key=value,…][@INDEX] (default: full kvasir)", ["full", "kvasir"])
+    .option("--json", "print one JSON object a line")
+    .action(async (flags) => {
+      if (flags.preset !== undefined || flags.policy !== undefined) {
+        throw new UsageError("Cannot plan one preset: name the methods by --methods");
+      }
+      const options = engineOptions(flags);
+      const methods = flags.methods.map((m) => parseMethod(m));
+      const { backends } = await loadPlugins(options.plugins ?? []);
+      const path = await resolveModel(options.model, options.offline === undefined ? {} : { offline: options.offline });
+      using opened = openModelFile(path, options.rope);
+      const spec = options.backend ?? "cpu";
+      await prepareBackend(spec, backends);
+      const free = freeBytes();
+      using backend = openBackend(spec, backends);
+      using forecaster = new Forecaster(opened, backend, (free ?? 4e9) / 2);
+      const questions = flags.lengths.flatMap((length) =>
+        methods.map(({ options: attention }) => ({ length, attention, kvType: options.kvType ?? "f16" as const }))
+      );
+      if (flags.json !== true) console.log(HEADER);
+      for (const [i, forecast] of forecaster.answer(questions).entries()) {
+        const { deviceBytes, hostBytes } = forecast;
+        const row: PlanRow = {
+          length: questions[i]?.length as number,
+          method: methods[i % methods.length]?.name as string,
+          ...forecast,
+          fits: free === undefined ? undefined : deviceBytes + hostBytes <= free,
+        };
+        console.log(flags.json === true ? JSON.stringify(row) : format(row));
+      }
+      done(0);
+    });
+  return command as unknown as Command;
+}
+
+const HEADER = "  tokens  device MB    host MB   index MB    disk MB  build s  ms/token  fits  method";
+
+function format(row: PlanRow): string {
+  const mb = (bytes: number) => (bytes / 1e6).toFixed(1).padStart(11);
+  return [
+    String(row.length).padStart(8),
+    mb(row.deviceBytes),
+    mb(row.hostBytes),
+    mb(row.indexBytes),
+    mb(row.diskBytes),
+    (row.buildMs / 1000).toFixed(2).padStart(9),
+    row.msPerToken.toFixed(2).padStart(10),
+    (row.fits === undefined ? "?" : row.fits ? "yes" : "no").padStart(6),
+    `  ${row.method}`,
+  ].join("");
+}
+
+/** What the machine could give now; undefined where it may not be asked. */
+function freeBytes(): number | undefined {
+  try {
+    return Deno.systemMemoryInfo().available;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) return undefined;
+    throw error;
+  }
+}
