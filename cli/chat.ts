@@ -5,15 +5,17 @@
  */
 import { createInterface, type Interface } from "node:readline/promises";
 import process from "node:process";
-import type { Command } from "@commander-js/extra-typings";
-import type { Sampling, Timings } from "../engine/types.ts";
+import { type Command, Option } from "@commander-js/extra-typings";
+import type { Sampling, Timings, TokenEvent } from "../engine/types.ts";
 import type { Message } from "../model/model.ts";
 import { Unsupported } from "../core/errors.ts";
 import { decodeText, formatTimings, readFile } from "./generate.ts";
 import { Conversation, SETTINGS } from "./conversation.ts";
 import { describeError, EXIT } from "./exit.ts";
-import { engineOptions, samplingCommand, samplingOptions } from "./options.ts";
-import { type Session, withEngine } from "./session.ts";
+import { engineOptions, keyOption, samplingCommand, samplingOptions } from "./options.ts";
+import { ServerClient } from "../server/client.ts";
+import { ProgressLine } from "./progress.ts";
+import { type Session, Signals, withEngine } from "./session.ts";
 
 const HELP = `/set NAME VALUE   change a setting: ${Object.keys(SETTINGS).join(", ")}
 /show             settings and size of the conversation
@@ -31,7 +33,15 @@ export function chatCommand(done: (code: number) => void): Command {
   const command = samplingCommand("chat")
     .description("Talks to a model; /? lists what can be typed.")
     .option("--system <text>", "system message")
+    .addOption(
+      new Option("--server <url>", "talk to a running server instead of a model of one's own").env("KVASIR_SERVER"),
+    )
+    .addOption(keyOption())
     .action(async (flags) => {
+      if (flags.server !== undefined) {
+        done(await chatWithServer(flags.server, flags.apiKey, flags.system, samplingOptions(flags)));
+        return;
+      }
       const code = await withEngine(engineOptions(flags), async (session) => {
         const info = await session.engine.info();
         if (!info.chatTemplate) {
@@ -47,7 +57,33 @@ export function chatCommand(done: (code: number) => void): Command {
   return command as unknown as Command;
 }
 
-async function converse(session: Session, conversation: Conversation, sampling: Partial<Sampling>): Promise<number> {
+async function chatWithServer(
+  url: string,
+  key: string | undefined,
+  system: string | undefined,
+  sampling: Partial<Sampling>,
+): Promise<number> {
+  const client = new ServerClient(url, key);
+  const [model] = (await client.ask("GET", "/v1/models")).data;
+  console.error(`${model.id} on ${url}, ${model.max_model_len} tokens. /? for help.`);
+  using signals = new Signals();
+  const progress = new ProgressLine(Deno.stderr.isTerminal());
+  const session = { engine: client, progress, signal: signals.signal, peakBytes: () => Deno.memoryUsage().rss };
+  const code = await converse(session, new Conversation(system), sampling);
+  return signals.code ?? code;
+}
+
+/** What a conversation needs of a session: its answers may come from elsewhere. */
+type Talk = Omit<Session, "engine"> & {
+  readonly engine: {
+    generate(
+      messages: readonly Message[],
+      options: Partial<Sampling> & { readonly signal: AbortSignal },
+    ): AsyncIterable<TokenEvent>;
+  };
+};
+
+async function converse(session: Talk, conversation: Conversation, sampling: Partial<Sampling>): Promise<number> {
   const terminal = createInterface({ input: process.stdin, output: process.stderr, terminal: process.stdin.isTTY });
   const lines = new Lines(terminal);
   const stopper = new Stopper(terminal, session.signal, () => lines.interrupt());
@@ -212,7 +248,7 @@ async function runCommand(
 }
 
 async function answer(
-  session: Session,
+  session: Talk,
   conversation: Conversation,
   settings: Partial<Sampling>,
   signal: AbortSignal,

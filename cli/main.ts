@@ -23,6 +23,10 @@ const COMMANDS: Readonly<Record<string, { readonly summary: string; readonly loa
     summary: "answer OpenAI's clients over HTTP",
     load: async (done) => (await import("./serve.ts")).serveCommand(done),
   },
+  context: {
+    summary: "list, make and remove contexts of a server",
+    load: async (done) => (await import("./context.ts")).contextCommand(done),
+  },
   perplexity: {
     summary: "score a text, or compare logits with a saved run",
     load: async (done) => (await import("./perplexity.ts")).perplexityCommand(done),
