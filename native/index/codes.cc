@@ -289,7 +289,7 @@ void Codes::check(const Chunk& chunk, int32_t count, int32_t head) const {
 
 void Codes::restore(const FileReader& from) {
   const int32_t* meta = from.array<int32_t>("codes", 4);
-  if (meta[0] < 0 || meta[1] < 0 || meta[0] > INT32_MAX - meta[1] || meta[2] != static_cast<int32_t>(kind_) ||
+  if (meta[0] < 0 || meta[1] < 0 || meta[0] > INT32_MAX - kChunkKeys - meta[1] || meta[2] != static_cast<int32_t>(kind_) ||
       meta[3] != shape_.dim) {
     fail(KVASIR_ARGUMENT, "Cannot open index: codes of kind %d, dimension %d, expected kind %d, dimension %d", meta[2], meta[3],
          static_cast<int>(kind_), shape_.dim);

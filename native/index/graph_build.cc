@@ -5,89 +5,25 @@
 #include <numeric>
 
 #include "graph_entries.h"
-#include "graph_prune.h"
 #include "knn.h"
 #include "partition.h"
 
 namespace kvasir {
 namespace {
 
-constexpr int32_t kMostCandidates = 192;  // of a pivot, after merging
-constexpr size_t kMostLists = 64;         // that a pivot merges: those of evenly sampled queries
-constexpr int32_t kPivotsPerTask = 64;
-
-// Each query's first keys are its pivots, the rest of its nearest keys are what a pivot should lead to. Lists of queries that share
-// a pivot are merged: keys of more lists come first (RoarGraph has one pivot a query, and keeps the last list only).
-void link_pivots(GraphLinks& links, const GraphKeys& keys, const Neighbours& nearest, int32_t pivots_each, int32_t m,
-                 const RunTasks& run) {
-  std::vector<std::pair<int32_t, int32_t>> votes;  // pivot, query
-  for (int32_t i = 0; i < nearest.queries; i++) {
-    for (int32_t j = 0; j < std::min(pivots_each, nearest.k); j++) votes.push_back({nearest.of(i)[j] - keys.begin(), i});
-  }
-  std::sort(votes.begin(), votes.end());
-  std::vector<size_t> starts;
-  for (size_t i = 0; i < votes.size(); i++) {
-    if (i == 0 || votes[i].first != votes[i - 1].first) starts.push_back(i);
-  }
-  const int32_t pivots = static_cast<int32_t>(starts.size());
-  starts.push_back(votes.size());
-  std::vector<int32_t> lists(static_cast<size_t>(pivots) * static_cast<size_t>(m), GraphLinks::kNone);
-  run((pivots + kPivotsPerTask - 1) / kPivotsPerTask, [&](int32_t task) {
-    GraphPruner pruner;
-    std::vector<int32_t> ids, candidates;
-    std::vector<std::pair<int32_t, int32_t>> ranked;  // minus votes, position
-    for (int32_t p = task * kPivotsPerTask; p < std::min(pivots, (task + 1) * kPivotsPerTask); p++) {
-      ids.clear();
-      const size_t first = starts[static_cast<size_t>(p)], last = std::min(starts[static_cast<size_t>(p) + 1], first + kMostLists);
-      for (size_t i = first; i < last; i++) {
-        const int32_t* list = nearest.of(votes[i].second);
-        ids.insert(ids.end(), list, list + nearest.k);
-      }
-      std::sort(ids.begin(), ids.end());
-      ranked.clear();
-      for (size_t i = 0; i < ids.size();) {
-        size_t j = i;
-        while (j < ids.size() && ids[j] == ids[i]) j++;
-        ranked.push_back({-static_cast<int32_t>(j - i), ids[i]});
-        i = j;
-      }
-      if (ranked.size() > kMostCandidates) {
-        std::nth_element(ranked.begin(), ranked.begin() + kMostCandidates, ranked.end());
-        ranked.resize(kMostCandidates);
-      }
-      candidates.clear();
-      const int32_t pivot = votes[first].first;
-      for (const auto& r : ranked) {
-        if (r.second - keys.begin() != pivot) candidates.push_back(r.second - keys.begin());
-      }
-      pruner.select(lists.data() + static_cast<size_t>(p) * static_cast<size_t>(m), keys, pivot, candidates.data(),
-                    static_cast<int32_t>(candidates.size()), m);
-    }
-  });
-  std::vector<GraphWish> wishes;
-  for (int32_t p = 0; p < pivots; p++) {
-    const int32_t pivot = votes[starts[static_cast<size_t>(p)]].first;
-    const int32_t* list = lists.data() + static_cast<size_t>(p) * static_cast<size_t>(m);
-    int32_t count = 0;
-    while (count < m && list[count] != GraphLinks::kNone) count++;
-    links.set(pivot, list, count);
-    for (int32_t i = 0; i < count; i++) wishes.push_back({list[i], pivot});
-  }
-  grant_wishes(links, keys, wishes, run);
-}
-
-// Marks what can be reached from `queue` (whose nodes are marked) and returns it.
-void reach(const GraphLinks& links, std::vector<char>& reached, std::vector<int32_t>& queue) {
-  const auto meet = [&](int32_t node) {
+// Marks what can be reached from `queue` (whose nodes are marked). parents (may be null): in whose list each was met first.
+void reach(const GraphLinks& links, std::vector<char>& reached, std::vector<int32_t>& queue, int32_t* parents) {
+  const auto meet = [&](int32_t node, int32_t parent) {
     if (node == GraphLinks::kNone || reached[static_cast<size_t>(node)] != 0) return;
     reached[static_cast<size_t>(node)] = 1;
+    if (parents != nullptr) parents[node] = parent;
     queue.push_back(node);
   };
   while (!queue.empty()) {
-    const int32_t* list = links.of(queue.back());
+    const int32_t node = queue.back(), *list = links.of(node);
     queue.pop_back();
-    for (int32_t i = 0; i < links.slots() - 1 && list[i] != GraphLinks::kNone; i++) meet(list[i]);
-    meet(list[links.slots() - 1]);
+    for (int32_t i = 0; i < links.slots() - 1 && list[i] != GraphLinks::kNone; i++) meet(list[i], node);
+    meet(list[links.slots() - 1], GraphLinks::kNone);
   }
 }
 
@@ -111,9 +47,11 @@ void connect(Graph& graph, const GraphKeys& keys, const ListTable& homes) {
   const std::vector<int32_t> home = homes_of(homes, graph.nodes());
   std::vector<char> reached(static_cast<size_t>(graph.nodes()));
   std::vector<int32_t> queue = roots_of(graph, reached), mates;
+  auto parents = std::make_shared<std::vector<int32_t>>(static_cast<size_t>(graph.nodes()), GraphLinks::kNone);
+  graph.parents = parents;
   if (queue.empty()) return;  // a cancelled build
   int32_t last = queue.back();
-  reach(graph.links, reached, queue);
+  reach(graph.links, reached, queue, parents->data());
   std::vector<float> self(static_cast<size_t>(keys.dim())), scores;
   for (int32_t node = 0; node < graph.nodes(); node++) {
     if (reached[static_cast<size_t>(node)] != 0) continue;
@@ -135,7 +73,7 @@ void connect(Graph& graph, const GraphKeys& keys, const ListTable& homes) {
     reached[static_cast<size_t>(node)] = 1;
     last = node;
     queue.push_back(node);
-    reach(graph.links, reached, queue);
+    reach(graph.links, reached, queue, parents->data());
   }
 }
 
@@ -199,7 +137,7 @@ void calibrate(Graph& graph, const IndexIsa& isa, const GraphKeys& keys, const G
 }  // namespace
 
 int32_t slots_for(int32_t m, int32_t dim) {
-  const int32_t lines = (m + 15) / 16 * 16, room = 8 * m - static_cast<int32_t>(GraphCodes::row_bytes_of(dim)) - 20;
+  const int32_t lines = (m + 15) / 16 * 16, room = 8 * m - static_cast<int32_t>(GraphCodes::row_bytes_of(dim)) - 24;
   return std::max({4, m / 2, std::min(lines, room / 4)});
 }
 
@@ -228,7 +166,7 @@ void search_graph(GraphSearch& search, const IndexIsa& isa, const Graph& graph, 
 
 std::shared_ptr<Graph> build_graph(const IndexIsa& isa, const GraphKeys& keys, const GraphOptions& options,
                                    const ListTable& homes, const std::vector<float>& training, const std::vector<float>& held_out,
-                                   const RunTasks& run) {
+                                   const RunTasks& run, GraphWiring wire) {
   const int32_t n = keys.nodes(), dim = keys.dim();
   const auto count = [&](const std::vector<float>& q) { return static_cast<int32_t>(q.size() / static_cast<size_t>(dim)); };
   auto graph = std::make_shared<Graph>(slots_for(options.m, dim));
@@ -241,9 +179,7 @@ std::shared_ptr<Graph> build_graph(const IndexIsa& isa, const GraphKeys& keys, c
                                         count(held_out), options.k);
   graph->starts = options.entries;
   graph->entries = make_entries(isa, training, nearest, keys, options.seed, run);
-  const int32_t lead = std::max(2, graph->links.slots() * 2 / 3);
-  link_pivots(graph->links, keys, nearest, options.pivots, lead, run);
-  link_mates(graph->links, keys, *isa.panels, homes, std::max(2, lead / 2), run);
+  wire(graph->links, {isa, keys, options, homes, training, nearest, run});
   connect(*graph, keys, homes);
   graph->built = n;
   calibrate(*graph, isa, keys, options, held_out, truth, run);
@@ -253,7 +189,7 @@ std::shared_ptr<Graph> build_graph(const IndexIsa& isa, const GraphKeys& keys, c
 std::vector<int32_t> unreachable_nodes(const Graph& graph) {
   std::vector<char> reached(static_cast<size_t>(graph.nodes()));
   std::vector<int32_t> queue = roots_of(graph, reached), missing;
-  reach(graph.links, reached, queue);
+  reach(graph.links, reached, queue, nullptr);
   for (int32_t i = 0; i < graph.nodes(); i++) {
     if (reached[static_cast<size_t>(i)] == 0) missing.push_back(i);
   }

@@ -1,6 +1,6 @@
 // A graph over the keys of one KV head for the queries that will be asked of it (RetrievalAttention, Liu et al. 2024; RoarGraph,
-// Chen et al. 2024: the projected bipartite graph), and its growth. Candidates come from here, which of them become neighbours
-// from graph_prune.h, how they are walked from graph_search.h: another way to find candidates is another body of this file.
+// Chen et al. 2024: the projected bipartite graph), and its growth. Who becomes whose neighbour is a GraphWiring, one body so far
+// (graph_wire.cc); codes, entries, connection, calibration, walks and growth are any graph's.
 #pragma once
 #include <memory>
 #include <string>
@@ -16,7 +16,8 @@ namespace kvasir {
 
 class FileReader;
 class FileWriter;
-struct ListTable;  // partition.h: every key's home cell
+struct ListTable;   // partition.h: every key's home cell
+struct Neighbours;  // knn.h
 
 struct GraphOptions {
   int32_t m = 32;            // a key takes 8 m bytes at most, its list up to m slots: see slots_for
@@ -50,6 +51,8 @@ struct Graph {
   GraphCodes codes;
   std::shared_ptr<const GraphEntries> entries;
   std::vector<std::vector<int32_t>> newcomers;  // [centroids], or none: nodes inserted since, ascending
+  // [built]: a node in whose list each is, for as long as the graph grows: with threads they reach every node. kNone: by a thread.
+  std::shared_ptr<const std::vector<int32_t>> parents;
   int32_t built = 0;               // nodes when it was built; the rest was inserted
   int32_t ef = 0;
   double expected_recall = 0;      // at ef, on held-out queries
@@ -63,11 +66,28 @@ struct Graph {
 
 // Slots of a list: m rounded up to whole cache lines, or what links, codes and entries of dim dimensions leave each other of 8 m bytes.
 int32_t slots_for(int32_t m, int32_t dim);
+
+// What a wiring may use: all keys, queries as they will be asked [.., dim] and their nearest keys, cells of keys.
+struct GraphMaterial {
+  const IndexIsa& isa;
+  const GraphKeys& keys;
+  const GraphOptions& options;
+  const ListTable& homes;
+  const std::vector<float>& training;
+  const Neighbours& nearest;  // the best options.nq of each training query
+  const RunTasks& run;
+};
+// Fills lists (not threads) of empty links: the seam for graphs of another kind, such as RobustVamana's. May leave nodes unreachable;
+// must not depend on threads.
+using GraphWiring = void (*)(GraphLinks& links, const GraphMaterial& material);
+// Each query's best keys lead to the others, and to mates within the home cell.
+void wire_from_queries(GraphLinks& links, const GraphMaterial& material);
+
 // training, held_out [.., dim]: queries as they will be asked; homes: cells of all keys, whose mates are a key's first neighbours,
 // whether any query voted for it or not.
 std::shared_ptr<Graph> build_graph(const IndexIsa& isa, const GraphKeys& keys, const GraphOptions& options,
                                    const ListTable& homes, const std::vector<float>& training, const std::vector<float>& held_out,
-                                   const RunTasks& run);
+                                   const RunTasks& run, GraphWiring wire = wire_from_queries);
 // Occluded neighbours within the home cell for every node, at most `limit`, where its list has room.
 void link_mates(GraphLinks& links, const GraphKeys& keys, const PanelKernels& kernels, const ListTable& homes, int32_t limit,
                 const RunTasks& run);

@@ -12,7 +12,7 @@ size_t GraphEntries::bytes() const {
 }
 
 size_t Graph::bytes() const {
-  size_t bytes = links.bytes() + codes.bytes() + entries->bytes();
+  size_t bytes = links.bytes() + codes.bytes() + entries->bytes() + parents->size() * sizeof(int32_t);
   for (const auto& ids : newcomers) bytes += ids.size() * sizeof(int32_t);
   return bytes;
 }
@@ -70,8 +70,8 @@ std::shared_ptr<const GraphEntries> make_entries(const IndexIsa& isa, const std:
               std::min(kTask, count - first));
   });
   auto entries = std::make_shared<GraphEntries>();
-  // What would be among the best keys of a centroid, were it there.
-  constexpr int32_t kBest = 128;
+  // What would be among the best keys of a centroid, were it there: more than a query's hundred, as queries differ from centroids.
+  constexpr int32_t kBest = 256;
   const Neighbours best = nearest_keys(isa, run, keys.rows(), keys.head(), keys.begin(), keys.begin() + keys.nodes(),
                                        centroids.data(), options.clusters, kBest);
   for (int32_t c = 0; c < options.clusters; c++) entries->least.push_back(best.scores_of(c)[best.k - 1]);

@@ -47,6 +47,7 @@ void save_graph(FileWriter& to, const std::string& prefix, const Graph& graph) {
   std::vector<int32_t> links(static_cast<size_t>(graph.nodes()) * slots);
   for (int32_t i = 0; i < graph.nodes(); i++) std::copy_n(graph.links.of(i), slots, links.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(i) * slots));
   to.add(prefix + ".to", links.data(), links.size() * sizeof(int32_t));
+  to.add(prefix + ".from", graph.parents->data(), graph.parents->size() * sizeof(int32_t));
   const size_t row_bytes = graph.codes.row_bytes();
   std::vector<uint8_t> codes(static_cast<size_t>(graph.nodes()) * row_bytes);
   std::vector<float> scales;
@@ -94,6 +95,11 @@ std::shared_ptr<const Graph> restore_graph(const FileReader& from, const std::st
   graph->links.resize(nodes);
   for (int32_t i = 0; i < nodes; i++) std::copy_n(links + static_cast<size_t>(i) * slots, slots, graph->links.edit(i));
   check_threads(graph->links, prefix + ".to");
+  const int32_t* parents = from.array<int32_t>(prefix + ".from", static_cast<size_t>(header.built));
+  for (int32_t i = 0; i < header.built; i++) {
+    if (parents[i] < GraphLinks::kNone || parents[i] >= nodes) refuse(prefix + ".from", "leads to no node");
+  }
+  graph->parents = std::make_shared<const std::vector<int32_t>>(parents, parents + header.built);
   const float* scales = finite(from, prefix + ".scales", static_cast<size_t>(nodes));
   const float* centre = finite(from, prefix + ".centre", static_cast<size_t>(dim));
   const float* weights = finite(from, prefix + ".weights", static_cast<size_t>(dim));

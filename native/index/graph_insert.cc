@@ -11,7 +11,7 @@ namespace kvasir {
 namespace {
 
 constexpr int32_t kRound = 512;       // nodes that do not see each other before they are linked
-constexpr int32_t kMostMates = 64;    // the youngest of a cell
+constexpr int32_t kMostMates = 32;    // the youngest of a cell
 constexpr int32_t kMostWishes = 8;    // neighbours, nearest first, that learn of a new node
 constexpr int32_t kTask = 32;
 
@@ -51,11 +51,18 @@ std::shared_ptr<Graph> insert_nodes(const IndexIsa& isa, const Graph& graph, con
         candidates.assign(std::max(begin, end - kMostMates), end);
         const float* row = scores.data() + static_cast<size_t>(node - start) * entries.centroids.width();
         std::pair<float, int32_t> most = {0, GraphLinks::kNone};
-        for (int32_t c = 0; c < centroids; c++) {
-          const float excess = row[c] - entries.least[static_cast<size_t>(c)];
-          if (!(excess >= 0)) continue;
-          wanted[static_cast<size_t>(node - first)].push_back(c);
-          if (most.second == GraphLinks::kNone || excess > most.first) most = {excess, c};
+        const float* least = entries.least.data();
+        constexpr int32_t kStretch = 32;  // most have none that passes
+        for (int32_t from_c = 0; from_c < centroids; from_c += kStretch) {
+          const int32_t end_c = std::min(centroids, from_c + kStretch);
+          int32_t passed = 0;
+          for (int32_t c = from_c; c < end_c; c++) passed += row[c] >= least[c];
+          for (int32_t c = from_c; passed > 0 && c < end_c; c++) {
+            const float excess = row[c] - least[c];
+            if (!(excess >= 0)) continue;
+            wanted[static_cast<size_t>(node - first)].push_back(c);
+            if (most.second == GraphLinks::kNone || excess > most.first) most = {excess, c};
+          }
         }
         if (most.second != GraphLinks::kNone) {
           for (int32_t i = 0; i < GraphEntries::kKeys; i++) {
@@ -87,7 +94,7 @@ std::shared_ptr<Graph> insert_nodes(const IndexIsa& isa, const Graph& graph, con
       while (next->links.thread(host) != GraphLinks::kNone) host = next->links.thread(host);
       next->links.edit(host)[next->links.slots() - 1] = node;
     }
-    grant_wishes(next->links, keys, wishes, run);
+    grant_wishes(next->links, keys, wishes, run, next->parents.get());
   }
   return next;
 }

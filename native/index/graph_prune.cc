@@ -62,7 +62,8 @@ int32_t GraphPruner::select(int32_t* out, const GraphKeys& keys, int32_t node, c
   return filled;
 }
 
-void grant_wishes(GraphLinks& links, const GraphKeys& keys, std::vector<GraphWish>& wishes, const RunTasks& run) {
+void grant_wishes(GraphLinks& links, const GraphKeys& keys, std::vector<GraphWish>& wishes, const RunTasks& run,
+                  const std::vector<int32_t>* parents) {
   // By block of links, keeping the order within: a block is one task's.
   std::vector<size_t> starts(static_cast<size_t>(links.blocks()) + 1);
   for (const GraphWish& w : wishes) starts[static_cast<size_t>(w.node >> GraphLinks::kBlockBits) + 1]++;
@@ -85,8 +86,18 @@ void grant_wishes(GraphLinks& links, const GraphKeys& keys, std::vector<GraphWis
       }
       const int32_t count = static_cast<int32_t>(list.size());
       if (count == had) continue;
-      if (count <= room) links.set(node, list.data(), count);
-      else links.set(node, kept.data(), pruner.select(kept.data(), keys, node, list.data(), count, room));
+      if (count <= room) {
+        links.set(node, list.data(), count);
+        continue;
+      }
+      // Children first: they stay.
+      const auto rest = std::stable_partition(list.begin(), list.end(), [&](int32_t to) {
+        return parents != nullptr && static_cast<size_t>(to) < parents->size() && (*parents)[static_cast<size_t>(to)] == node;
+      });
+      const int32_t stay = std::min(room, static_cast<int32_t>(rest - list.begin()));
+      std::copy_n(list.begin(), stay, kept.begin());
+      const int32_t more = pruner.select(kept.data() + stay, keys, node, list.data() + stay, count - stay, room - stay);
+      links.set(node, kept.data(), stay + more);
     }
   });
 }

@@ -47,6 +47,8 @@ struct GraphWish {
 
 // Adds wishes to the lists of their nodes: appended where there is room, else pruned together with what is there. Wishes that
 // repeat or are granted already are dropped. The result depends on the order of the wishes of a node, not on threads.
-void grant_wishes(GraphLinks& links, const GraphKeys& keys, std::vector<GraphWish>& wishes, const RunTasks& run);
+// parents (may be null): nodes [0, parents->size()) stay in the lists of theirs.
+void grant_wishes(GraphLinks& links, const GraphKeys& keys, std::vector<GraphWish>& wishes, const RunTasks& run,
+                  const std::vector<int32_t>* parents = nullptr);
 
 }  // namespace kvasir
