@@ -60,7 +60,7 @@ kvasir_memory* borrowed(const void* data, uint64_t bytes) {
 std::map<std::string, double> numbers = {
     {"layer", 0},   {"head", 0},    {"samples", 32768}, {"threads", 1}, {"m", 32},        {"nq", 64},      {"k", 100},      {"entries", 4},
     {"held", 256},  {"solo", 1},    {"horizon", 1024},  {"pivots", 12}, {"recall", 0.95}, {"speed", 0},    {"insert", 0},   {"growth", 0},
-    {"bias", 0},    {"rounds", 4},  {"extend", 1024},   {"ahead", 512},  {"same", 1},
+    {"bias", 0},    {"rounds", 4},  {"extend", 0},   {"ahead", 512},  {"same", 1},
 };
 int32_t number(const char* name) { return static_cast<int32_t>(numbers[name]); }
 
@@ -166,6 +166,8 @@ struct Bench {
     auto graph = build_graph(isa, keys(n), options(), homes->homes, training, held_out, run);
     return {homes, graph, homes_cpu, cpu_seconds() - c0, seconds() - t0};
   }
+  // Keys that an extension takes, as the index does.
+  int32_t step(int32_t keys) const { return number("extend") > 0 ? number("extend") : std::clamp(keys / 32, 1024, 4096); }
   void grow(Made& made, int32_t to, const RunTasks& run) const {
     made.homes = extend(*made.homes, source(to), run);
     made.graph = insert_nodes(isa, *made.graph, keys(to), made.homes->homes, run);
@@ -234,7 +236,7 @@ int main(int argc, char** argv) {
     bench.split(numbers["same"] > 0 ? n : part, early, early_held);
     Bench::Made grown = bench.build(part, early, early_held, run);
     const double c0 = cpu_seconds();
-    for (int32_t at = part; at < n;) bench.grow(grown, at = std::min(n, at + number("extend")), run);
+    for (int32_t at = part; at < n;) bench.grow(grown, at = std::min(n, at + bench.step(at)), run);
     const double each = (cpu_seconds() - c0) / (n - part) * 1e6;
     std::printf("insertion of 25 %% new keys: %.1f us a key (bar 20): %s; unreachable: %zu\n", each, verdict(each <= 20), unreachable_nodes(*grown.graph).size());
     // Of the best keys that are new, how many are found.
@@ -260,7 +262,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (numbers["growth"] > 0) {
-    // As the index grows: extended every 1024 keys, built anew after growing by half.
+    // As the index grows: extended step by step, built anew after growing by half.
     int32_t at = static_cast<int32_t>(n / numbers["growth"]), built = at, builds = 1;
     const auto make = [&](int32_t end) {
       std::vector<float> q, test;
@@ -269,7 +271,7 @@ int main(int argc, char** argv) {
     };
     Bench::Made made = make(at);
     while (at < n) {
-      at = std::min(n, at + number("extend"));
+      at = std::min(n, at + bench.step(at));
       if (at >= built + built / 2) made = make(built = at), builds++;
       else bench.grow(made, at, run);
     }

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int32_t kRound = 512;       // nodes that do not see each other before they are linked
 constexpr int32_t kMostMates = 32;    // the youngest of a cell
-constexpr int32_t kMostWishes = 8;    // neighbours, nearest first, that learn of a new node
+constexpr int32_t kMostWishes = 6;    // neighbours, nearest first, that learn of a new node
 constexpr int32_t kTask = 32;
 
 }  // namespace

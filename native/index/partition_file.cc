@@ -144,7 +144,7 @@ void Partition::save(FileWriter& to, const std::string& prefix) const {
 void Partition::restore(const FileReader& from, const std::string& prefix, int32_t dim, int32_t group) {
   Header header;
   std::memcpy(&header, from.array<Header>(prefix, 1), sizeof header);
-  if (header.keys < 1 || header.cells < 1 || header.cells > header.keys || header.lists < 0 || header.lists > header.keys ||
+  if (header.keys < 1 || header.keys >= 1 << 30 || header.cells < 1 || header.cells > header.keys || header.lists < 0 || header.lists > header.keys ||
       header.aim < 0 || header.horizon < 0 || (header.metric != 0 && header.metric != 1) || header.probes < 0 ||
       (header.serves & ~(kBest | kSamples | kWalked)) != 0) {
     refuse(prefix, "has impossible counts");

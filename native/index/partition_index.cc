@@ -62,7 +62,7 @@ void PartitionIndex::start_if_due() {
   // Lists are aimed anew so that they take over when queries leave the positions that they were made for.
   const int32_t horizon = takeover_horizon(keys);
   const bool aim = !build && old->horizon() > 0 && recipe->aim(end_) + horizon >= old->aim() + old->horizon();
-  if (!build && !aim && keys - old->keys() < recipe->extend) return;
+  if (!build && !aim && keys - old->keys() < recipe->step(keys)) return;
   const auto samples = samples_;
   const Rows rows = rows_;
   const LayerShape shape = shape_;

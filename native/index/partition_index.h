@@ -34,11 +34,13 @@ class PartitionRecipe {
   virtual void save(FileWriter&) const {}
   // First position of queries for which lists over tokens that end at `end` are made.
   int32_t aim(int32_t end) const { return end + ahead; }
+  // Keys without a home that start an extension of a structure over `keys`.
+  virtual int32_t step(int32_t /*keys*/) const { return extend; }
   // Why nothing is built over these tokens; empty: something is.
   virtual std::string refuses(const QuerySamples& samples, int32_t keys) const = 0;
 
   int32_t min_keys = 1024;  // fewer are scanned
-  int32_t extend = 1024;    // keys without a home that start an extension
+  int32_t extend = 1024;    // see step
   double growth = 0.5;      // share of new keys that starts a rebuild
   int32_t ahead = 0;        // tokens between the last key and the query: the window
   double lift = 2;
