@@ -23,10 +23,6 @@ const COMMANDS: Readonly<Record<string, { readonly summary: string; readonly loa
     summary: "answer OpenAI's clients over HTTP",
     load: async (done) => (await import("./serve.ts")).serveCommand(done),
   },
-  context: {
-    summary: "list, make and remove contexts of a server",
-    load: async (done) => (await import("./context.ts")).contextCommand(done),
-  },
   perplexity: {
     summary: "score a text, or compare logits with a saved run",
     load: async (done) => (await import("./perplexity.ts")).perplexityCommand(done),
@@ -53,6 +49,14 @@ const COMMANDS: Readonly<Record<string, { readonly summary: string; readonly loa
   },
 };
 
+/** Those that ask a server, where one is named. */
+const SERVER_COMMANDS: typeof COMMANDS = {
+  context: {
+    summary: "list, make and remove contexts of a server",
+    load: async (done) => (await import("./context_server.ts")).serverContextCommand(done),
+  },
+};
+
 /** Runs one command line; resolves to the exit code. */
 export async function main(args: readonly string[]): Promise<number> {
   let code: number = EXIT.OK;
@@ -71,7 +75,9 @@ export async function main(args: readonly string[]): Promise<number> {
       getErrHasColors: () => !Deno.noColor && Deno.stderr.isTerminal(),
     });
   const wanted = args.find((arg) => !arg.startsWith("-"));
-  for (const [name, { summary, load }] of Object.entries(COMMANDS)) {
+  const asksServer = args.some((arg) => /^--server(=|$)/.test(arg)) || Deno.env.get("KVASIR_SERVER") !== undefined;
+  const commands = asksServer ? { ...COMMANDS, ...SERVER_COMMANDS } : COMMANDS;
+  for (const [name, { summary, load }] of Object.entries(commands)) {
     if (name === wanted) program.addCommand((await load(done)).summary(summary).exitOverride());
     else program.addCommand(new Command(name).summary(summary));
   }

@@ -36,9 +36,6 @@ export function integers(min: number): (text: string) => number[] {
   return (text) => text.split(",").map(integer(min));
 }
 
-/** Where `kvasir serve` listens unless told otherwise. */
-export const DEFAULT_SERVER = "http://127.0.0.1:5827";
-
 /** The key of a server that is asked. */
 // deno-lint-ignore explicit-function-return-type explicit-module-boundary-types -- commander infers the option's type
 export function keyOption() {

@@ -1,11 +1,11 @@
 /**
- * `kvasir context`: contexts of a running server.
+ * `kvasir context … --server URL`: contexts of a running server.
  *
  * @module
  */
 import { Command, Option } from "@commander-js/extra-typings";
 import { type Json, ServerClient } from "../server/client.ts";
-import { DEFAULT_SERVER, keyOption } from "./options.ts";
+import { keyOption } from "./options.ts";
 import { EXIT } from "./exit.ts";
 import { readFile } from "./generate.ts";
 import { ProgressLine } from "./progress.ts";
@@ -16,11 +16,11 @@ interface ServerFlags {
 }
 
 /** The command. */
-export function contextCommand(done: (code: number) => void): Command {
+export function serverContextCommand(done: (code: number) => void): Command {
   const command = new Command("context").description("Lists, makes and removes the contexts of a server.");
   const sub = <U extends string>(usage: U, summary: string) =>
     command.command(usage).description(summary)
-      .addOption(new Option("--server <url>", "which server").env("KVASIR_SERVER").default(DEFAULT_SERVER))
+      .addOption(new Option("--server <url>", "which server").env("KVASIR_SERVER").makeOptionMandatory())
       .addOption(keyOption())
       .option("--json", "print JSON");
   const client = ({ server, apiKey }: ServerFlags) => new ServerClient(server, apiKey);
