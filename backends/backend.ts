@@ -50,8 +50,42 @@ export interface Backend extends Disposable {
   release(mark: number): void;
   /** Recycles all step memory. */
   endStep(): void;
+  /** Files of tensors; absent where it keeps none: contexts then live in memory only. */
+  readonly files?: TensorFiles;
   /** Doors for libraries that work on this backend's memory; absent where it is not host memory of native code. */
   readonly host?: HostMemory;
+}
+
+/** Files that tensors are saved to and mapped from (docs/context_file.md). Sections have names of 1 to 31 ASCII characters. */
+export interface TensorFiles {
+  /** Begins a file beside `path`, which it replaces once it is committed. Throws `RangeError` where it cannot be made. */
+  create(path: string): TensorFileWriter;
+  /** Maps a file, its header and directory checked. Throws `RangeError` for one that is damaged or none. */
+  open(path: string): TensorFile;
+}
+
+/** A file being written. Dispose removes it unless it was committed; everything throws `NativeError` where the disk fails. */
+export interface TensorFileWriter extends Disposable {
+  /** A section of bytes. */
+  add(name: string, data: Uint8Array<ArrayBuffer>): void;
+  /** A section of rows: the first `counts[i]` of each head of tensors [heads, capacity, …], as one [heads, sum, …]. */
+  addRows(name: string, tensors: readonly Tensor[], counts: readonly number[]): void;
+  /** A section that `write` puts into the file at `path` from byte `offset` on; it returns how many bytes that were. */
+  addForeign(name: string, write: (path: string, offset: number) => number): void;
+  /** Flushes the file and gives it its name. */
+  commit(): void;
+}
+
+/** A mapped file. Every section is checked before its first use: `RangeError` names one that is damaged. */
+export interface TensorFile extends Disposable {
+  /** Checks all sections now, on all threads. */
+  verify(): void;
+  /** Where a section lies. */
+  find(name: string): { readonly offset: number; readonly bytes: number };
+  /** A copy of a section. */
+  read(name: string): Uint8Array<ArrayBuffer>;
+  /** Sequence memory over a section, shared with all who map the file; not to be written to. Outlives the file. */
+  map(name: string, shape: Shape, dtype: DType): Tensor;
 }
 
 /** A pointer that only native code looks behind. */

@@ -4,10 +4,11 @@
  *
  * @module
  */
-import type { Backend, HostMemory, Kernels, Lifetime } from "./backend.ts";
+import type { Backend, HostMemory, Kernels, Lifetime, TensorFiles } from "./backend.ts";
 import type { DType, Shape, Tensor } from "../core/tensor.ts";
 import { elementCount, isBlockType } from "../core/dtype.ts";
 import { type Context, cString, errorOf, fromCString, lastError, type Library, loadLibrary } from "./ffi.ts";
+import { nativeFiles } from "./native_files.ts";
 import { nativeKernels } from "./native_kernels.ts";
 import { checkShape, MAX_RANK } from "./shape.ts";
 import { StepMemory } from "./step_memory.ts";
@@ -74,6 +75,8 @@ export class NativeBackend implements Backend {
   readonly #live = new Float64Array(3);
   /** Tensors here are plain host memory. */
   readonly host: HostMemory;
+  /** Contexts are saved and mapped by the library. */
+  readonly files: TensorFiles;
   readonly #attached: Disposable[] = [];
   readonly #onUnload = () => this[Symbol.dispose]();
 
@@ -96,6 +99,12 @@ export class NativeBackend implements Backend {
     this.#step = new StepMemory((t) => this.#destroy(t));
     this.kernels = nativeKernels(this.#library, () => this.#open(), (t, what) => this.#own(t, what));
     this.host = this.#hostMemory();
+    this.files = nativeFiles(this.#library, {
+      open: () => this.#open(),
+      id: (t, what) => this.#own(t, what),
+      adopt: (dtype, shape, id) => new NativeTensor(this, dtype, Object.freeze([...shape]), true, id),
+      code: (dtype) => DTYPE_CODES[dtype],
+    });
     // The library's threads must be joined before the process ends; a worker that is terminated skips this.
     globalThis.addEventListener("unload", this.#onUnload);
   }

@@ -50,8 +50,9 @@ const SYMBOLS = {
   },
   kvasir_index_fork: { parameters: ["pointer", "buffer", "u32", "buffer", "i32"], result: "i32" },
   kvasir_index_save: { parameters: ["pointer", "u32", "buffer"], result: "i32" },
-  kvasir_index_map: {
-    parameters: ["pointer", "buffer", "buffer", "buffer", "buffer", "buffer", "buffer", "i32"],
+  kvasir_index_save_into: { parameters: ["pointer", "u32", "buffer", "buffer", "f64"], result: "i32" },
+  kvasir_index_map_from: {
+    parameters: ["pointer", "buffer", "buffer", "buffer", "buffer", "buffer", "buffer", "buffer", "i32"],
     result: "i32",
   },
   kvasir_index_stats: { parameters: ["pointer", "u32", "buffer", "buffer", "i32"], result: "i32" },

@@ -7,7 +7,7 @@
 import type { Tensor } from "../core/tensor.ts";
 import type { KvChunk, KvLayer, KvSegment } from "../core/kv.ts";
 import type { Backend } from "../backends/backend.ts";
-import type { Goal, IndexStats, IndexType, KvIndex, SearchHits } from "./index.ts";
+import type { FileRange, Goal, IndexStats, IndexType, KvIndex, SearchHits } from "./index.ts";
 import { checkChunk, checkFinite, checkGoal, checkQuery, readFloats } from "./check.ts";
 import { drawKey } from "./draw.ts";
 import { best, type Kept, priority, threshold } from "./select_reference.ts";
@@ -17,7 +17,7 @@ export const flatReference: IndexType = {
   summary: "pure TypeScript in float64, on any backend: the oracle, and the fallback without a native library",
   defaults: {},
   create: (kv, _params, on) => new FlatReference(kv, on, EMPTY),
-  map: (path, kv, _params, on) => restore(path, kv, on),
+  map: (path, kv, _params, on, range) => restore(path, kv, on, range),
 };
 
 /** Keys of consecutive tokens, f32 [kvHeads, count, headDim]; immutable, so that forks share them. */
@@ -112,12 +112,9 @@ class FlatReference implements KvIndex {
   }
 
   save(path: string): void {
-    const { begin, end, searchable } = this.#live();
-    const { heads, kvHeads, headDim } = this.#kv.shape;
-    const text = JSON.stringify({ format: FORMAT, heads, kvHeads, headDim, begin, end, searchable });
     const draft = `${path}.${Deno.pid}.tmp`;
     try {
-      Deno.writeTextFileSync(draft, text + "\n");
+      Deno.writeFileSync(draft, this.#describe());
       Deno.renameSync(draft, path);
     } catch (error) {
       try {
@@ -127,6 +124,14 @@ class FlatReference implements KvIndex {
       }
       throw error;
     }
+  }
+
+  saveInto(path: string, offset: number): number {
+    const bytes = this.#describe();
+    using file = Deno.openSync(path, { write: true });
+    file.seekSync(offset, Deno.SeekMode.Start);
+    for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
+    return bytes.length;
   }
 
   stats(): IndexStats {
@@ -143,6 +148,14 @@ class FlatReference implements KvIndex {
 
   [Symbol.dispose](): void {
     this.#state = undefined;
+  }
+
+  /** What is saved: keys are rows of the cache. */
+  #describe(): Uint8Array {
+    const { begin, end, searchable } = this.#live();
+    const { heads, kvHeads, headDim } = this.#kv.shape;
+    const text = JSON.stringify({ format: FORMAT, heads, kvHeads, headDim, begin, end, searchable });
+    return new TextEncoder().encode(text + "\n");
   }
 
   /** Logits of all searchable keys: [searchable − begin]. */
@@ -172,8 +185,8 @@ class FlatReference implements KvIndex {
 const FORMAT = "kvasir flat-reference 1";
 
 /** Keys are rows of the cache: a file says which, and of what shape. */
-function restore(path: string, kv: KvLayer, on: Backend): KvIndex {
-  const text = Deno.readTextFileSync(path);
+function restore(path: string, kv: KvLayer, on: Backend, range?: FileRange): KvIndex {
+  const text = readText(path, range);
   let saved: Readonly<Record<string, unknown>> | null = null;
   try {
     saved = JSON.parse(text);
@@ -194,6 +207,17 @@ function restore(path: string, kv: KvLayer, on: Backend): KvIndex {
   index.commit();
   if (end > searchable) index.add({ start: searchable, count: end - searchable });
   return index;
+}
+
+/** Of a file, or a piece of one: a line of text. */
+function readText(path: string, range: FileRange | undefined): string {
+  if (range === undefined) return Deno.readTextFileSync(path);
+  using file = Deno.openSync(path);
+  file.seekSync(range.offset, Deno.SeekMode.Start);
+  const bytes = new Uint8Array(Math.min(range.bytes, 4096));
+  let done = 0;
+  for (let n: number | null; done < bytes.length && (n = file.readSync(bytes.subarray(done))) !== null;) done += n;
+  return new TextDecoder().decode(bytes.subarray(0, done));
 }
 
 /** Neighbours of about one size become one, so that adding one by one leaves few blocks. */

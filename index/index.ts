@@ -139,8 +139,21 @@ export interface KvIndex extends Disposable {
   fork(kv: KvLayer): KvIndex;
   /** Writes a file, complete or not at all; what is committed comes back. */
   save(path: string): void;
+  /**
+   * The same into a file that exists, from byte `offset` on, a multiple of 4096 that nothing lies behind; it is not flushed.
+   * Returns how many bytes it took. Without it an index is built anew when a context is opened.
+   */
+  saveInto?(path: string, offset: number): number;
   /** See {@link IndexStats}. */
   stats(): IndexStats;
+}
+
+/** A piece of a file. */
+export interface FileRange {
+  /** First byte. */
+  readonly offset: number;
+  /** How many. */
+  readonly bytes: number;
 }
 
 /** One entry of the index registry. */
@@ -151,6 +164,9 @@ export interface IndexType<P extends Params = Params> {
   readonly defaults: P;
   /** Empty, over the cache of one layer, whose segments may grow in number and be filled. */
   create(kv: KvLayer, params: P, on: Backend): KvIndex;
-  /** A saved index over a cache with the same rows. Throws `RangeError` for a file of another type, spec or content. */
-  map(path: string, kv: KvLayer, params: P, on: Backend): KvIndex;
+  /**
+   * A saved index over a cache with the same rows; `range` is where in the file it is. Throws `RangeError` for a file of
+   * another type, spec or content.
+   */
+  map(path: string, kv: KvLayer, params: P, on: Backend, range?: FileRange): KvIndex;
 }

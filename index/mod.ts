@@ -8,7 +8,7 @@
  */
 import type { KvLayer } from "../core/kv.ts";
 import type { Backend } from "../backends/backend.ts";
-import type { IndexType, KvIndex } from "./index.ts";
+import type { FileRange, IndexType, KvIndex } from "./index.ts";
 import { libraryPath } from "../backends/library.ts";
 import { Unsupported } from "../core/errors.ts";
 import { loadEntries } from "../core/plugin.ts";
@@ -52,9 +52,9 @@ export class IndexRegistry {
   }
 
   /** A saved index over a cache with the rows it was built on; throws as `create`, and for a file that does not fit. */
-  map(path: string, spec: string, kv: KvLayer, on: Backend): KvIndex {
+  map(path: string, spec: string, kv: KvLayer, on: Backend, range?: FileRange): KvIndex {
     const { type, params } = this.#resolve(spec);
-    return type.map(path, kv, params, on);
+    return type.map(path, kv, params, on, range);
   }
 
   /** The spec with all parameters, keys sorted: as printed in every bench row. */

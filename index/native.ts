@@ -6,7 +6,7 @@
 import type { Tensor } from "../core/tensor.ts";
 import type { KvChunk, KvLayer, KvQueries, KvSegment } from "../core/kv.ts";
 import type { Backend, NativePointer } from "../backends/backend.ts";
-import type { Certificate, Goal, IndexStats, IndexType, KvIndex, Params, SearchHits } from "./index.ts";
+import type { Certificate, FileRange, Goal, IndexStats, IndexType, KvIndex, Params, SearchHits } from "./index.ts";
 import { NATIVE_STATUS } from "../core/errors.ts";
 import { formatSpec } from "../core/spec.ts";
 import { cString, loadIndexLibrary, textOf } from "./ffi.ts";
@@ -42,7 +42,8 @@ export function nativeIndexTypes(path: string): Readonly<Record<string, IndexTyp
       summary,
       defaults: parseDefaults(defaults),
       create: (kv, params, on) => NativeIndex.create(contextOf(on, name), formatSpec(name, params), kv),
-      map: (file, kv, params, on) => NativeIndex.map(contextOf(on, name), formatSpec(name, params), kv, file),
+      map: (file, kv, params, on, range) =>
+        NativeIndex.map(contextOf(on, name), formatSpec(name, params), kv, file, range),
     };
   }
   return types;
@@ -103,16 +104,17 @@ class NativeIndex implements KvIndex {
     return new NativeIndex(context, spec, kv, out[0] as number, []);
   }
 
-  static map(context: IndexContext, spec: string, kv: KvLayer, path: string): NativeIndex {
+  static map(context: IndexContext, spec: string, kv: KvLayer, path: string, range?: FileRange): NativeIndex {
     const { shape, frequencies } = describeShape(kv);
     const { symbols } = context.library;
     return withSegments(context, kv.segments, (ids, held) => {
       const out = new Uint32Array(1);
       context.check(
-        symbols.kvasir_index_map(
+        symbols.kvasir_index_map_from(
           context.pointer,
           out,
           cString(path),
+          range === undefined ? null : Float64Array.of(range.offset, range.bytes),
           cString(spec),
           shape,
           frequencies,
@@ -204,6 +206,14 @@ class NativeIndex implements KvIndex {
   save(path: string): void {
     const id = this.#live();
     this.#context.check(this.#context.library.symbols.kvasir_index_save(this.#context.pointer, id, cString(path)));
+  }
+
+  saveInto(path: string, offset: number): number {
+    const id = this.#live();
+    const { library, pointer } = this.#context;
+    const bytes = new Float64Array(1);
+    this.#context.check(library.symbols.kvasir_index_save_into(pointer, id, bytes, cString(path), offset));
+    return bytes[0] as number;
   }
 
   stats(): IndexStats {

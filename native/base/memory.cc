@@ -17,6 +17,7 @@ namespace {
 
 struct SharedMemory : kvasir_memory {
   std::atomic<int64_t> holds{1};
+  std::shared_ptr<const void> holder;  // null: data is this object's own
 };
 
 void retain_shared(kvasir_memory* self) {
@@ -26,7 +27,7 @@ void retain_shared(kvasir_memory* self) {
 void release_shared(kvasir_memory* self) {
   SharedMemory* shared = static_cast<SharedMemory*>(self);
   if (shared->holds.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-  std::free(shared->data);
+  if (shared->holder == nullptr) std::free(shared->data);
   delete shared;
 }
 
@@ -79,6 +80,12 @@ kvasir_memory* share_memory(void* data, size_t bytes) {
   shared->retain = retain_shared;
   shared->release = release_shared;
   return shared;
+}
+
+kvasir_memory* share_held(void* data, size_t bytes, std::shared_ptr<const void> holder) {
+  kvasir_memory* made = share_memory(data, bytes);
+  static_cast<SharedMemory*>(made)->holder = std::move(holder);
+  return made;
 }
 
 }  // namespace kvasir

@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <cstddef>
+#include <memory>
 
 #include "kvasir_abi.h"
 
@@ -26,5 +27,7 @@ class Scratch {
 
 // Takes over `data` (of aligned_allocate) and frees it at the last release. Starts with one hold, the maker's.
 kvasir_memory* share_memory(void* data, size_t bytes);
+// The same for memory that `holder` keeps.
+kvasir_memory* share_held(void* data, size_t bytes, std::shared_ptr<const void> holder);
 
 }  // namespace kvasir

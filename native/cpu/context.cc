@@ -2,6 +2,7 @@
 
 #include "dtype.h"
 #include "table.h"
+#include "tensor_file.h"
 
 namespace kvasir {
 
@@ -32,7 +33,7 @@ void expect_shape(const Tensor& t, std::initializer_list<int32_t> shape, const c
 
 }  // namespace kvasir
 
-kvasir_context::kvasir_context() : table(new Table) {}
+kvasir_context::kvasir_context() : table(new Table), files(new Files) {}
 kvasir_context::~kvasir_context() = default;
 
 kvasir::Tensor& kvasir_context::tensor(kvasir_tensor id, const char* what) { return table->find(id, what).tensor; }

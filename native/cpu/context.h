@@ -51,6 +51,8 @@ struct kvasir_context {
   ~kvasir_context();
   struct Table;  // slots with generations
   std::unique_ptr<Table> table;
+  struct Files;  // tensor_file.h
+  std::unique_ptr<Files> files;
 };
 
 namespace kvasir {

@@ -130,6 +130,25 @@ kvasir_tensor kvasir_context::Table::create(kvasir_context& context, int32_t dty
   return s.generation << kIndexBits | index;
 }
 
+kvasir_tensor kvasir_context::Table::map(int32_t dtype, int32_t rank, const int32_t* shape, uint8_t* data, size_t bytes,
+                                         std::shared_ptr<const void> holder) {
+  const Size size = checked_size("map tensor", dtype, rank, shape);
+  if (!kvasir::is_plain(dtype)) fail(KVASIR_ARGUMENT, "Cannot map tensor: type %s is for weights", kvasir::dtype_name(dtype));
+  if (size.bytes != bytes) {
+    fail(KVASIR_ARGUMENT, "Cannot map tensor: shape %s takes %zu bytes, the section has %zu",
+         kvasir::shape_text(shape, rank).c_str(), size.bytes, bytes);
+  }
+  kvasir_memory* memory = kvasir::share_held(data, bytes, std::move(holder));
+  const uint32_t index = take_slot();
+  Slot& s = slots[index];
+  s.tensor = Tensor();
+  set_shape(s.tensor, dtype, rank, shape, KVASIR_SEQUENCE);
+  s.tensor.data = data;
+  s.memory = memory;
+  s.used = s.owner = true;
+  return s.generation << kIndexBits | index;
+}
+
 kvasir_tensor kvasir_context::Table::view(kvasir_tensor parent, int32_t rank, const int32_t* shape, double offset) {
   const uint32_t from = parent & kIndexMask;
   const Tensor& whole = find(parent, "parent of view").tensor;

@@ -36,6 +36,9 @@ struct kvasir_context::Table {
   // Both return the id; the caller has checked shapes. create allocates (or makes a packed weight).
   kvasir_tensor create(kvasir_context& context, int32_t dtype, int32_t rank, const int32_t* shape, int32_t lifetime);
   kvasir_tensor view(kvasir_tensor parent, int32_t rank, const int32_t* shape, double offset);
+  // Sequence memory that is somebody else's: `holder` keeps it. Counts as no memory of the context's.
+  kvasir_tensor map(int32_t dtype, int32_t rank, const int32_t* shape, uint8_t* data, size_t bytes,
+                    std::shared_ptr<const void> holder);
   void destroy(kvasir_tensor id);
   kvasir_memory* memory(kvasir_tensor id);  // made at the first call
 

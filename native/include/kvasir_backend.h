@@ -83,6 +83,35 @@ KVASIR_API kvasir_memory* kvasir_tensor_memory(kvasir_context* ctx, kvasir_tenso
 /* The context's own threads, valid as long as the context. NULL where it has none to lend. */
 KVASIR_API const kvasir_executor* kvasir_context_executor(kvasir_context* ctx);
 
+/*
+ * Files of tensors (docs/context_file.md); KVASIR_UNSUPPORTED where memory is a device's. A file is written beside its name and
+ * appears under it, complete, with kvasir_file_commit; kvasir_file_close ends it either way. An opened one is mapped: its pages are
+ * shared by all processes, and tensors over it stay when it is closed. Errors of contents are KVASIR_ARGUMENT, of the disk
+ * KVASIR_DEVICE. Names of sections: 1 to 31 printable ASCII characters without spaces.
+ */
+typedef uint32_t kvasir_file;
+KVASIR_API int32_t kvasir_file_create(kvasir_context* ctx, kvasir_file* out, const char* path);
+KVASIR_API int32_t kvasir_file_add(kvasir_context* ctx, kvasir_file file, const char* name, const void* data, double bytes);
+/* tensors [in]: `count` ids of [heads, capacity, ...]; the first rows[i] of each head follow each other: [heads, sum, ...]. */
+KVASIR_API int32_t kvasir_file_add_rows(kvasir_context* ctx, kvasir_file file, const char* name, const kvasir_tensor* tensors,
+                                        const int32_t* rows, int32_t count);
+/* A section that another library writes: to path [out] of cap bytes, NUL-terminated, from byte offset [out] on; then end. */
+KVASIR_API int32_t kvasir_file_begin(kvasir_context* ctx, kvasir_file file, double* offset, char* path, int32_t cap,
+                                     const char* name);
+KVASIR_API int32_t kvasir_file_end(kvasir_context* ctx, kvasir_file file, double bytes);
+KVASIR_API int32_t kvasir_file_commit(kvasir_context* ctx, kvasir_file file);
+/* Maps a file and checks its header, directory and layout. */
+KVASIR_API int32_t kvasir_file_open(kvasir_context* ctx, kvasir_file* out, const char* path);
+KVASIR_API int32_t kvasir_file_close(kvasir_context* ctx, kvasir_file file);
+/* place [out]: double[2] = offset and bytes of a section. */
+KVASIR_API int32_t kvasir_file_find(kvasir_context* ctx, kvasir_file file, double* place, const char* name);
+/* Checks all sections, on the context's threads; those below check what they read if nobody has. */
+KVASIR_API int32_t kvasir_file_verify(kvasir_context* ctx, kvasir_file file);
+KVASIR_API int32_t kvasir_file_read(kvasir_context* ctx, kvasir_file file, void* dst, double bytes, const char* name);
+/* A tensor of sequence memory over a section that is exactly as large. Writing to it changes this process's copy only. */
+KVASIR_API int32_t kvasir_tensor_map(kvasir_context* ctx, kvasir_tensor* out, kvasir_file file, const char* name, int32_t dtype,
+                                     int32_t rank, const int32_t* shape);
+
 /* Kernels: meanings in backends/backend.ts. */
 KVASIR_API int32_t kvasir_embed(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor table, kvasir_tensor tokens, float scale);
 KVASIR_API int32_t kvasir_rms_norm(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, kvasir_tensor weight, float epsilon);

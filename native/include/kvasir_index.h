@@ -113,11 +113,19 @@ KVASIR_API int32_t kvasir_index_fork(kvasir_index_context* ctx, kvasir_index* ou
                                      const kvasir_segment* segments, int32_t count);
 /* Writes the index to `path` [in], NUL-terminated: complete or not at all. Format: docs/index_file.md. */
 KVASIR_API int32_t kvasir_index_save(kvasir_index_context* ctx, kvasir_index index, const char* path);
+/* The same into a file that exists, from byte `offset` on (a multiple of 4096 that nothing lies behind), not flushed. bytes [out]:
+ * what it took. */
+KVASIR_API int32_t kvasir_index_save_into(kvasir_index_context* ctx, kvasir_index index, double* bytes, const char* path,
+                                          double offset);
 /* Opens a saved index over segments with the rows it was built on. Arguments as kvasir_index_create; a spec that is not the
  * file's fails. */
 KVASIR_API int32_t kvasir_index_map(kvasir_index_context* ctx, kvasir_index* out, const char* path, const char* spec,
                                     const double* shape, const double* frequencies, const kvasir_segment* segments,
                                     int32_t count);
+/* The same from a piece of a file; range [in]: double[2] = its first byte, a multiple of 4096, and how many. */
+KVASIR_API int32_t kvasir_index_map_from(kvasir_index_context* ctx, kvasir_index* out, const char* path, const double* range,
+                                         const char* spec, const double* shape, const double* frequencies,
+                                         const kvasir_segment* segments, int32_t count);
 /* numbers [out]: double[KVASIR_STATS] = tokens, bytes of its own, pending tokens, build seconds, inserted since the last build.
  * decisions [out]: one line each, NUL-terminated, into buf of cap bytes; KVASIR_CAPACITY when cap is too small. */
 #define KVASIR_STATS 5

@@ -39,7 +39,14 @@ uint64_t frequencies_checksum(const LayerShape& shape) {
 // A temporary file beside the wanted one; removed unless it is kept.
 class Temporary {
  public:
-  explicit Temporary(const std::string& path) : path_(path) {
+  // With an offset of 0 or more it is the file at path itself, written from there on and kept whatever happens.
+  Temporary(const std::string& path, int64_t offset) : path_(path) {
+    if (offset >= 0) {
+      base_ = static_cast<uint64_t>(offset);
+      file_ = open(path.c_str(), O_WRONLY | O_CLOEXEC);
+      if (file_ < 0) fail(KVASIR_ARGUMENT, "Cannot save index to \"%.300s\": %s", path.c_str(), std::strerror(errno));
+      return;
+    }
     static std::atomic<uint32_t> count{0};
     temporary_ = path + ".part-" + std::to_string(getpid()) + "-" + std::to_string(count++);
     file_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -55,13 +62,14 @@ class Temporary {
   void write_at(const void* data, size_t bytes, uint64_t offset) {
     const char* from = static_cast<const char*>(data);
     for (size_t done = 0; done < bytes;) {
-      const ssize_t n = pwrite(file_, from + done, std::min(bytes - done, size_t{1} << 30), static_cast<off_t>(offset + done));
+      const ssize_t n = pwrite(file_, from + done, std::min(bytes - done, size_t{1} << 30), static_cast<off_t>(base_ + offset + done));
       if (n < 0 && errno == EINTR) continue;
       if (n <= 0) failed();
       done += static_cast<size_t>(n);
     }
   }
   void keep(uint64_t bytes) {
+    if (temporary_.empty()) return;
     if (ftruncate(file_, static_cast<off_t>(bytes)) != 0 || fsync(file_) != 0) failed();
     const int file = file_;
     file_ = -1;
@@ -84,6 +92,7 @@ class Temporary {
          errno == ENOSPC ? "the disk is full" : std::strerror(errno));
   }
   std::string path_, temporary_;
+  uint64_t base_ = 0;
   int file_ = -1;
 };
 
@@ -103,7 +112,7 @@ class Writer final : public FileWriter {
     end_ = page_up(end_ + bytes);
     sections_.push_back(section);
   }
-  void finish(IndexFileHeader header) {
+  uint64_t finish(IndexFileHeader header) {
     header.sections = static_cast<uint32_t>(sections_.size());
     header.directory = end_;
     const size_t bytes = sections_.size() * sizeof(IndexFileSection);
@@ -113,6 +122,7 @@ class Writer final : public FileWriter {
     file_.write_at(sections_.data(), bytes, end_);
     file_.write_at(&header, sizeof header, 0);
     file_.keep(header.file_bytes);
+    return header.file_bytes;
   }
 
  private:
@@ -138,13 +148,13 @@ uint64_t rows_checksum(const Rows& rows, const LayerShape& shape, int32_t begin,
   return sum;
 }
 
-void save_index_file(const std::string& path, const Index& index) {
+uint64_t save_index_file(const std::string& path, const Index& index, int64_t offset) {
   if (index.spec().size() >= kIndexFileSpec) {
     fail(KVASIR_ARGUMENT, "Cannot save index: its spec has %zu bytes, expected less than %zu", index.spec().size(),
          kIndexFileSpec);
   }
   const LayerShape& shape = index.shape();
-  Temporary file(path);
+  Temporary file(path, offset);
   Writer writer(file);
   index.save(writer);
   IndexFileHeader header = {};
@@ -163,17 +173,19 @@ void save_index_file(const std::string& path, const Index& index) {
   header.begin = index.begin();
   header.end = index.end();
   std::memcpy(header.spec, index.spec().data(), index.spec().size());
-  writer.finish(header);
+  return writer.finish(header);
 }
 
-IndexFile::IndexFile(const std::string& path) {
+IndexFile::IndexFile(const std::string& path, uint64_t offset, uint64_t wanted) {
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) fail(KVASIR_ARGUMENT, "Cannot open index: %s", std::strerror(errno));
   struct stat info = {};
   void* data = MAP_FAILED;
   const bool regular = fstat(file, &info) == 0 && S_ISREG(info.st_mode);
-  const size_t bytes = regular && info.st_size > 0 ? static_cast<size_t>(info.st_size) : 0;
-  if (bytes >= kIndexFilePage) data = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file, 0);
+  const uint64_t size = regular && info.st_size > 0 ? static_cast<uint64_t>(info.st_size) : 0;
+  const bool fits = offset <= size && offset % kIndexFilePage == 0 && (wanted == UINT64_MAX || wanted <= size - offset);
+  const size_t bytes = !fits ? 0 : static_cast<size_t>(std::min(wanted, size - offset));
+  if (bytes >= kIndexFilePage) data = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file, static_cast<off_t>(offset));
   const int failure = errno;
   close(file);
   if (!regular) refuse("it is no regular file");

@@ -43,14 +43,16 @@ static_assert(sizeof(IndexFileSection) == 64, "a directory entry is 64 bytes");
 // Of up to 64 key rows spread over [begin, end): tells another sequence's cache.
 uint64_t rows_checksum(const Rows& rows, const LayerShape& shape, int32_t begin, int32_t end);
 
-// Writes `index` to path: into a temporary file beside it that is flushed to disk and then renamed; on failure it is removed.
+// Writes `index` to path: into a temporary file beside it that is flushed to disk and then renamed; on failure it is removed. With an
+// offset of 0 or more: into the file at path from there on, not flushed. Returns its bytes.
 // Throws Error{KVASIR_ARGUMENT} where the file cannot be made, Error{KVASIR_DEVICE} where writing fails.
-void save_index_file(const std::string& path, const Index& index);
+uint64_t save_index_file(const std::string& path, const Index& index, int64_t offset = -1);
 
 // A mapped file with header, directory, checksums and zero padding checked. Section contents are the index type's to check.
 class IndexFile final : public FileReader {
  public:
-  explicit IndexFile(const std::string& path);  // throws Error{KVASIR_ARGUMENT}
+  // `bytes` from `offset` on; throws Error{KVASIR_ARGUMENT}.
+  explicit IndexFile(const std::string& path, uint64_t offset = 0, uint64_t bytes = UINT64_MAX);
   const IndexFileHeader& header() const { return *header_; }
   // Throws Error{KVASIR_ARGUMENT} where spec, shape or rows are not the file's.
   void check(const std::string& spec, const LayerShape& shape, const Rows& rows) const;
