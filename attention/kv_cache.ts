@@ -54,6 +54,18 @@ export class KvCache implements Disposable {
     this.layers = this.#layers;
   }
 
+  /** A cache whose rows are there already, one full segment a layer, which it frees at its end. */
+  static over(backend: Backend, shapes: readonly LayerShape[], type: KvType, segments: readonly KvSegment[]): KvCache {
+    const numTokens = segments[0]?.count ?? 0;
+    const cache = new KvCache(backend, shapes, type, numTokens);
+    cache.#layers.forEach((layer, i) => {
+      layer.segments.push(segments[i] as KvSegment);
+      layer.length = numTokens;
+    });
+    cache.#rows = numTokens;
+    return cache;
+  }
+
   /** Tokens there is room for without allocating. */
   get capacity(): number {
     return this.#rows;

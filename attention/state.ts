@@ -4,7 +4,7 @@
  * @module
  */
 import type { Backend } from "../backends/backend.ts";
-import type { KvIndex } from "../index/index.ts";
+import type { FileRange, KvIndex } from "../index/index.ts";
 import type { KvLayer, LayerShape } from "../core/kv.ts";
 import type { LayerPolicy, PolicyPlace, PolicyStats } from "./policy.ts";
 import type { Look } from "./look.ts";
@@ -20,6 +20,8 @@ export interface AttentionPlan {
   readonly index: string;
   /** Makes an index of that spec over a layer's cache. */
   readonly newIndex: (kv: KvLayer) => KvIndex;
+  /** Opens a saved index of that spec in a piece of a file. */
+  readonly mapIndex: (path: string, range: FileRange, kv: KvLayer) => KvIndex;
 }
 
 /** What a sequence begins with, in place of nothing. */

@@ -58,16 +58,23 @@ export class ContextCalls implements EngineContexts {
     return await this.show(saved);
   }
 
-  fork(
+  async fork(
     name: string,
     { name: to, atToken }: { readonly name: string; readonly atToken?: number },
   ): Promise<ContextInfo> {
     const at = atToken === undefined ? {} : { atToken };
-    return this.#connection.ask({ type: "context", call: { op: "fork", name, to, ...at } });
+    const { id } = await this.#connection.ask<ContextInfo>({ type: "context", call: { op: "fork", name, to, ...at } });
+    return await this.#save(id);
   }
 
-  update(name: string, change: ContextChange): Promise<ContextInfo> {
-    return this.#connection.ask({ type: "context", call: { op: "update", name, change } });
+  async update(name: string, change: ContextChange): Promise<ContextInfo> {
+    const { id } = await this.#connection.ask<ContextInfo>({ type: "context", call: { op: "update", name, change } });
+    return await this.#save(id);
+  }
+
+  /** To its file, where there is a folder and it is not as the file. */
+  #save(name: string): Promise<ContextInfo> {
+    return this.#connection.ask({ type: "context", call: { op: "save", name } });
   }
 
   delete(name: string): Promise<void> {

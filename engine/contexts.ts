@@ -7,13 +7,21 @@ import type { Tensor } from "../core/tensor.ts";
 import type { Message } from "../model/model.ts";
 import type { SequenceState } from "../attention/state.ts";
 import type { ContextChange, ContextInfo, ContextMatch, Fingerprint } from "./context_types.ts";
+import type { SavedContext } from "./context_dir.ts";
+import type { SavedContexts } from "./saved_contexts.ts";
 import { byteLength } from "../core/dtype.ts";
 import { ContextError } from "../core/errors.ts";
+import {
+  begins,
+  checkContextName,
+  checkContextOptions,
+  isContextName,
+  newContextId,
+  sharedPrefix,
+} from "./context_names.ts";
 
 /** Fewer tokens than this are read again sooner than a sequence is forked. */
 const LEAST_SHARED = 16;
-const NAME = /^[A-Za-z0-9._-]{1,64}$/;
-const MOST_METADATA = 16;
 
 /** What becomes a context. */
 export interface ContextSeed {
@@ -37,13 +45,18 @@ export interface ContextSeed {
   readonly ttlSeconds?: number | undefined;
   /** The caller's. */
   readonly metadata?: Readonly<Record<string, string>> | undefined;
+  /** When it was made; absent: now. */
+  readonly createdMs?: number | undefined;
+  /** The file that its rows are mapped from. */
+  readonly file?: { readonly bytes: number } | undefined;
 }
 
-interface Kept extends Omit<ContextSeed, "name" | "ttlSeconds" | "metadata"> {
+interface Kept extends Omit<ContextSeed, "name" | "ttlSeconds" | "metadata" | "createdMs" | "file"> {
   name: string | undefined;
   ttlSeconds: number;
   metadata: Readonly<Record<string, string>>;
   readonly createdMs: number;
+  file?: { readonly bytes: number } | undefined;
   usedMs: number;
   /** Larger: used later. Clocks may stand still, or go back. */
   turn: number;
@@ -67,6 +80,8 @@ export interface ContextsOptions {
   readonly fingerprint: () => Omit<Fingerprint, "policy" | "index">;
   /** Milliseconds since 1970. */
   readonly now: () => number;
+  /** Contexts on disk; absent: names live as long as the engine. */
+  readonly saved?: SavedContexts | undefined;
 }
 
 /** See the module's head. Owns the states it is given; dispose frees them. */
@@ -106,7 +121,8 @@ export class Contexts implements Disposable {
     }
     const nowMs = this.#options.now();
     const turn = ++this.#turn;
-    this.#kept.set(seed.id, { ...seed, name, ttlSeconds, metadata, createdMs: nowMs, usedMs: nowMs, turn });
+    const createdMs = seed.createdMs ?? nowMs;
+    this.#kept.set(seed.id, { ...seed, name, ttlSeconds, metadata, createdMs, usedMs: nowMs, turn });
     this.#evict();
     return name !== undefined || this.#kept.has(seed.id);
   }
@@ -120,7 +136,15 @@ export class Contexts implements Disposable {
       const shared = kept.share === share ? sharedPrefix(tokens, kept.tokens) : 0;
       if (shared > numTokens) [best, numTokens] = [kept, shared];
     }
-    return best === undefined ? undefined : this.#used(best, numTokens);
+    let file: string | undefined;
+    for (const { name, about, tokens: saved } of this.#options.saved?.list() ?? []) {
+      if (about.share !== share || this.#kept.has(about.id)) continue;
+      const shared = sharedPrefix(tokens, saved);
+      if (shared > numTokens) [file, numTokens] = [name, shared];
+    }
+    // What was saved by another model or program shares no prefix; what is damaged is said when it is asked for by name.
+    if (file !== undefined) best = this.#load(file, true) ?? best;
+    return best === undefined ? undefined : this.#used(best, sharedPrefix(tokens, best.tokens));
   }
 
   /** The context of that name or id, with what a prompt that continues it needs. Throws `ContextError` when there is none. */
@@ -135,10 +159,27 @@ export class Contexts implements Disposable {
     return this.#used(kept, sharedPrefix(tokens, kept.tokens));
   }
 
-  /** All, the most recently used first. */
+  /** All, the most recently used first; then those on disk that were not used yet. */
   list(): ContextInfo[] {
     this.#expire();
-    return [...this.#kept.values()].sort((a, b) => b.turn - a.turn).map((kept) => this.#info(kept));
+    const kept = [...this.#kept.values()].sort((a, b) => b.turn - a.turn).map((kept) => this.#info(kept));
+    const names = new Set(kept.map((info) => info.name));
+    return [...kept, ...(this.#options.saved?.list() ?? []).filter(({ name }) => !names.has(name)).map(infoOf)];
+  }
+
+  /**
+   * Writes a context to its file, a layer a `next()`; what happens to it meanwhile is not in it. Without a folder, and for one
+   * that is as its file, there is nothing to do.
+   */
+  *save(name: string): Generator<void, ContextInfo> {
+    const { saved } = this.#options;
+    const kept = this.#find(name);
+    if (saved !== undefined && kept.name !== undefined && kept.file === undefined) {
+      const state = kept.state.fork(kept.tokens.length, kept.tokens.length);
+      yield* saved.save({ ...kept, state }, kept.createdMs);
+      kept.file = { bytes: saved.bytes(kept.name) };
+    }
+    return this.#info(kept);
   }
 
   /** See {@link EngineContexts.show}. */
@@ -147,11 +188,18 @@ export class Contexts implements Disposable {
     return this.#info(this.#find(name));
   }
 
-  /** See {@link EngineContexts.lookup}. */
+  /** See {@link EngineContexts.lookup}; only those in memory, and on disk by the same model. */
   lookup(tokens: ArrayLike<number>, share: string): ContextMatch[] {
     this.#expire();
     const all = [...this.#kept.values()].filter((kept) => kept.share === share);
-    return all.map((kept) => ({ context: this.#info(kept), matchedTokens: sharedPrefix(tokens, kept.tokens) }))
+    const inMemory = all.map((kept) => ({
+      context: this.#info(kept),
+      matchedTokens: sharedPrefix(tokens, kept.tokens),
+    }));
+    const onDisk = (this.#options.saved?.list() ?? [])
+      .filter(({ about }) => about.share === share && !this.#kept.has(about.id))
+      .map((entry) => ({ context: infoOf(entry), matchedTokens: sharedPrefix(tokens, entry.tokens) }));
+    return [...inMemory, ...onDisk]
       .filter(({ matchedTokens }) => matchedTokens > 0)
       .sort((a, b) => b.matchedTokens - a.matchedTokens);
   }
@@ -186,6 +234,9 @@ export class Contexts implements Disposable {
     const kept = this.#find(name);
     if (change.name !== undefined && change.name !== kept.name) this.checkFree(change.name);
     const { ttlSeconds, metadata } = checkContextOptions(change);
+    if (change.name !== undefined && kept.name !== undefined) this.#options.saved?.rename(kept.name, change.name);
+    // What a file says of itself is not changed in place: it is written anew.
+    if (ttlSeconds !== undefined || metadata !== undefined) kept.file = undefined;
     kept.name = change.name ?? kept.name;
     kept.ttlSeconds = ttlSeconds ?? kept.ttlSeconds;
     kept.metadata = metadata ?? kept.metadata;
@@ -194,13 +245,21 @@ export class Contexts implements Disposable {
 
   /** Throws `ContextError` when there is none. */
   delete(name: string): void {
-    this.#drop(this.#find(name));
+    const { saved } = this.#options;
+    const kept = this.#lookUp(name);
+    if (kept === undefined) {
+      // Not opened: what is damaged, or another model's, can be deleted too.
+      if (saved === undefined || !isContextName(name) || !saved.has(name)) throw this.#missing(name);
+      return saved.delete(name);
+    }
+    if (kept.name !== undefined) saved?.delete(kept.name);
+    this.#drop(kept);
   }
 
   /** Throws `RangeError` for what is no name, `ContextError` for one that is taken. */
   checkFree(name: string): void {
     checkContextName(name);
-    if (this.#kept.values().some((kept) => kept.name === name)) {
+    if (this.#kept.values().some((kept) => kept.name === name) || this.#options.saved?.has(name) === true) {
       throw new ContextError("exists", `Cannot make context: "${name}" exists already, delete it first`);
     }
   }
@@ -210,16 +269,38 @@ export class Contexts implements Disposable {
     for (const kept of [...this.#kept.values()]) this.#drop(kept);
   }
 
+  #lookUp(name: string): Kept | undefined {
+    return this.#kept.get(name) ?? this.#kept.values().find((kept) => kept.name === name);
+  }
+
   #find(name: string): Kept {
-    const known = this.#kept.get(name) ?? this.#kept.values().find((kept) => kept.name === name);
-    if (known !== undefined) return known;
-    const names = [...this.#kept.values()].flatMap((kept) => kept.name ?? []).sort();
+    const known = this.#lookUp(name) ?? (isContextName(name) ? this.#load(name) : undefined);
+    if (known === undefined) throw this.#missing(name);
+    return known;
+  }
+
+  #missing(name: string): ContextError {
+    const names = this.list().flatMap((info) => info.name ?? []).sort();
     const there = names.length === 0 ? "there is none" : `there are ${names.slice(0, 10).join(", ")}`;
-    throw new ContextError("missing", `Cannot find context "${String(name).slice(0, 80)}": ${there}`);
+    return new ContextError("missing", `Cannot find context "${String(name).slice(0, 80)}": ${there}`);
+  }
+
+  /** From its file; undefined when there is none, or, `isOptional`, when it cannot be used. */
+  #load(name: string, isOptional = false): Kept | undefined {
+    try {
+      const seed = this.#options.saved?.open(name);
+      if (seed === undefined) return undefined;
+      this.keep(seed);
+      return this.#kept.get(seed.id);
+    } catch (error) {
+      if (isOptional && error instanceof ContextError) return undefined;
+      throw error;
+    }
   }
 
   #used(kept: Kept, numTokens: number): ContextPrefix {
     kept.usedMs = this.#options.now();
+    if (kept.file !== undefined && kept.name !== undefined) this.#options.saved?.touch(kept.name);
     kept.turn = ++this.#turn;
     return { id: kept.id, state: kept.state, numTokens };
   }
@@ -250,7 +331,7 @@ export class Contexts implements Disposable {
       id,
       ...(name === undefined ? {} : { name }),
       tokens: tokens.length,
-      bytes: { memory: bytesOf([kept]), disk: 0 },
+      bytes: { memory: bytesOf([kept]), disk: kept.file?.bytes ?? 0 },
       createdMs,
       lastUsedMs: usedMs,
       ...(ttlSeconds === 0 ? {} : { expiresMs: usedMs + 1000 * ttlSeconds }),
@@ -259,6 +340,23 @@ export class Contexts implements Disposable {
       fingerprint: { ...this.#fingerprint ??= this.#options.fingerprint(), ...kept.attention },
     };
   }
+}
+
+/** Of one that lies on disk. */
+function infoOf({ name, bytes, usedMs, about }: SavedContext): ContextInfo {
+  const { id, tokens, createdMs, ttlSeconds, parent, metadata, fingerprint } = about;
+  return {
+    id,
+    name,
+    tokens,
+    bytes: { memory: 0, disk: bytes },
+    createdMs,
+    lastUsedMs: usedMs,
+    ...(ttlSeconds === 0 ? {} : { expiresMs: usedMs + 1000 * ttlSeconds }),
+    ...(parent === undefined ? {} : { parent }),
+    metadata,
+    fingerprint,
+  };
 }
 
 /** Rows that several of them show count once. */
@@ -274,49 +372,4 @@ function bytesOf(all: Iterable<Kept>): number {
     for (const policy of state.policies) bytes += policy?.index?.stats().bytes ?? 0;
   }
   return bytes;
-}
-
-/** How many of their first tokens are the same, of `most` at most. */
-export function sharedPrefix(a: ArrayLike<number>, b: ArrayLike<number>, most = b.length): number {
-  const n = Math.min(a.length, b.length, most);
-  let i = 0;
-  while (i < n && a[i] === b[i]) i++;
-  return i;
-}
-
-function begins(tokens: ArrayLike<number>, prefix: ArrayLike<number>): boolean {
-  return sharedPrefix(tokens, prefix) === prefix.length;
-}
-
-/** `ctx_` and 96 random bits. */
-export function newContextId(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(12));
-  return `ctx_${Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("")}`;
-}
-
-/** Throws `RangeError` unless `name` is 1 to 64 letters, digits, dots, dashes and underscores, and no id. */
-export function checkContextName(name: string): string {
-  if (typeof name === "string" && NAME.test(name) && !/^\.+$/.test(name) && !name.startsWith("ctx_")) return name;
-  throw new RangeError(
-    `Cannot name context ${JSON.stringify(String(name).slice(0, 80))}: ` +
-      'expected 1 to 64 letters, digits, ".", "-" and "_", not all dots, not ctx_…',
-  );
-}
-
-/** Throws `RangeError` for a lifetime or metadata out of range. */
-export function checkContextOptions<T extends Pick<ContextChange, "ttlSeconds" | "metadata">>(options: T): T {
-  const { ttlSeconds, metadata } = options;
-  if (ttlSeconds !== undefined && !(Number.isFinite(ttlSeconds) && ttlSeconds >= 0 && ttlSeconds <= 1e10)) {
-    throw new RangeError(`Cannot keep context: ttlSeconds is ${ttlSeconds}, expected seconds, 0 for ever`);
-  }
-  if (metadata === undefined) return options;
-  const entries = Object.entries(metadata);
-  const fits = ([key, value]: [string, unknown]) =>
-    key.length > 0 && key.length <= 64 && typeof value === "string" && value.length <= 512;
-  if (entries.length > MOST_METADATA || !entries.every(fits)) {
-    throw new RangeError(
-      `Cannot keep context: metadata may have ${MOST_METADATA} entries, keys of 64 and texts of 512 characters`,
-    );
-  }
-  return options;
 }

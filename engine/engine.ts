@@ -157,7 +157,11 @@ export class Engine implements EngineLike {
       for (;;) {
         await news();
         // All that has come so far, in order; the consumer may be slower than the engine.
-        if (queue.length > 0) yield queue.splice(0);
+        const events = queue.splice(0);
+        const last = events.at(-1);
+        // It is stored when the caller hears that it is.
+        if (last?.type === "done" && last.savedAs !== undefined) await this.#save(last.savedAs);
+        if (events.length > 0) yield events;
         if (queue.length === 0 && ended) break;
       }
       if (failure !== undefined) throw failure;
@@ -168,6 +172,10 @@ export class Engine implements EngineLike {
         while (!ended) await new Promise<void>((heard) => wake = heard);
       }
     }
+  }
+
+  #save(name: string): Promise<void> {
+    return this.#connection.ask({ type: "context", call: { op: "save", name } });
   }
 
   /** Scores a text, token by token. Aborting the signal rejects with its reason. */

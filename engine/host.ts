@@ -10,7 +10,8 @@ import type { Loaded, Loader } from "./loaded.ts";
 import type { Tokenizer } from "../model/model.ts";
 import type { ContextCall, OpenOptions, Prompt, Reply, Request } from "./protocol.ts";
 import { DoesNotFit } from "../core/errors.ts";
-import { checkContextName, checkContextOptions, Contexts } from "./contexts.ts";
+import { checkContextName, checkContextOptions } from "./context_names.ts";
+import { Contexts } from "./contexts.ts";
 import { fingerprint } from "./fingerprint.ts";
 import { continued, originOf, shareKey } from "./origin.ts";
 import { checkLook } from "../attention/look.ts";
@@ -23,6 +24,7 @@ import { loadPlugins } from "./plugins.ts";
 import { toRemote } from "./remote_error.ts";
 import { Runner } from "./runner.ts";
 import { resolveSampling } from "./sampling.ts";
+import { SavedContexts } from "./saved_contexts.ts";
 import { Scheduler } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
 import { TokenMasks } from "./token_mask.ts";
@@ -96,7 +98,7 @@ export class Host {
       case "generate":
         return await this.#generate(request);
       case "context":
-        return result(await this.#context(request.call));
+        return await this.#context(id, request.call, result);
       case "evaluate": {
         const open = this.#opened();
         const { model, backend } = open.loaded;
@@ -166,11 +168,19 @@ export class Host {
       );
       const ram = options.contextRam ?? 0;
       if (!(ram >= 0)) throw new RangeError(`Cannot open engine: contextRam is ${ram}, must be a count of bytes`);
-      const contexts = new Contexts({
-        ram,
-        fingerprint: () => fingerprint(loaded, kvType),
-        now: () => Date.now(),
-      });
+      const made = lazy(() => fingerprint(loaded, kvType));
+      const now = () => Date.now();
+      const { contextDir: dir, contextDisk: maxBytes = Infinity } = options;
+      const place = {
+        maxBytes,
+        backend: loaded.backend,
+        shapes: loaded.model.config.layers,
+        fingerprint: made,
+        planOf,
+        now,
+      };
+      const saved = dir === undefined ? undefined : new SavedContexts({ dir, ...place });
+      const contexts = new Contexts({ ram, fingerprint: made, now, saved });
       return { loaded, loop, pacer, ctxSize, batchSize, kvType, attention, planOf, contexts };
     } catch (error) {
       loaded[Symbol.dispose]();
@@ -245,23 +255,28 @@ export class Host {
     }
   }
 
-  async #context(call: ContextCall): Promise<unknown> {
-    const { contexts, loaded, planOf } = this.#opened();
+  async #context(id: number, call: ContextCall, result: (value: unknown) => void): Promise<void> {
+    const { contexts, loaded, loop, planOf } = this.#opened();
     switch (call.op) {
       case "list":
-        return contexts.list();
+        return result(contexts.list());
       case "show":
-        return contexts.show(call.name);
+        return result(contexts.show(call.name));
+      case "save": {
+        // In pieces: others go on meanwhile.
+        const failed = (error: unknown) => this.#options.post({ type: "error", id, error: toRemote(error) });
+        return loop.addJob({ id, pieces: contexts.save(call.name), done: result, failed });
+      }
       case "fork":
-        return contexts.fork(call.name, call.to, call.atToken);
+        return result(contexts.fork(call.name, call.to, call.atToken));
       case "update":
-        return contexts.update(call.name, call.change);
+        return result(contexts.update(call.name, call.change));
       case "delete":
-        return contexts.delete(call.name);
+        return result(contexts.delete(call.name));
       case "lookup": {
         const { attention, cacheSalt } = call.how;
         const plan = attention === undefined ? this.#opened().attention : planOf(attention);
-        return contexts.lookup(await this.#encode(loaded, call.prompt), shareKey(plan, cacheSalt));
+        return result(contexts.lookup(await this.#encode(loaded, call.prompt), shareKey(plan, cacheSalt)));
       }
     }
   }
@@ -302,6 +317,11 @@ export class Host {
     open?.contexts[Symbol.dispose]();
     open?.loaded[Symbol.dispose]();
   }
+}
+
+function lazy<T>(make: () => T): () => T {
+  let made: { readonly value: T } | undefined;
+  return () => (made ??= { value: make() }).value;
 }
 
 function positive(name: string, value: number): number {

@@ -11,7 +11,7 @@ import type { Breath } from "./breath.ts";
 import type { Pacer } from "./pacer.ts";
 import type { Sequence } from "./sequence.ts";
 import type { TokenEvent } from "./types.ts";
-import { sharedPrefix } from "./contexts.ts";
+import { sharedPrefix } from "./context_names.ts";
 import { Outbox, type RequestEvents } from "./outbox.ts";
 
 /** Hears what becomes of generations. */

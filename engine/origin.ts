@@ -9,7 +9,8 @@ import type { GenerationOrigin } from "./generation.ts";
 import type { Loop } from "./loop.ts";
 import type { EnginePlan } from "./plan.ts";
 import { ContextError } from "../core/errors.ts";
-import { type ContextPrefix, type Contexts, type ContextSeed, newContextId } from "./contexts.ts";
+import type { ContextPrefix, Contexts, ContextSeed } from "./contexts.ts";
+import { newContextId } from "./context_names.ts";
 
 /** The context that a prompt continues. */
 export type Base = Pick<ContextSeed, "id" | "tokens" | "messages" | "share">;

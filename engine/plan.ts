@@ -32,7 +32,12 @@ export function planAttention(options: AttentionOptions, backend: Backend, index
   return {
     policy: attention.policy,
     index,
-    plan: { attention, index, newIndex: (kv) => registry.create(index, kv, backend) },
+    plan: {
+      attention,
+      index,
+      newIndex: (kv) => registry.create(index, kv, backend),
+      mapIndex: (path, range, kv) => registry.map(path, index, kv, backend, range),
+    },
   };
 }
 
@@ -42,5 +47,5 @@ function withoutIndex(attention: ResolvedAttention): EnginePlan {
   const newIndex = () => {
     throw new TypeError(`Cannot make an index: policy "${policy}" uses none`);
   };
-  return { policy, index: "", plan: { attention, index: "", newIndex } };
+  return { policy, index: "", plan: { attention, index: "", newIndex, mapIndex: newIndex } };
 }

@@ -45,6 +45,10 @@ export interface EngineOptions {
    * least recently used go first. Default 0: none stay, and prompts share nothing.
    */
   readonly contextRam?: number;
+  /** Folder of saved contexts, absolute; absent: named contexts end with the engine. */
+  readonly contextDir?: string;
+  /** Bytes that the folder may hold: the least recently used go to make room. Default: no limit. */
+  readonly contextDisk?: number;
   /** Modules (paths or URLs) that export `backends` or `indexTypes`, registered beside the built-in ones; they load in the worker. */
   readonly plugins?: readonly string[];
   /** Backends as values. Functions cannot cross threads: with these the engine's loop runs on the caller's thread. */
