@@ -7,12 +7,13 @@ import { createInterface, type Interface } from "node:readline/promises";
 import process from "node:process";
 import { type Command, Option } from "@commander-js/extra-typings";
 import type { Sampling, Timings, TokenEvent } from "../engine/types.ts";
+import type { EngineContexts } from "../engine/context_types.ts";
 import type { Message } from "../model/model.ts";
 import { Unsupported } from "../core/errors.ts";
 import { decodeText, formatTimings, readFile } from "./generate.ts";
 import { Conversation, SETTINGS } from "./conversation.ts";
-import { describeError, EXIT } from "./exit.ts";
-import { engineOptions, keyOption, samplingCommand, samplingOptions } from "./options.ts";
+import { describeError, EXIT, UsageError } from "./exit.ts";
+import { contextDir, engineOptions, keyOption, samplingCommand, samplingOptions } from "./options.ts";
 import { ServerClient } from "../server/client.ts";
 import { ProgressLine } from "./progress.ts";
 import { type Session, Signals, withEngine } from "./session.ts";
@@ -22,11 +23,14 @@ const HELP = `/set NAME VALUE   change a setting: ${Object.keys(SETTINGS).join("
 /clear            forget the conversation
 /regen            answer the last question again
 /read FILE        send a file's text
-/save FILE        write the conversation to a file
-/load FILE        continue a saved conversation
-/fork             keep the conversation so far; /load fork returns to it
+/save NAME        save the conversation with its context; a path (a/b, x.json) takes the text alone
+/load NAME        continue what was saved, without reading it again
+/fork [NAME]      keep the conversation so far (as a context of that name); /load fork returns to it
 /exit             leave (also Ctrl+D, or Ctrl+C twice)
 """               begins and ends a text of several lines`;
+
+/** Earlier turns stay in memory, so that only new ones are read: bytes. */
+const CONTEXT_RAM = 4 * 2 ** 30;
 
 /** The command, for `main.ts`. */
 export function chatCommand(done: (code: number) => void): Command {
@@ -42,16 +46,19 @@ export function chatCommand(done: (code: number) => void): Command {
         done(await chatWithServer(flags.server, flags.apiKey, flags.system, samplingOptions(flags)));
         return;
       }
-      const code = await withEngine(engineOptions(flags), async (session) => {
-        const info = await session.engine.info();
-        if (!info.chatTemplate) {
-          throw new Unsupported(
-            `Cannot chat: "${info.config.name}" has no chat template; use generate, which continues a text`,
-          );
-        }
-        console.error(`${info.config.name} on ${info.backend}, ${info.ctxSize} tokens. /? for help.`);
-        return await converse(session, new Conversation(flags.system), samplingOptions(flags));
-      });
+      const code = await withEngine(
+        { ...engineOptions(flags), contextRam: CONTEXT_RAM, contextDir: contextDir(flags) },
+        async (session) => {
+          const info = await session.engine.info();
+          if (!info.chatTemplate) {
+            throw new Unsupported(
+              `Cannot chat: "${info.config.name}" has no chat template; use generate, which continues a text`,
+            );
+          }
+          console.error(`${info.config.name} on ${info.backend}, ${info.ctxSize} tokens. /? for help.`);
+          return await converse(session, new Conversation(flags.system), samplingOptions(flags));
+        },
+      );
       done(code);
     });
   return command as unknown as Command;
@@ -80,6 +87,7 @@ type Talk = Omit<Session, "engine"> & {
       messages: readonly Message[],
       options: Partial<Sampling> & { readonly signal: AbortSignal },
     ): AsyncIterable<TokenEvent>;
+    readonly contexts?: EngineContexts;
   };
 };
 
@@ -96,7 +104,7 @@ async function converse(session: Talk, conversation: Conversation, sampling: Par
       stopper.reset();
       try {
         if (line.startsWith("/")) {
-          const outcome = await runCommand(line, conversation, settings);
+          const outcome = await runCommand(line, session, conversation, settings);
           if (outcome === "exit") break;
           if (typeof outcome === "object") settings = outcome;
           if (outcome !== "answer") continue;
@@ -202,6 +210,7 @@ async function readTurn(lines: Lines): Promise<string | undefined> {
 
 async function runCommand(
   line: string,
+  { engine }: Talk,
   conversation: Conversation,
   settings: Partial<Sampling>,
 ): Promise<"exit" | "done" | "answer" | Partial<Sampling>> {
@@ -230,21 +239,48 @@ async function runCommand(
       conversation.ask(decodeText(await readFile(argument), `"${argument}"`));
       return "answer";
     case "/save":
+      if (!isPath(argument)) return await saveContext(contextsOf(engine), argument, conversation);
       await Deno.writeTextFile(argument, conversation.save());
       console.error(`saved to ${argument}`);
       return "done";
     case "/load":
       if (argument === "fork") conversation.returnToFork();
-      else conversation.load(decodeText(await readFile(argument), `"${argument}"`), argument);
+      else if (!isPath(argument)) {
+        const messages = await contextsOf(engine).messages(argument);
+        if (messages === undefined) {
+          throw new UsageError(`Cannot load "${argument}": it was made from text; use generate`);
+        }
+        conversation.restore(messages);
+      } else conversation.load(decodeText(await readFile(argument), `"${argument}"`), argument);
       console.error(conversation.show(settings));
       return "done";
     case "/fork":
       conversation.fork();
-      return "done";
+      return argument === "" ? "done" : await saveContext(contextsOf(engine), argument, conversation);
     default:
       console.error(`Unknown command "${name}"; /? lists them`);
       return "done";
   }
+}
+
+/** Names of contexts have no slash and are no `.json`. */
+function isPath(argument: string): boolean {
+  return argument.includes("/") || argument.endsWith(".json");
+}
+
+function contextsOf({ contexts }: Talk["engine"]): EngineContexts {
+  if (contexts !== undefined) return contexts;
+  throw new UsageError(
+    "Cannot use contexts: a server's are its own (kvasir context --server); give a path, as ./x.json",
+  );
+}
+
+/** The turns so far were read already: little is read again. */
+async function saveContext(contexts: EngineContexts, name: string, { messages }: Conversation): Promise<"done"> {
+  if (messages.length === 0) throw new UsageError("Cannot save: nothing was said yet");
+  const { tokens, bytes } = await contexts.create(messages, { name });
+  console.error(`saved ${name}: ${tokens} tokens, ${(bytes.disk / 1e6).toFixed(1)} MB`);
+  return "done";
 }
 
 async function answer(

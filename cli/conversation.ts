@@ -92,6 +92,11 @@ export class Conversation {
     return `${JSON.stringify({ format: "kvasir-conversation", version: 1, messages: this.#messages }, null, 2)}\n`;
   }
 
+  /** Replaces the conversation. */
+  restore(messages: readonly Message[]): void {
+    this.#messages = [...messages];
+  }
+
   /** Replaces the conversation by a saved one; nothing changes when the file is bad. */
   load(text: string, path: string): void {
     let data: unknown;

@@ -4,7 +4,7 @@
  * @module
  */
 import { HubError } from "../model/hub_errors.ts";
-import { DoesNotFit, ModelFileError, NativeError, Unsupported } from "../core/errors.ts";
+import { ContextError, DoesNotFit, ModelFileError, NativeError, Unsupported } from "../core/errors.ts";
 
 /** Exit codes of every command. */
 export const EXIT = {
@@ -33,6 +33,7 @@ export class QualityError extends Error {
 export function exitCode(error: unknown): number {
   // Specs and values that are checked below the command line report RangeError.
   if (error instanceof UsageError || error instanceof RangeError) return EXIT.USAGE;
+  if (error instanceof ContextError) return error.kind === "full" ? EXIT.DOES_NOT_FIT : EXIT.FAILURE;
   if (error instanceof DoesNotFit) return EXIT.DOES_NOT_FIT;
   if (error instanceof ModelFileError || error instanceof HubError) return EXIT.MODEL;
   if (error instanceof NativeError || error instanceof Unsupported) return EXIT.NATIVE;

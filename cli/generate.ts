@@ -7,7 +7,7 @@ import type { Command } from "@commander-js/extra-typings";
 import type { AttendedStats, Timings, TokenEvent } from "../engine/types.ts";
 import type { Message } from "../model/model.ts";
 import { UsageError } from "./exit.ts";
-import { engineOptions, integer, samplingCommand, samplingOptions } from "./options.ts";
+import { contextDir, engineOptions, integer, samplingCommand, samplingOptions } from "./options.ts";
 import { type Session, withEngine } from "./session.ts";
 
 /** The command, for `main.ts`. */
@@ -16,6 +16,8 @@ export function generateCommand(done: (code: number) => void): Command {
     .description("Answers a prompt. Without one, reads it from standard input.")
     .argument("[prompt]", "the prompt; - reads standard input")
     .option("-f, --file <path>", "read the prompt from a file")
+    .option("--context <name>", "continue a saved context (kvasir context list)")
+    .option("--save-context <name>", "save prompt and answer under a name")
     .option("--system <text>", "system message")
     .option("--raw", "no chat template: continue the text as it is")
     .option("--logprobs <k>", "with --json: log-probabilities, and those of the k best tokens", integer(0, 20))
@@ -24,19 +26,26 @@ export function generateCommand(done: (code: number) => void): Command {
     .option("--quiet", "no closing line")
     .action(async (prompt, flags) => {
       const text = await readPrompt(prompt, flags.file);
-      const code = await withEngine(engineOptions(flags), async (session) => {
+      const usesContexts = flags.context !== undefined || flags.saveContext !== undefined ||
+        flags.contextDir !== undefined;
+      const options = { ...engineOptions(flags), ...(usesContexts ? { contextDir: contextDir(flags) } : {}) };
+      const code = await withEngine(options, async (session) => {
         const info = await session.engine.info();
         const messages: Message[] = [
           ...(flags.system === undefined ? [] : [{ role: "system" as const, content: flags.system }]),
           { role: "user", content: text },
         ];
-        const templated = info.chatTemplate && flags.raw !== true;
+        // What was made from text goes on as text.
+        const isText = flags.context !== undefined && await isOfText(session, flags.context);
+        const templated = info.chatTemplate && flags.raw !== true && !isText;
         if (flags.system !== undefined && !templated) {
           throw new UsageError("Cannot use --system: the model has no chat template, or --raw was given");
         }
         const events = session.engine.generate(templated ? messages : text, {
           ...samplingOptions(flags),
           ...(flags.logprobs === undefined ? {} : { logprobs: flags.logprobs }),
+          ...(flags.context === undefined ? {} : { context: flags.context }),
+          ...(flags.saveContext === undefined ? {} : { saveContext: flags.saveContext }),
           signal: session.signal,
         });
         return await printEvents(events, session, flags);
@@ -44,6 +53,10 @@ export function generateCommand(done: (code: number) => void): Command {
       done(code);
     });
   return command as unknown as Command;
+}
+
+async function isOfText({ engine }: Session, name: string): Promise<boolean> {
+  return await engine.contexts.messages(name) === undefined;
 }
 
 interface OutputFlags {
@@ -109,8 +122,10 @@ export function formatTimings(timings: Timings, peakBytes: number, attended?: At
   const rate = (tokens: number, ms: number) => ms > 0 ? (1000 * tokens / ms).toFixed(1) : "–";
   // The first token comes out of the prompt's last chunk, so decoding made one fewer.
   const decoded = Math.max(0, timings.predictedTokens - 1);
+  const read = timings.promptTokens - timings.cachedTokens;
+  const cached = timings.cachedTokens === 0 ? "" : ` (${timings.cachedTokens} restored)`;
   return [
-    `prompt ${timings.promptTokens} tokens, ${rate(timings.promptTokens, timings.promptMs)} tok/s`,
+    `prompt ${timings.promptTokens} tokens${cached}, ${rate(read, timings.promptMs)} tok/s`,
     `answer ${timings.predictedTokens} tokens, ${rate(decoded, timings.predictedMs)} tok/s`,
     `first token ${timings.firstTokenMs.toFixed(0)} ms`,
     `peak ${(peakBytes / 1e6).toFixed(0)} MB`,

@@ -35,6 +35,10 @@ const COMMANDS: Readonly<Record<string, { readonly summary: string; readonly loa
     summary: "answer one prompt by several ways to attend, side by side",
     load: async (done) => (await import("./compare.ts")).compareCommand(done),
   },
+  context: {
+    summary: "list, show, save, fork, verify, delete and prune contexts; a server's with --server",
+    load: async (done) => (await import("./context.ts")).contextCommand(done),
+  },
   models: {
     summary: "list, pull, show and remove models",
     load: async (done) => (await import("./models.ts")).modelsCommand(done),

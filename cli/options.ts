@@ -7,6 +7,7 @@ import { Command, InvalidArgumentError, Option } from "@commander-js/extra-typin
 import type { EngineOptions, Sampling } from "../engine/types.ts";
 import type { RopeOverride } from "../model/rope_override.ts";
 import { presets } from "../attention/presets.ts";
+import { modelsDir } from "../model/store.ts";
 import { UsageError } from "./exit.ts";
 
 /** Parser of whole numbers in `[min, max]`. */
@@ -99,6 +100,16 @@ export function modelCommand(name: string) {
         collect,
       ),
     )
+    .addOption(
+      new Option("--context-dir <folder>", "folder of saved contexts (default: contexts beside the models)").env(
+        "KVASIR_CONTEXT_DIR",
+      ),
+    )
+    .addOption(
+      new Option("--context-disk <GiB>", "most that saved contexts may take: the least recently used go").env(
+        "KVASIR_CONTEXT_DISK",
+      ).argParser(decimal(0, 1e9)),
+    )
     .addOption(new Option("--offline", "never use the network").env("KVASIR_OFFLINE"));
 }
 
@@ -123,6 +134,8 @@ export interface ModelFlags {
   readonly error?: number | undefined;
   readonly budget?: number | undefined;
   readonly plugin?: string[] | undefined;
+  readonly contextDir?: string | undefined;
+  readonly contextDisk?: number | undefined;
   readonly offline?: true | undefined;
 }
 
@@ -145,9 +158,23 @@ export function engineOptions(flags: ModelFlags): EngineOptions {
     ...(flags.index === undefined ? {} : { index: flags.index }),
     ...(flags.error === undefined ? {} : { error: flags.error }),
     ...(flags.budget === undefined ? {} : { budget: flags.budget }),
+    ...(flags.contextDir === undefined ? {} : { contextDir: absolute(flags.contextDir) }),
+    ...(flags.contextDisk === undefined ? {} : { contextDisk: Math.floor(flags.contextDisk * 2 ** 30) }),
     ...(flags.plugin === undefined ? {} : { plugins: flags.plugin.map(pluginUrl) }),
     ...(flags.offline === undefined ? {} : { offline: flags.offline }),
   };
+}
+
+/** The folder of contexts that a command uses: the flag's, or beside the models. */
+export function contextDir(flags: Pick<ModelFlags, "contextDir">): string {
+  return flags.contextDir === undefined
+    ? `${modelsDir().replace(/\/models$/, "")}/contexts`
+    : absolute(flags.contextDir);
+}
+
+function absolute(path: string): string {
+  if (path === "") throw new UsageError("Cannot use --context-dir: it is empty");
+  return path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
 }
 
 function ropeOverride(flags: ModelFlags): RopeOverride {

@@ -4,6 +4,7 @@
  * @module
  */
 import type { ContextChange, ContextInfo, ContextMatch, ContextOptions, EngineContexts } from "./context_types.ts";
+import type { Message } from "../model/model.ts";
 import type { GenerateHow, Prompt } from "./protocol.ts";
 import type { GenerateOptions, Progress, TokenEvent } from "./types.ts";
 import type { Connection } from "./connection.ts";
@@ -32,6 +33,10 @@ export class ContextCalls implements EngineContexts {
 
   show(name: string): Promise<ContextInfo> {
     return this.#connection.ask({ type: "context", call: { op: "show", name } });
+  }
+
+  messages(name: string): Promise<readonly Message[] | undefined> {
+    return this.#connection.ask({ type: "context", call: { op: "messages", name } });
   }
 
   async create(

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Message } from "../model/model.ts";
 import type { Prompt } from "./protocol.ts";
 import type { GenerateOptions, Progress } from "./types.ts";
 
@@ -81,6 +82,8 @@ export interface EngineContexts {
   list(): Promise<ContextInfo[]>;
   /** Throws `ContextError` `missing`. */
   show(name: string): Promise<ContextInfo>;
+  /** The conversation that it was made from; undefined: a text. Throws `ContextError` `missing`. */
+  messages(name: string): Promise<readonly Message[] | undefined>;
   /**
    * Reads a prompt and keeps it under a name; of conversations without opening the assistant's turn. `context` continues
    * another one. Resolves when it is stored; `onProgress` hears of tokens read.

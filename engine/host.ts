@@ -262,6 +262,8 @@ export class Host {
         return result(contexts.list());
       case "show":
         return result(contexts.show(call.name));
+      case "messages":
+        return result(contexts.find(call.name).messages);
       case "save": {
         // In pieces: others go on meanwhile.
         const failed = (error: unknown) => this.#options.post({ type: "error", id, error: toRemote(error) });

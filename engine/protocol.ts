@@ -29,6 +29,7 @@ export type ContextCall =
   | { readonly op: "list" }
   | { readonly op: "show"; readonly name: string }
   | { readonly op: "save"; readonly name: string }
+  | { readonly op: "messages"; readonly name: string }
   | { readonly op: "fork"; readonly name: string; readonly to: string; readonly atToken?: number }
   | { readonly op: "update"; readonly name: string; readonly change: ContextChange }
   | { readonly op: "delete"; readonly name: string }
