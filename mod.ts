@@ -15,6 +15,16 @@
  * @module
  */
 export { Engine } from "./engine/engine.ts";
+export { ContextError } from "./core/errors.ts";
+export type {
+  ContextChange,
+  ContextInfo,
+  ContextMatch,
+  ContextOptions,
+  ContextUse,
+  EngineContexts,
+  Fingerprint,
+} from "./engine/context_types.ts";
 export type { Prompt } from "./engine/protocol.ts";
 export type {
   AttendedStats,
