@@ -42,7 +42,10 @@ export function* saveContext(
     file.commit();
   } catch (error) {
     const isDisk = error instanceof NativeError && error.code === NATIVE_STATUS.DEVICE;
-    throw isDisk ? new ContextError("full", error.message) : error;
+    if (!isDisk) throw error;
+    // An index is written by its own library, which knows the part's name only.
+    const why = error.message.replace(/^Cannot save [^:]*: /, "");
+    throw new ContextError("full", `Cannot save context to "${path}": ${why}`);
   }
 }
 
