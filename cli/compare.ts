@@ -120,19 +120,20 @@ function compared({ name }: Method, run: Run, kl?: Float32Array, sameTop?: Uint8
   const { timings, attended } = run;
   const mean = (values: ArrayLike<number> | undefined, none: number) =>
     values === undefined || values.length === 0 ? none : Array.from(values).reduce((a, b) => a + b, 0) / values.length;
-  const per = (key: "spanned" | "retrieved" | "tokens") =>
-    attended === undefined ? NaN : attended[key] / attended.queries;
   const everything = timings.promptTokens + timings.predictedTokens / 2;
+  const seen = attended === undefined || attended.queries === 0
+    ? { queries: 1, tokens: everything, spanned: everything, retrieved: 0, indexMemory: 0 }
+    : attended;
   return {
     method: name,
     text: run.text,
     tokens: run.tokens.length,
     msPerToken: timings.predictedMs / Math.max(1, timings.predictedTokens - 1),
     firstTokenMs: timings.firstTokenMs,
-    attended: attended === undefined ? everything : per("spanned") + per("retrieved"),
-    keys: attended === undefined ? everything : per("tokens"),
-    retrieved: attended === undefined ? 0 : per("retrieved"),
-    indexMemory: attended?.indexMemory ?? 0,
+    attended: (seen.spanned + seen.retrieved) / seen.queries,
+    keys: seen.tokens / seen.queries,
+    retrieved: seen.retrieved / seen.queries,
+    indexMemory: seen.indexMemory,
     kl: mean(kl, 0),
     sameTop: mean(sameTop, 1),
   };
