@@ -94,8 +94,9 @@ export class TestLayer implements Disposable {
       const rows = Math.min(segment.count, count - (segment.start - this.start));
       if (rows <= 0) break;
       const known = kv.segments[i];
-      if (known === undefined) kv.segments.push({ ...segment, count: rows });
-      else known.count = rows;
+      const sealed = rows === segment.count;
+      if (known === undefined) kv.segments.push({ ...segment, count: rows, sealed });
+      else Object.assign(known, { count: rows, sealed });
     }
   }
 
