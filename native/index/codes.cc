@@ -15,13 +15,9 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Keys whose mean centres a chunk of `count` keys: the most 32 * 2^k there are, or none.
-int32_t centred_by(int32_t count) {
-  int32_t n = kBlockKeys;
-  if (count < n) return 0;
-  while (n * 2 <= count) n *= 2;
-  return n;
-}
+// Keys whose mean centres a chunk of `count` keys. Each new centre encodes the chunk again: after every doubling that took as
+// long as encoding twice more.
+int32_t centred_by(int32_t count) { return count < 32 ? 0 : count < 256 ? 32 : count < 1024 ? 256 : 1024; }
 
 // Calls body(from_lane, rows) for stretches of rows [from, to) that lie in one segment; first is the position of key 0.
 template <class F>
