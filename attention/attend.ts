@@ -14,6 +14,7 @@ import type { SearchHits } from "../index/index.ts";
 import type { LayerPolicy } from "./policy.ts";
 import type { SequenceState } from "./state.ts";
 import { Unsupported } from "../core/errors.ts";
+import { valueSpread } from "./value_spread.ts";
 
 /** Rows `[row, row + numTokens)` of a step belong to one sequence. */
 export interface AttendRows {
@@ -73,6 +74,7 @@ function attendSparsely(ops: Ops, hits: SearchHits, policy: LayerPolicy, kv: KvL
   const far = part(ops, q);
   attendTopk(far, q, kv, hits);
   merge(out, [near, far]);
+  policy.attended?.(() => valueSpread(ops, attendTopk, kv, hits, q, out));
 }
 
 function part(ops: Ops, q: Tensor): AttentionPart {

@@ -45,7 +45,7 @@ export interface PolicyStats {
   readonly indexBytes: number;
   /** Bytes of the index's own, beside the cache's rows, now. */
   readonly indexMemory: number;
-  /** Relative L2 error of the output as the index estimates it, summed over queries that it answered; the mean over heads. */
+  /** Relative L2 error of the output, estimated from weights and values of sampled keys, summed over queries that it answered; the mean over heads. */
   readonly estimatedError: number;
 }
 
@@ -63,6 +63,8 @@ export interface LayerPolicy extends Disposable {
   spans(length: number): Spans;
   /** Searches for one query q [heads, headDim]; exact [heads] is the spans' log-sum-exp. False when no hits are needed. */
   hits(out: SearchHits, q: Tensor, length: number, exact: Tensor): boolean;
+  /** Hits were attended: `spread` measures, where it is asked, how far sampled values lie from the output (value_spread.ts). */
+  attended?(spread: () => number | undefined): void;
   /** What happened so far. */
   stats(): PolicyStats;
   /** The same policy over a fork of the cache, at `place.kv`, which holds as many of the tokens or fewer; statistics begin anew. */

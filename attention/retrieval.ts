@@ -18,6 +18,9 @@ const BLOCK = 64;
 /** The estimated error is read back for one query in so many. */
 const ESTIMATE_EVERY = 8;
 
+/** How far values lie from outputs is measured for one query in so many; layers take turns. */
+const SPREAD_EVERY = 64;
+
 const DEFAULTS = {
   /** First tokens that stay in sight. */
   sinks: 4,
@@ -89,6 +92,9 @@ class RetrievalLayer implements LayerPolicy {
   #error = 0;
   #errors = 0;
   #answered = 0;
+  /** Sum of squares, and how many. */
+  #spread = 0;
+  #spreads = 0;
 
   constructor(place: PolicyPlace, params: RetrievalParams) {
     this.#place = place;
@@ -158,6 +164,14 @@ class RetrievalLayer implements LayerPolicy {
     return out.report.keysKept > 0;
   }
 
+  attended(spread: () => number | undefined): void {
+    if (this.#errors === 0 || (this.#spreads > 0 && (this.#answered + this.#phase) % SPREAD_EVERY !== 0)) return;
+    const measured = spread();
+    if (measured === undefined) return;
+    this.#spread += measured ** 2;
+    this.#spreads++;
+  }
+
   stats(): PolicyStats {
     return {
       queries: this.#queries,
@@ -168,7 +182,8 @@ class RetrievalLayer implements LayerPolicy {
       scored: this.#scored,
       indexBytes: this.#indexBytes,
       indexMemory: this.#index?.stats().bytes ?? 0,
-      estimatedError: this.#errors === 0 ? 0 : this.#error / this.#errors * this.#answered,
+      estimatedError: this.#errors === 0 ? 0 : this.#error / this.#errors * this.#answered *
+        (this.#spreads === 0 ? 1 : Math.sqrt(this.#spread / this.#spreads)),
     };
   }
 
