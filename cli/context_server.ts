@@ -39,7 +39,7 @@ export function serverContextCommand(done: (code: number) => void): Command {
   sub("create <name> <file>", "read a text file; - is standard input").action(async (name, file, flags) => {
     const content = new TextDecoder("utf-8", { fatal: true }).decode(await readFile(file));
     const progress = new ProgressLine(Deno.stderr.isTerminal());
-    const body = { name, messages: [{ role: "system", content }] };
+    const body = { name, messages: [{ role: "user", content }] };
     for await (const event of client(flags).events("/v1/contexts", body)) {
       if (event.progress !== undefined) {
         progress.report({ phase: "prefill", done: event.progress.processed, total: event.progress.total });

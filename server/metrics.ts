@@ -4,6 +4,7 @@
  * @module
  */
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { ContextInfo } from "../engine/context_types.ts";
 import type { Done } from "./answer.ts";
 import { cachedTokens, keysOf } from "./answer.ts";
 
@@ -62,6 +63,7 @@ export class Metrics {
   readonly #queue = this.#histogram("request_queue_time_seconds", "Request to first step", REQUEST_BUCKETS);
   readonly #prefill = this.#histogram("request_prefill_time_seconds", "First step to first token", REQUEST_BUCKETS);
   readonly #decode = this.#histogram("request_decode_time_seconds", "First to last token", REQUEST_BUCKETS);
+  readonly #restores = this.#counter("context_restores_total", "Contexts that were asked for by name", ["result"]);
   readonly #errorSum = this.#histogram("output_error_estimate", "Estimated relative error of attention outputs", [
     0.005,
     0.01,
@@ -74,8 +76,12 @@ export class Metrics {
   ], ["index"]);
   readonly #model: string;
 
-  /** `live` is asked at every reading. */
-  constructor(model: string, live: () => LiveFigures) {
+  /** `live` and `contexts` are asked at every reading. */
+  constructor(
+    model: string,
+    live: () => LiveFigures,
+    contexts: () => Promise<readonly Pick<ContextInfo, "bytes">[]>,
+  ) {
     this.#model = model;
     const labels = { model_name: model };
     const gauge = (name: string, help: string, value: (figures: LiveFigures) => number) =>
@@ -88,9 +94,36 @@ export class Metrics {
           this.set(labels, value(live()));
         },
       });
+    const registers = [this.#registry];
+    new Gauge({
+      name: "kvasir:contexts",
+      help: "Contexts there are",
+      labelNames: ["model_name"],
+      registers,
+      async collect() {
+        this.set(labels, (await contexts()).length);
+      },
+    });
+    new Gauge({
+      name: "kvasir:context_bytes",
+      help: "Bytes of contexts",
+      labelNames: ["model_name", "tier"],
+      registers,
+      async collect() {
+        const all = await contexts();
+        const sum = (tier: "memory" | "disk") => all.reduce((total, { bytes }) => total + bytes[tier], 0);
+        this.set({ ...labels, tier: "memory" }, sum("memory"));
+        this.set({ ...labels, tier: "disk" }, sum("disk"));
+      },
+    });
     gauge("num_requests_running", "Requests that take part in steps", (f) => f.running);
     gauge("num_requests_waiting", "Requests in the queue", (f) => f.waiting);
     gauge("kv_cache_usage_perc", "Share of the cache in use", (f) => f.usage);
+  }
+
+  /** Books a context that a generation wanted to begin with. */
+  restore(result: "hit" | "miss"): void {
+    this.#restores.inc({ model_name: this.#model, result });
   }
 
   /** Books a generation that ended. */

@@ -109,7 +109,7 @@ export class Service {
       running: this.#running,
       waiting: this.admission.total - this.#running,
       usage: this.#cachedTokens / capacity,
-    }));
+    }), () => engine.contexts.list());
     this.fingerprint = `kvasir-${options.version ?? "0"}-${
       hash([info.config.name, info.backend, info.kvType, info.policy, info.index].join("|"))
     }`;
@@ -169,7 +169,7 @@ export class Service {
     const { attention: defaults = {}, allowIndex = [], maxBudget = 4096 } = this.options;
     const wanted = attentionOf(knobs, defaults, { allowIndex, maxBudget });
     if (knobs?.context === undefined) return wanted;
-    const { policy, index } = (await this.engine.contexts.show(knobs.context)).fingerprint;
+    const { policy, index } = (await this.#wantedContext(knobs.context)).fingerprint;
     if (wanted === undefined) {
       return policy === this.info.policy && index === this.info.index ? undefined : { policy, index };
     }
@@ -184,6 +184,17 @@ export class Service {
       );
     }
     return wanted;
+  }
+
+  async #wantedContext(name: string): Promise<ContextInfo> {
+    try {
+      const info = await this.engine.contexts.show(name);
+      this.metrics.restore("hit");
+      return info;
+    } catch (error) {
+      this.metrics.restore("miss");
+      throw error;
+    }
   }
 
   /** Whether a generation under way began with a context of that name or id. */

@@ -77,6 +77,10 @@ describe("/v1/contexts", () => {
     assertEquals((await server.app.request("/v1/contexts/part", { method: "DELETE" })).status, 204);
     assertEquals((await server.app.request("/v1/contexts/part")).status, 404);
     assertEquals((await server.post(CHAT, { ...question, kvasir: { context: "none" } })).status, 404);
+    const metrics = await (await server.app.request("/metrics")).text();
+    assert(/kvasir:contexts\{model_name="tiny"\} [1-9]/.test(metrics), metrics);
+    assert(/kvasir:context_bytes\{model_name="tiny",tier="memory"\} [1-9]/.test(metrics));
+    assert(metrics.includes('kvasir:context_restores_total{model_name="tiny",result="miss"} 1'));
     for (const wrong of [{}, { messages, prompt: "x" }, { name: "../x", messages }, { name: "ctx_1", prompt: "x" }]) {
       assertEquals((await server.post("/v1/contexts", wrong)).status, 400, JSON.stringify(wrong));
     }

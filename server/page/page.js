@@ -170,7 +170,7 @@ async function readDocument(file) {
     const name = `page-${crypto.randomUUID().slice(0, 8)}`;
     const response = await ask("/v1/contexts", {
       name,
-      messages: [{ role: "system", content }],
+      messages: [{ role: "user", content }],
       metadata: { file: file.name.slice(0, 100) },
       ttl_seconds: 86_400,
       stream: true,
