@@ -65,7 +65,7 @@ void order_by_votes(Ranked& ranked, const PartitionInput& in, const Nearest& rou
 }
 
 int32_t horizon_of(const ListsOptions& options, int32_t keys) {
-  return options.horizon > 0 ? options.horizon : std::min(8192, std::max(1024, keys / 32));
+  return options.horizon > 0 ? options.horizon : std::min(8192, std::max(1024, keys / 16 - 1024));
 }
 
 struct Choice {
