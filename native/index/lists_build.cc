@@ -196,7 +196,8 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
   if (old == nullptr) {
     made = std::make_shared<Partition>();
     build_homes(*made, source, *in.run, std::max(1, source.keys / 128), train.data(), count, options.iterations, seed);
-    lists = std::max(1, std::min(source.keys / options.keys_per_list, count / 4));
+    const int32_t keys_per_list = options.keys_per_list > 0 ? options.keys_per_list : 24 + 2048 / source.dim;
+    lists = std::max(1, std::min(source.keys / keys_per_list, count / 4));
   } else {
     made = extend(*old, source, *in.run);
     lists = old->routed.count();
