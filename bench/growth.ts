@@ -167,7 +167,7 @@ function insert(from: number, to: number): object {
 function quality(prompt: number, length: number, tokens: number): object {
   const { vocab } = loaded.model.config;
   const start = length - tokens;
-  const base = backend.alloc([tokens, vocab], "f32", "model");
+  const base = backend.alloc([tokens, vocab], "f32", "sequence");
   {
     using state = open(length, "full");
     read(state, 0, start);

@@ -181,6 +181,22 @@ export const memoryCases: readonly Case[] = [
     },
   },
   {
+    name: "memory: a matrix of weights is no activation",
+    run(at) {
+      const { backend } = at;
+      // Some backends keep weights as they are: nothing to refuse, but nothing may crash either.
+      const weight = at.tensor([4, 32], "f32", new Float32Array(128), "model");
+      const x = at.floats([4, 32], new Float32Array(128));
+      for (const use of [() => backend.kernels.add(weight, x, x), () => backend.kernels.add(x, weight, x)]) {
+        try {
+          use();
+        } catch (error) {
+          check(error instanceof RangeError, `expected RangeError, got ${error}`);
+        }
+      }
+    },
+  },
+  {
     name: "memory: a disposed backend refuses everything",
     run(at) {
       const backend = at.subject.open();

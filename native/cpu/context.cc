@@ -13,6 +13,7 @@ size_t Tensor::elements() const {
 }
 
 void expect_dtype(const Tensor& t, int32_t dtype, const char* what) {
+  if (t.packed != nullptr) fail(KVASIR_ARGUMENT, "Cannot use %s: it is a matrix of weights, which were repacked", what);
   if (t.dtype != dtype) {
     fail(KVASIR_ARGUMENT, "Cannot use %s: type %s, expected %s", what, dtype_name(t.dtype), dtype_name(dtype));
   }
