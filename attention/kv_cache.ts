@@ -90,8 +90,10 @@ export class KvCache implements Disposable {
     this.#layers.forEach((layer, i) => {
       const to = fork.#layers[i] as GrowingLayer;
       for (const segment of layer.segments) {
+        if (segment.start >= numTokens) break;
+        // A fork that left a shared segment's first tile keeps an empty one before its own.
+        if (segment.count === 0) continue;
         const count = Math.min(segment.count, numTokens - segment.start);
-        if (count <= 0) break;
         const goesOn = takesOver && !segment.sealed && count === segment.count;
         if (goesOn) segment.sealed = true;
         to.segments.push({ ...segment, count, sealed: !goesOn });

@@ -24,6 +24,41 @@ function rows(backend: Backend, layer: number, start: number, n: number, sign: n
 }
 
 describe("KvCache", () => {
+  it("forks of forks hold whole segments of what they share, wherever they left each other", () => {
+    const steps = fc.array(fc.record({ keep: fc.nat(99), grow: fc.integer({ min: 1, max: 40 }) }), { maxLength: 8 });
+    fc.assert(fc.property(fc.integer({ min: 1, max: 70 }), steps, (first, forks) => {
+      using backend = openBackend("reference");
+      const all = [new KvCache(backend, SHAPES, "f32", 4200)];
+      const grow = (cache: KvCache, n: number) => {
+        const start = cache.length;
+        cache.reserve(start + n);
+        SHAPES.forEach((_, layer) =>
+          cache.append(layer, rows(backend, layer, start, n, 1), rows(backend, layer, start, n, -1))
+        );
+        backend.endStep();
+      };
+      grow(all[0] as KvCache, first);
+      for (const { keep, grow: n } of forks) {
+        const from = all[keep % all.length] as KvCache;
+        const fork = from.fork(1 + keep % from.length, 4200);
+        grow(fork, n);
+        all.push(fork);
+      }
+      for (const cache of all) {
+        for (const { length, segments } of cache.layers) {
+          assertEquals(segments.reduce((sum, { count }) => sum + count, 0), length);
+          let at = 0;
+          for (const segment of segments) {
+            if (segment.count > 0) assertEquals(segment.start, at);
+            at += segment.count;
+          }
+        }
+      }
+      for (const cache of all) cache[Symbol.dispose]();
+      assertEquals(backend.bytes, 0);
+    }));
+  });
+
   it("append() fills segment after segment, in chunks of any size, and dispose() frees all", () => {
     fc.assert(
       fc.property(fc.array(fc.integer({ min: 1, max: 700 }), { minLength: 1, maxLength: 6 }), (chunks) => {

@@ -15,6 +15,9 @@ import { EXIT, UsageError } from "./exit.ts";
 import { decimal, engineOptions, integer, modelCommand } from "./options.ts";
 import { withEngine } from "./session.ts";
 
+/** Between two lines that say what the server does. */
+const STATUS_SECONDS = 10;
+
 const list = (text: string): string[] => text.split(",").map((item) => item.trim()).filter((item) => item !== "");
 
 /** The command. */
@@ -134,11 +137,16 @@ export function serveCommand(done: (code: number) => void) {
             shutdownMs: flags.shutdownTimeout * 1000,
           });
           console.error(`kvasir: serving ${model} at ${listening.url}`);
+          const ticker = setInterval(() => {
+            const line = service.status(STATUS_SECONDS);
+            if (line !== undefined) console.error(`kvasir: ${line}`);
+          }, STATUS_SECONDS * 1000);
           await new Promise<void>((resolve) => {
             if (signal.aborted) resolve();
             else signal.addEventListener("abort", () => resolve(), { once: true });
           });
           console.error("kvasir: finishing what is under way; once more leaves at once");
+          clearInterval(ticker);
           await listening.close();
           return EXIT.OK;
         }),

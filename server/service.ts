@@ -93,6 +93,8 @@ export class Service {
   /** Generations whose first step has begun. */
   #running = 0;
   #cachedTokens = 0;
+  /** Tokens since the last status. */
+  #drawn = 0;
   readonly #contextUses = new Map<string, number>();
   #templateTools: Promise<TemplateTools> | undefined;
 
@@ -118,6 +120,17 @@ export class Service {
   /** Writes one line for the operator. */
   log(line: string): void {
     this.options.log?.(line);
+  }
+
+  /** What happened since the last call, as one line; undefined when nothing did. */
+  status(seconds: number): string | undefined {
+    const drawn = this.#drawn;
+    this.#drawn = 0;
+    if (drawn === 0 && this.admission.total === 0) return undefined;
+    const { ctxSize } = this.info;
+    const usage = this.#cachedTokens / ((this.options.parallel ?? 4) * ctxSize);
+    return `${(drawn / seconds).toFixed(1)} tokens/s, ${this.#running} running, ` +
+      `${this.admission.total - this.#running} waiting, KV cache ${(100 * usage).toFixed(1)} %`;
   }
 
   /** A failure that the client is not told of. */
@@ -283,6 +296,7 @@ export class Service {
         for (const event of events) {
           if (event.type === "prefill") held = event.done;
           else if (event.type === "token") held++;
+          if (event.type === "token") this.#drawn++;
         }
         hold(held);
         const last = events.at(-1);

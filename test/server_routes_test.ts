@@ -175,6 +175,8 @@ describe("other routes", () => {
     await using server = await openServer();
     await (await server.post(CHAT, ask)).json();
     await (await server.post(CHAT, { ...ask, messages: [{ role: "user", content: "x".repeat(1000) }] })).json();
+    assertEquals(server.service.status(2), "6.0 tokens/s, 0 running, 0 waiting, KV cache 0.0 %");
+    assertEquals(server.service.status(2), undefined);
     const text = await (await server.app.request("/metrics")).text();
     for (
       const line of [
