@@ -2,16 +2,17 @@
  * How index types do on recorded and generated heads, and rivals beside them.
  *
  *     deno run -A bench/index.ts run FILE.kvqk… --spec flat --spec flat:codes=int4 --goal top100 --goal error0.05 --cold --out RAW.jsonl
- *     deno run -A bench/index.ts rivals FILE.kvqk… --spec hnswlib:centred --spec faiss-ivf --out RAW.jsonl
+ *     deno run -A bench/index.ts rivals FILE.kvqk… --spec hnswlib:centred --spec faiss-ivf --beside flat --out RAW.jsonl
  *     deno run -A bench/index.ts table RAW.jsonl…          one row per file, spec and goal, in Markdown
  *     deno run -A bench/index.ts heads RAW.jsonl…          the same, as spread over KV heads
  *     deno run -A bench/index.ts ratio SPEC RAW.jsonl…     times over those of SPEC
  *     deno run -A bench/index.ts against SPEC RAW.jsonl…   rivals against SPEC, head by head
  *     deno run -A bench/index.ts picture OUT.svg RAW.jsonl…
  *
- * `run` and `rivals` take `--queries N` (decode queries a head), `--every N --first N` (a sample of the KV heads), append to `--out`,
- * and compile their programs (native/bench/index_bench.cc, bench/rival/index_rivals.cc) on the way; rivals need Debian's
- * libhnswlib-dev and libfaiss-dev. Heads are recorded by bench/record.ts and made by bench/generated.ts.
+ * `run` and `rivals` take `--queries N` (decode queries a head), `--every N --first N` (a sample of the KV heads) and append to `--out`.
+ * `--beside SPEC` searches the same queries by that index type in the same run and prints the table of `against`. Programs
+ * (native/bench/index_bench.cc, bench/rival/index_rivals.cc) are compiled on the way; rivals need Debian's libhnswlib-dev and
+ * libfaiss-dev. Heads are recorded by bench/record.ts and made by bench/generated.ts.
  *
  * @module
  */
@@ -63,17 +64,19 @@ async function measure(kind: "run" | "rivals", args: string[]): Promise<void> {
       first: { type: "string", default: "0" },
       cold: { type: "boolean", default: false },
       out: { type: "string" },
+      beside: { type: "string" },
     },
   });
   if (values.spec === undefined || positionals.length === 0) {
     throw new RangeError("Cannot run: heads and --spec are needed");
   }
-  const program = await compile(kind);
+  const runs: (readonly [program: string, specs: readonly string[]])[] = [[await compile(kind), values.spec]];
+  if (values.beside !== undefined) runs.push([await compile("run"), [values.beside]]);
   const lines: HeadLine[] = [];
-  for (const file of positionals) {
+  for (const [file, [program, specs]] of positionals.flatMap((file) => runs.map((run) => [file, run] as const))) {
     const text = await execute(program, [
       await Deno.realPath(file),
-      ...values.spec.flatMap((spec) => ["--spec", spec]),
+      ...specs.flatMap((spec) => ["--spec", spec]),
       ...values.goal.flatMap((goal) => ["--goal", goal]),
       ...["--queries", values.queries, "--every", values.every, "--first", values.first],
       ...(values.cold ? ["--cold"] : []),
@@ -81,7 +84,7 @@ async function measure(kind: "run" | "rivals", args: string[]): Promise<void> {
     if (values.out !== undefined) await Deno.writeTextFile(values.out, text, { append: true });
     lines.push(...parseLines(text));
   }
-  console.log(indexTable(lines));
+  console.log(values.beside === undefined ? indexTable(lines) : rivalTable(lines, values.beside));
 }
 
 async function main([command, ...args]: string[]): Promise<void> {
