@@ -34,8 +34,8 @@ void PartitionSearch::run(const SearchScope& scope, const Query& query, const Hi
     for (int32_t g = 0; g < group_; g++) everything(first + g, report);
     return;
   }
-  if (!error && !goal.sample_tail && scope.partition != nullptr && scope.partition->graph == nullptr) {
-    return best_of_lists(report);
+  if (!error && !goal.sample_tail && scope.partition != nullptr) {
+    return scope.partition->graph != nullptr ? best_of_walks(report) : best_of_lists(report);
   }
   visit(report);
   if (error) {

@@ -6,7 +6,6 @@
 #include <limits>
 
 #include "draw.h"
-#include "graph_build.h"
 #include "select.h"
 
 namespace kvasir {
@@ -179,29 +178,13 @@ void PartitionSearch::score_rows(float* out, const float* q, int32_t group, cons
   }
 }
 
-// Candidates are what a graph's search ends with, or, of samples, every node that it scored.
-void PartitionSearch::walk(Report& report) {
-  const Partition& p = *s_.partition;
-  const GraphKeys keys(s_.isa->graph, *s_.rows, s_.head, s_.codes->begin(), p.keys);
-  int32_t width = std::min(s_.probes > 0 ? s_.probes : p.probes, p.keys);
-  // More keys than the width was chosen for need a longer queue.
-  if (query_->goal.kind == Goal::kTopk) width = std::max(width, std::min(p.keys, static_cast<int32_t>(2 * query_->goal.value)));
-  search_graph(walk_, *s_.isa, *p.graph, keys, q_, group_, width, false);
-  if (best_alone()) walk_.collect();
-  for (int32_t node : best_alone() ? walk_.finalists() : walk_.scored()) mark(node);
-  report.keys_scored += static_cast<double>(best_alone() ? walk_.scored().size() - ids_.size() : walk_.scored().size());
-  report.bytes_read += static_cast<double>(walk_.scored().size()) * static_cast<double>(p.graph->codes.row_bytes() + sizeof(float)) +
-                       static_cast<double>(p.graph->entries->centroids.bytes()) +
-                       static_cast<double>(walk_.expanded()) * 4 * p.graph->links.slots();
-}
-
 // Candidates for certain: what lists or graph lead to, then keys without a home.
 void PartitionSearch::visit(Report& report) {
   ids_.clear();
   if (s_.partition != nullptr) {
     const Partition& p = *s_.partition;
     marks_.assign((static_cast<size_t>(p.keys) + 63) / 64, 0);
-    if (p.graph != nullptr) walk(report);
+    if (p.graph != nullptr) visit_walked(report);
     else visit_lists(report);
   }
   const int32_t from = s_.partition == nullptr ? 0 : s_.partition->keys;
@@ -252,7 +235,7 @@ void PartitionSearch::score_group(size_t from, size_t to, Report& report) {
   report.bytes_read += static_cast<double>(count) * static_cast<double>(keys_->row_bytes());
 }
 
-// Scores the candidates of visit: those of lists and a walk's finalists by their rows, the homeless ones by a scan.
+// Scores the candidates of visit: those of lists by their rows, those of a walk as it did, the homeless ones by a scan.
 void PartitionSearch::score(Codes::Scores kind, int planes, Report& report) {
   stride_ = 0;
   widen(ids_.size() / 2);
@@ -260,7 +243,7 @@ void PartitionSearch::score(Codes::Scores kind, int planes, Report& report) {
   if (s_.partition != nullptr) {
     keys_ = std::make_unique<GraphKeys>(s_.isa->graph, *s_.rows, s_.head, s_.codes->begin(), s_.partition->keys);
   }
-  if (walked && !best_alone()) {
+  if (walked) {
     // A sample is drawn by what the walk's codes say.
     const std::vector<float>& dots = walk_.scores();
     for (size_t g = 0; g < static_cast<size_t>(group_); g++) {

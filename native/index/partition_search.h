@@ -41,9 +41,9 @@ class PartitionSearch {
   int32_t probes_of(int32_t g) const;
   void visit(Report& report);
   void visit_lists(Report& report);
-  void walk(Report& report);
-  // The best keys alone are wanted: a walk's finalists, scored exactly.
-  bool best_alone() const { return query_->goal.kind == Goal::kTopk && !query_->goal.sample_tail; }
+  void walk(const float* q, int32_t group, Report& report);
+  void visit_walked(Report& report);
+  void best_of_walks(Report& report);
   void mark(int32_t id);
   void best_of_lists(Report& report);
   void mark_head(int32_t g, size_t words, Report& report);
