@@ -112,7 +112,12 @@ export class ContextDir {
   /** It was used now. */
   touch(name: string): void {
     const now = new Date();
-    Deno.utimeSync(this.path(name), now, now);
+    try {
+      Deno.utimeSync(this.path(name), now, now);
+    } catch (error) {
+      // Contexts of others can be read; that they were is theirs to note.
+      if (!(error instanceof Deno.errors.PermissionDenied)) throw error;
+    }
   }
 
   /** Gives it another name; throws `ContextError` when there is none, or the other is taken. */
@@ -187,7 +192,7 @@ function damaged(path: string, why: string): ContextError {
   return new ContextError("damaged", `Cannot open context "${path}": ${why}; delete it and make it anew`);
 }
 
-/** Header, directory, description and tokens, all checked. */
+/** Header, directory and description, all checked, and the tokens. */
 function readHead(path: string, size: number): Pick<SavedContext, "about" | "tokens"> {
   using file = Deno.openSync(path);
   const read = (offset: number, bytes: number) => {
@@ -214,7 +219,7 @@ function readHead(path: string, size: number): Pick<SavedContext, "about" | "tok
   }
   const entries = read(directory, count * ENTRY);
   if (view.getBigUint64(32, true) !== checksum64(entries)) throw damaged(path, "its directory is damaged");
-  const section = (wanted: string) => {
+  const section = (wanted: string, isChecked: boolean) => {
     for (let i = 0; i < count; i++) {
       const entry = entries.subarray(i * ENTRY, (i + 1) * ENTRY);
       const name = new TextDecoder().decode(entry.subarray(0, 32)).replace(/\0+$/, "");
@@ -225,13 +230,16 @@ function readHead(path: string, size: number): Pick<SavedContext, "about" | "tok
         throw damaged(path, "its directory is damaged");
       }
       const data = read(offset, length);
-      if (fields.getBigUint64(16, true) !== checksum64(data)) throw damaged(path, `section "${wanted}" is damaged`);
+      if (isChecked && fields.getBigUint64(16, true) !== checksum64(data)) {
+        throw damaged(path, `section "${wanted}" is damaged`);
+      }
       return data;
     }
     throw damaged(path, `it has no section "${wanted}"`);
   };
-  const about = decodeAbout(section("about"), path);
-  const tokens = section("tokens");
+  const about = decodeAbout(section("about", true), path);
+  // Checked by native code when the file is opened: until then they only say whether it is worth opening.
+  const tokens = section("tokens", false);
   if (tokens.length !== 4 * about.tokens) throw damaged(path, "its tokens are not as many as it says");
   return { about, tokens: new Int32Array(tokens.buffer) };
 }

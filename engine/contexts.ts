@@ -57,6 +57,8 @@ interface Kept extends Omit<ContextSeed, "name" | "ttlSeconds" | "metadata" | "c
   metadata: Readonly<Record<string, string>>;
   readonly createdMs: number;
   file?: { readonly bytes: number } | undefined;
+  /** Its rows are pages of the file, which the system keeps or drops. */
+  readonly isMapped: boolean;
   usedMs: number;
   /** Larger: used later. Clocks may stand still, or go back. */
   turn: number;
@@ -122,7 +124,8 @@ export class Contexts implements Disposable {
     const nowMs = this.#options.now();
     const turn = ++this.#turn;
     const createdMs = seed.createdMs ?? nowMs;
-    this.#kept.set(seed.id, { ...seed, name, ttlSeconds, metadata, createdMs, usedMs: nowMs, turn });
+    const isMapped = seed.file !== undefined;
+    this.#kept.set(seed.id, { ...seed, name, ttlSeconds, metadata, createdMs, usedMs: nowMs, turn, isMapped });
     this.#evict();
     return name !== undefined || this.#kept.has(seed.id);
   }
@@ -313,9 +316,14 @@ export class Contexts implements Disposable {
   }
 
   #evict(): void {
-    const unnamed = [...this.#kept.values()].filter((kept) => kept.name === undefined).sort((a, b) => a.turn - b.turn);
-    for (const kept of unnamed) {
-      if (bytesOf(this.#kept.values()) <= this.#options.ram) return;
+    const { ram } = this.#options;
+    if (ram === 0) return;
+    const held = [...this.#kept.values()].filter((kept) => !kept.isMapped).sort((a, b) => a.turn - b.turn);
+    const unnamed = held.filter((kept) => kept.name === undefined);
+    // What lies on disk as well is mapped when it is asked for again.
+    const saved = held.filter((kept) => kept.file !== undefined);
+    for (const kept of [...unnamed, ...saved]) {
+      if (bytesOf(this.#kept.values()) <= ram) return;
       this.#drop(kept);
     }
   }
@@ -331,7 +339,7 @@ export class Contexts implements Disposable {
       id,
       ...(name === undefined ? {} : { name }),
       tokens: tokens.length,
-      bytes: { memory: bytesOf([kept]), disk: kept.file?.bytes ?? 0 },
+      bytes: { memory: kept.isMapped ? 0 : bytesOf([kept]), disk: kept.file?.bytes ?? 0 },
       createdMs,
       lastUsedMs: usedMs,
       ...(ttlSeconds === 0 ? {} : { expiresMs: usedMs + 1000 * ttlSeconds }),
@@ -363,7 +371,8 @@ function infoOf({ name, bytes, usedMs, about }: SavedContext): ContextInfo {
 function bytesOf(all: Iterable<Kept>): number {
   const seen = new Set<Tensor>();
   let bytes = 0;
-  for (const { state } of all) {
+  for (const { state, isMapped } of all) {
+    if (isMapped) continue;
     for (const tensor of state.cache.tensors()) {
       if (seen.has(tensor)) continue;
       seen.add(tensor);
