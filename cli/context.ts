@@ -35,7 +35,7 @@ export function contextCommand(done: (code: number) => void): Command {
       if ("error" in entry) throw entry.error;
       const about = describe(entry);
       if (flags.json === true) console.log(JSON.stringify(about));
-      else for (const [key, value] of Object.entries(about)) console.log(`${key.padEnd(16)} ${value}`);
+      else for (const [key, value] of Object.entries(about)) console.log(printable(`${key.padEnd(16)} ${value}`));
       done(EXIT.OK);
     });
   context.addCommand(saveCommand(done) as unknown as Command);
@@ -182,7 +182,7 @@ function describe(entry: SavedContext | BadContext): Record<string, string | num
     ...(about.parent === undefined ? {} : { parent: about.parent }),
     messages: about.messages?.length ?? 0,
     ...about.fingerprint,
-    ...about.metadata,
+    ...Object.fromEntries(Object.entries(about.metadata).map(([key, value]) => [`metadata ${key}`, value])),
   };
 }
 
@@ -200,6 +200,12 @@ export function formatContexts(all: readonly (SavedContext | BadContext)[], nowM
       fingerprint.policy.split(":")[0]
     }`;
   }).join("\n");
+}
+
+/** What files say of themselves moves no cursor. */
+function printable(text: string): string {
+  // deno-lint-ignore no-control-regex -- refusing them is the point
+  return text.replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, "\ufffd");
 }
 
 function megabytes(bytes: number): string {

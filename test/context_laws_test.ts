@@ -144,6 +144,33 @@ for (const backend of ["reference", "cpu"]) {
 }
 
 describe("KvCache.fork()", () => {
+  it("of forks of forks holds the same rows, wherever they were cut", async () => {
+    for (const backend of ["reference", "cpu"]) {
+      using bench = new Bench(await load(backend), "retrieval:error=0,min_length=0,sinks=2,window=8", "flat-reference");
+      const before = bench.loaded.backend.bytes;
+      {
+        const states = [bench.state()];
+        bench.run(states[0] as SequenceState, TOKENS, 0, 130, 130);
+        // Within the first tile, at its border, behind it, and everything, taken over or not.
+        for (
+          const [at, to, takesOver] of [[51, 54], [54, 60], [60, 64], [64, 70], [70, 129], [129, 200], [128, 140]]
+            .map(([at, to], i) => [at, to, i % 2 === 0] as [number, number, boolean])
+        ) {
+          const fork = (states.at(-1) as SequenceState).fork(at, 400, { takesOver });
+          states.push(fork);
+          bench.run(fork, TOKENS, at, to, to - at);
+          assertEquals(fork.cache.length, to);
+        }
+        using alone = bench.state();
+        bench.run(alone, TOKENS, 0, 140, 140);
+        const [got, want] = [states.at(-1) as SequenceState, alone].map((s) => bench.run(s, TOKENS, 140, 180));
+        assert(distance(got as number[], want as number[]) < 1e-4, `${distance(got as number[], want as number[])}`);
+        for (const state of states) state[Symbol.dispose]();
+      }
+      assertEquals(bench.loaded.backend.bytes, before);
+    }
+  });
+
   it("refuses tokens that are not there", async () => {
     using bench = new Bench(await load("reference"), "full");
     using state = bench.state();
