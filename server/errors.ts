@@ -83,8 +83,10 @@ export function toApiError(error: unknown, report: (error: unknown) => void): Ap
     });
   }
   if (error instanceof ContextError) return new ApiError(CONTEXT_ERRORS[error.kind], line(error));
-  // Engine, template and specs report wrong values so.
-  if (error instanceof RangeError) return new ApiError("invalid_request_error", line(error));
+  // Engine, template and specs report wrong values so; whatever else is out of range is a fault of ours.
+  if (error instanceof RangeError && ASKED.test(error.message)) {
+    return new ApiError("invalid_request_error", line(error));
+  }
   if (error instanceof Unsupported) return new ApiError("not_supported_error", line(error));
   report(error);
   if (error instanceof NativeError && error.code === NATIVE_STATUS.MEMORY) {
@@ -92,6 +94,10 @@ export function toApiError(error: unknown, report: (error: unknown) => void): Ap
   }
   return new ApiError("server_error", "Cannot answer: something failed within the server, its log says what");
 }
+
+/** What errors about a client's wishes begin with. */
+const ASKED =
+  /^Cannot (?:detokenize|find|fork context|generate|keep context|look at|name context|read spec|render|use)\b/;
 
 const CONTEXT_ERRORS: Readonly<Record<ContextErrorKind, ErrorType>> = {
   missing: "not_found_error",

@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
+import { Unsupported } from "../core/errors.ts";
+import { toApiError } from "../server/errors.ts";
 import { type Json, openServer, readEvents } from "./server_fixture.ts";
 
 const CHAT = "/v1/chat/completions";
@@ -144,6 +146,22 @@ describe("POST /v1/completions", () => {
     assertEquals(events.map((e) => e.choices[0].text).join(""), `Hello${text}`);
     await errorOf(await server.post(TEXT, { ...body, prompt: [999_999] }), 400);
     await errorOf(await server.post(TEXT, { ...body, prompt: ["a", "b"] }), 400);
+  });
+});
+
+describe("errors", () => {
+  it("of the client's making are told, those of ours are logged", () => {
+    const reported: unknown[] = [];
+    const told = (error: unknown) => toApiError(error, (e) => reported.push(e));
+    assertEquals(told(new RangeError("Cannot generate: temperature is -1")).status, 400);
+    assertEquals(told(new RangeError("Cannot render conversation: the template says no")).status, 400);
+    assertEquals(reported, []);
+    for (const inner of [new RangeError("Cannot attend: length 36, segments of 8"), new TypeError("x"), "y"]) {
+      const known = told(inner);
+      assertEquals([known.status, known.message.includes("attend"), reported.pop()], [500, false, inner]);
+    }
+    assertEquals(told(new Error("Cannot open /etc/passwd")).status, 500);
+    assertEquals(told(new Unsupported("Cannot use /home/me/model.gguf: no")).message, "Cannot use a file: no");
   });
 });
 
