@@ -83,7 +83,8 @@ describe("context files", () => {
           stderr: "null",
         }).spawn();
         const reader = child.stdout.getReader();
-        await reader.read();
+        const { value } = await reader.read();
+        assertStringIncludes(new TextDecoder().decode(value), "ready");
         await new Promise((resolve) => setTimeout(resolve, uniform(9, i) * 60));
         child.kill("SIGKILL");
         await child.status;
