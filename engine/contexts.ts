@@ -140,7 +140,8 @@ export class Contexts implements Disposable {
       if (shared > numTokens) [best, numTokens] = [kept, shared];
     }
     let file: string | undefined;
-    for (const { name, about, tokens: saved } of this.#options.saved?.list() ?? []) {
+    const { saved: disk } = this.#options;
+    for (const { name, about, tokens: saved } of disk?.canOpen === true ? disk.list() : []) {
       if (about.share !== share || this.#kept.has(about.id)) continue;
       const shared = sharedPrefix(tokens, saved);
       if (shared > numTokens) [file, numTokens] = [name, shared];
@@ -252,8 +253,9 @@ export class Contexts implements Disposable {
     const kept = this.#lookUp(name);
     if (kept === undefined) {
       // Not opened: what is damaged, or another model's, can be deleted too.
-      if (saved === undefined || !isContextName(name) || !saved.has(name)) throw this.#missing(name);
-      return saved.delete(name);
+      const file = isContextName(name) ? name : saved?.nameOf(name);
+      if (saved === undefined || file === undefined || !saved.has(file)) throw this.#missing(name);
+      return saved.delete(file);
     }
     if (kept.name !== undefined) saved?.delete(kept.name);
     this.#drop(kept);
@@ -277,9 +279,15 @@ export class Contexts implements Disposable {
   }
 
   #find(name: string): Kept {
-    const known = this.#lookUp(name) ?? (isContextName(name) ? this.#load(name) : undefined);
+    const known = this.#lookUp(name) ?? this.#loadNamed(name);
     if (known === undefined) throw this.#missing(name);
     return known;
+  }
+
+  /** By the name of its file, or the id that it says it has. */
+  #loadNamed(name: string): Kept | undefined {
+    const file = isContextName(name) ? name : this.#options.saved?.nameOf(name);
+    return file === undefined ? undefined : this.#load(file);
   }
 
   #missing(name: string): ContextError {

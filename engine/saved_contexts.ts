@@ -51,6 +51,16 @@ export class SavedContexts {
     return ttlSeconds === 0 || this.#place.now() - usedMs < 1000 * ttlSeconds;
   }
 
+  /** Whether contexts can be opened here at all. */
+  get canOpen(): boolean {
+    return this.#place.backend.files !== undefined;
+  }
+
+  /** Name of the context with that id, if there is one. */
+  nameOf(id: string): string | undefined {
+    return this.list().find(({ about }) => about.id === id)?.name;
+  }
+
   /** Maps the context of that name; undefined when there is none. Throws `ContextError` for one that cannot be used. */
   open(name: string): ContextSeed | undefined {
     const entry = this.#dir.read(name);

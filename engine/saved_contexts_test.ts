@@ -62,7 +62,7 @@ describe("contexts on disk", () => {
           assertEquals((await engine.contexts.list()).map((c) => [c.name, c.id, c.metadata]), [["book", id, {
             a: "b",
           }]]);
-          const { tokens, cached, done } = await run(engine, "Who was there?", { context: "book" });
+          const { tokens, cached, done } = await run(engine, "Who was there?", { context: i === 0 ? "book" : id });
           assertEquals([cached, done.beganWith], [TEXT.length, id]);
           assertEquals(tokens, want);
           // By its prefix, without a name; and a second turn that is saved in its turn.
@@ -96,7 +96,8 @@ describe("contexts on disk", () => {
         assertEquals([error.kind, error.field], ["mismatch", field]);
         assertEquals((await run(engine, `${TEXT}?`)).cached, 0);
       }
-      await using engine = await open({ contextDir, backend: "reference" });
+      await using engine = await open({ contextDir, backend: "reference", ...RETRIEVAL, index: "flat-reference" });
+      assertEquals((await run(engine, TEXT.slice(0, 50), { maxTokens: 2 })).cached, 0);
       await assertRejects(() => engine.contexts.create("some text", { name: "x" }), Unsupported, "keeps no files");
     });
   });
