@@ -57,9 +57,17 @@ export class DeviceRows {
     const n = k.shape[0] as number;
     const blocks = this.#segments.get(segment.keys) ?? [];
     this.#segments.set(segment.keys, blocks);
+    // What is not among the newest any more goes before what is new comes, or a prompt's chunk would stand beside the window
+    // in every layer.
+    const old = (number: number) => (number > 0 || segment.start > 0) && (number + 1) * BLOCK <= row + n - this.#keep;
+    for (let i = 0; i < blocks.length; i++) if (old(i)) this.#drop(blocks, i);
     for (let done = 0; done < n;) {
       const [number, from] = [Math.floor((row + done) / BLOCK), (row + done) % BLOCK];
       const count = Math.min(BLOCK - from, n - done);
+      if (old(number)) {
+        done += count;
+        continue;
+      }
       let block = blocks[number];
       // Without the rows before these it is of no use; the host has all.
       if (block === undefined ? from > 0 : from > block.rows.count) this.#drop(blocks, number);
