@@ -18,7 +18,7 @@ export interface Preset {
 export const presets: Readonly<Record<string, Preset>> = {
   full: { summary: "exact attention to everything", policy: "full" },
   kvasir: {
-    summary: "an unbiased sample of keys, as large as the wanted error takes; dense below 4096 tokens",
+    summary: "an unbiased sample of keys, as large as the wanted error takes; dense below 3072 tokens",
     policy: "retrieval:sinks=4,window=512,error=0.05",
     index: "flat:codes=int4",
   },

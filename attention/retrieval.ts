@@ -32,8 +32,11 @@ const DEFAULTS = {
   budget: 0,
   /** With a budget: `none` takes the best keys, `sample` an unbiased sample. */
   tail: "none",
-  /** Below so many tokens attention is dense. */
-  min_length: 4096,
+  /**
+   * Below so many tokens attention is dense. Decoding breaks even at about 2,000 (docs/retrieval.md says how to measure that);
+   * half as many again, so that it is nowhere slower than exact attention.
+   */
+  min_length: 3072,
   /** Of the draws. */
   seed: 0,
 };
