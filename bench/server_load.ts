@@ -18,7 +18,16 @@ function random(): number {
   return state / 2 ** 32;
 }
 
-await using server = await startServer(["-m", model, "--max-body-mb", String(LIMIT_MB), "-c", "1024", "--context-ram", "0.05"]);
+await using server = await startServer([
+  "-m",
+  model,
+  "--max-body-mb",
+  String(LIMIT_MB),
+  "-c",
+  "1024",
+  "--context-ram",
+  "0.05",
+]);
 const url = `${server.url}/v1/chat/completions`;
 const headers = { "content-type": "application/json" };
 const valid = () => ({
