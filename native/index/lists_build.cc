@@ -168,10 +168,14 @@ Choice calibrate(const PartitionInput& in, const ListsOptions& options, const Pa
       }
     }
   }
+  constexpr int32_t kTried = static_cast<int32_t>(sizeof kDepths / sizeof kDepths[0]);
+  std::vector<Choice> tried(kTried);
+  (*in.run)(kTried, [&](int32_t i) {
+    const int32_t depth = std::max(1, static_cast<int32_t>(std::lround(kDepths[i] * ranked.depth)));
+    tried[static_cast<size_t>(i)] = probe_greedily(in, options, ranked, truth, nearest, most, depth, static_cast<int32_t>(positions));
+  });
   Choice best;
-  for (double part : kDepths) {
-    const int32_t depth = std::max(1, static_cast<int32_t>(std::lround(part * ranked.depth)));
-    Choice c = probe_greedily(in, options, ranked, truth, nearest, most, depth, static_cast<int32_t>(positions));
+  for (Choice& c : tried) {
     const bool better = c.reached != best.reached ? c.reached : c.reached ? c.visited < best.visited : c.recall > best.recall;
     if (best.probes.empty() || better) best = std::move(c);
   }

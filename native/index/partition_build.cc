@@ -8,6 +8,7 @@ namespace kvasir {
 namespace {
 
 constexpr int32_t kTaskKeys = 1024;     // fixed, so that sums do not depend on threads
+constexpr int32_t kTaskCells = 16;
 constexpr int32_t kTrainKeys = 32;      // per cell
 constexpr double kRidge = 1e-4;         // of the mean variance: keeps the factor regular
 
@@ -37,14 +38,6 @@ std::vector<double> factor_of(const float* queries, int32_t count, int32_t dim) 
   }
   return s;
 }
-
-// Sums of what one task's keys say of their cells.
-struct CellSums {
-  std::vector<double> keys, moved;  // [cells, dim]: keys, and keys in the metric
-  std::vector<double> squares;      // [cells]: squared norms in the metric
-  std::vector<int32_t> counts;      // [cells]
-  CellSums(size_t cells, size_t dim) : keys(cells * dim), moved(cells * dim), squares(cells), counts(cells) {}
-};
 
 }  // namespace
 
@@ -93,6 +86,7 @@ void build_homes(Partition& to, const PartitionSource& source, const RunTasks& r
   const Nearest nearest(centroids.data(), cells, source.dim, false);
 
   std::vector<int32_t> home(static_cast<size_t>(n));
+  std::vector<float> squares(static_cast<size_t>(n));  // squared norms in the metric
   const int32_t tasks = (n + kTaskKeys - 1) / kTaskKeys;
   run(tasks, [&](int32_t task) {
     const int32_t from = task * kTaskKeys, some = std::min(kTaskKeys, n - from);
@@ -100,43 +94,45 @@ void build_homes(Partition& to, const PartitionSource& source, const RunTasks& r
     source.rows->read_keys(keys.data(), source.head, source.begin + from, some);
     move_to_metric(to.metric, source, keys, some);
     nearest.find(*source.isa->panels, home.data() + from, nullptr, keys.data(), some);
-  });
-
-  CellSums sums(static_cast<size_t>(cells), dim);
-  std::vector<float> keys, moved;
-  for (int32_t from = 0; from < n; from += kTaskKeys) {
-    const int32_t some = std::min(kTaskKeys, n - from);
-    keys.resize(static_cast<size_t>(some) * dim);
-    source.rows->read_keys(keys.data(), source.head, source.begin + from, some);
-    moved = keys;
-    move_to_metric(to.metric, source, moved, some);
     for (int32_t i = 0; i < some; i++) {
-      const size_t c = static_cast<size_t>(home[static_cast<size_t>(from + i)]);
-      sums.counts[c]++;
+      double square = 0;
       for (size_t d = 0; d < dim; d++) {
-        const double x = keys[static_cast<size_t>(i) * dim + d], y = moved[static_cast<size_t>(i) * dim + d];
-        sums.keys[c * dim + d] += x;
-        sums.moved[c * dim + d] += y;
-        sums.squares[c] += y * y;
+        const double x = keys[static_cast<size_t>(i) * dim + d];
+        square += x * x;
       }
+      squares[static_cast<size_t>(from + i)] = static_cast<float>(square);
     }
-  }
-  std::vector<float> means(static_cast<size_t>(cells) * dim);
-  to.deviations.assign(static_cast<size_t>(cells), 0);
-  for (size_t c = 0; c < static_cast<size_t>(cells); c++) {
-    if (sums.counts[c] == 0) continue;
-    double variance = sums.squares[c] / sums.counts[c];
-    for (size_t d = 0; d < dim; d++) {
-      means[c * dim + d] = static_cast<float>(sums.keys[c * dim + d] / sums.counts[c]);
-      const double m = sums.moved[c * dim + d] / sums.counts[c];
-      variance -= m * m;
-    }
-    if (to.metric.count() == 0) variance /= static_cast<double>(dim);
-    to.deviations[c] = static_cast<float>(std::sqrt(std::max(0.0, variance)));
-  }
-  to.homes.centroids.pack(means.data(), cells, source.dim);
+  });
   std::vector<std::vector<int32_t>> ids(static_cast<size_t>(cells));
   for (int32_t i = 0; i < n; i++) ids[static_cast<size_t>(home[static_cast<size_t>(i)])].push_back(i);
+
+  // A cell's mean; in the metric it is the mean of the moved keys, which is linear.
+  std::vector<float> means(static_cast<size_t>(cells) * dim);
+  to.deviations.assign(static_cast<size_t>(cells), 0);
+  run((cells + kTaskCells - 1) / kTaskCells, [&](int32_t task) {
+    std::vector<float> key(dim), moved;
+    std::vector<double> sum(dim);
+    for (int32_t c = task * kTaskCells; c < std::min(cells, (task + 1) * kTaskCells); c++) {
+      const std::vector<int32_t>& own = ids[static_cast<size_t>(c)];
+      if (own.empty()) continue;
+      std::fill(sum.begin(), sum.end(), 0.0);
+      double square = 0;
+      for (int32_t id : own) {
+        source.rows->read_keys(key.data(), source.head, source.begin + id, 1);
+        for (size_t d = 0; d < dim; d++) sum[d] += static_cast<double>(key[d]);
+        square += static_cast<double>(squares[static_cast<size_t>(id)]);
+      }
+      float* mean = means.data() + static_cast<size_t>(c) * dim;
+      for (size_t d = 0; d < dim; d++) mean[d] = static_cast<float>(sum[d] / static_cast<double>(own.size()));
+      moved.assign(mean, mean + dim);
+      move_to_metric(to.metric, source, moved, 1);
+      double variance = square / static_cast<double>(own.size());
+      for (float m : moved) variance -= static_cast<double>(m) * static_cast<double>(m);
+      if (to.metric.count() == 0) variance /= static_cast<double>(dim);
+      to.deviations[static_cast<size_t>(c)] = static_cast<float>(std::sqrt(std::max(0.0, variance)));
+    }
+  });
+  to.homes.centroids.pack(means.data(), cells, source.dim);
   to.homes.append(ids, n);
   to.keys = n;
 }
