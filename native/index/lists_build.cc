@@ -14,7 +14,7 @@ namespace {
 // Positions of the calibration, the latest: a query from far back moved to the end wants keys that no decode query wants, as what it
 // had behind it then is now far away.
 constexpr int32_t kMaxHeld = 64;
-constexpr int32_t kMaxProbes = 16;
+constexpr int32_t kMaxProbes = 32;
 constexpr int32_t kTrainPerList = 32;
 constexpr int32_t kNearest = 100;    // keys a training query votes for
 constexpr double kDepths[] = {0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1};  // of the greatest

@@ -11,8 +11,8 @@ class FileReader;
 class FileWriter;
 
 // All heads' queries of some positions, as int8 with a scale each. Of the positions that were offered it keeps every stride-th,
-// and doubles the stride when there are more than max(6144, position / 8) queries a KV head: a function of what was offered,
-// however it was cut.
+// and doubles the stride when there are more than max(6144, min(8192, position / 4), position / 6) queries a KV head: a function of
+// what was offered, however it was cut.
 class QuerySamples {
  public:
   // Offers the queries [count, heads, dim] of positions [start, start + count); those before observed() were offered before.
