@@ -158,6 +158,8 @@ void Partition::restore(const FileReader& from, const std::string& prefix, int32
   }
   recall = header.recall >= 0 && header.recall <= 1 ? header.recall : __builtin_nan("");
   visited = header.visited;
+  serves_best = (header.serves & kBest) != 0;
+  serves_samples = (header.serves & kSamples) != 0;
   aim = header.aim;
   horizon = header.horizon;
   restore_table(homes, from, prefix + ".home", header.cells, dim, keys);
