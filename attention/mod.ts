@@ -6,11 +6,11 @@
 import type { AttentionPolicy } from "./policy.ts";
 import { formatSpec, lookUp, type ParamValue, parseSpec, resolveParams, type Spec } from "../core/spec.ts";
 import { full } from "./full.ts";
-import { presets } from "./presets.ts";
+import { DEFAULT_PRESET, presets } from "./presets.ts";
 import { retrieval } from "./retrieval.ts";
 import { window } from "./window.ts";
 
-export { presets } from "./presets.ts";
+export { DEFAULT_PRESET, presets } from "./presets.ts";
 export type { Preset } from "./presets.ts";
 
 /** Policies by name. */
@@ -51,7 +51,7 @@ export interface ResolvedAttention {
  * `extra` are the caller's own policies.
  */
 export function resolveAttention(options: AttentionOptions, extra: Policies = {}): ResolvedAttention {
-  const preset = lookUp("preset", options.preset ?? "full", presets);
+  const preset = lookUp("preset", options.preset ?? DEFAULT_PRESET, presets);
   const spec = parseSpec(options.policy ?? preset.policy);
   const type = lookUp("policy", spec.name, { ...builtinPolicies, ...extra });
   const params = resolveParams(withGoal(spec, options, type.defaults), type.defaults);

@@ -14,6 +14,9 @@ export interface Preset {
   readonly index?: string;
 }
 
+/** What is used where nothing is asked for. */
+export const DEFAULT_PRESET = "kvasir";
+
 /** Names as users give them. */
 export const presets: Readonly<Record<string, Preset>> = {
   full: { summary: "exact attention to everything", policy: "full" },

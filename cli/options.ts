@@ -6,7 +6,7 @@
 import { Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import type { EngineOptions, Sampling } from "../engine/types.ts";
 import type { RopeOverride } from "../model/rope_override.ts";
-import { presets } from "../attention/presets.ts";
+import { DEFAULT_PRESET, presets } from "../attention/presets.ts";
 import { modelsDir } from "../model/store.ts";
 import { UsageError } from "./exit.ts";
 
@@ -88,7 +88,7 @@ export function modelCommand(name: string) {
         .argParser(integer(1, 65536)).default(2048),
     )
     .addOption(
-      new Option("--preset <name>", `attention method: ${Object.keys(presets).join(", ")} (default: full)`)
+      new Option("--preset <name>", `attention method: ${Object.keys(presets).join(", ")} (default: ${DEFAULT_PRESET})`)
         .env("KVASIR_PRESET"),
     )
     .addOption(new Option("--policy <spec>", "attention policy, in place of the preset's").env("KVASIR_POLICY"))

@@ -21,10 +21,10 @@ export interface EnginePlan {
 /**
  * Throws `RangeError` that lists what there is for unknown names, and `Unsupported` for an index that the backend cannot
  * have. `indexTypes` are the caller's own. A preset's native index is replaced by the TypeScript one on a backend whose
- * memory native code cannot see.
+ * memory native code cannot see. Where nothing is asked for, a backend without sparse attention attends to everything.
  */
 export function planAttention(options: AttentionOptions, backend: Backend, indexTypes: IndexTypes = {}): EnginePlan {
-  const attention = resolveAttention(options);
+  const attention = resolveAttention(isAsked(options) || canRetrieve(backend) ? options : { preset: "full" });
   if (!attention.type.usesIndex) return withoutIndex(attention);
   const registry = new IndexRegistry(indexTypes);
   const wanted = options.index === undefined && backend.host === undefined ? "flat-reference" : attention.index;
@@ -48,4 +48,12 @@ function withoutIndex(attention: ResolvedAttention): EnginePlan {
     throw new TypeError(`Cannot make an index: policy "${policy}" uses none`);
   };
   return { policy, index: "", plan: { attention, index: "", newIndex, mapIndex: newIndex } };
+}
+
+function isAsked({ preset, policy, index, error, budget }: AttentionOptions): boolean {
+  return [preset, policy, index, error, budget].some((option) => option !== undefined);
+}
+
+function canRetrieve({ kernels }: Backend): boolean {
+  return kernels.attendWindow !== undefined && kernels.attendTopk !== undefined && kernels.merge !== undefined;
 }

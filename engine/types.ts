@@ -30,7 +30,7 @@ export interface EngineOptions {
   readonly batchSize?: number;
   /** Sequences that run at once; more wait. Default 4. */
   readonly parallel?: number;
-  /** Attention method: a name of `presets` (default `full`). */
+  /** Attention method: a name of `presets` (default `kvasir`). */
   readonly preset?: string;
   /** Spec of an attention policy, in place of the preset's. */
   readonly policy?: string;
