@@ -15,7 +15,7 @@
  * @module
  */
 export { Engine } from "./engine/engine.ts";
-export { ContextError } from "./core/errors.ts";
+export { ContextError, type ContextErrorKind } from "./core/errors.ts";
 export type {
   ContextChange,
   ContextInfo,
@@ -25,6 +25,7 @@ export type {
   EngineContexts,
   Fingerprint,
 } from "./engine/context_types.ts";
+export type { Grammar } from "./engine/grammar.ts";
 export type { Prompt } from "./engine/protocol.ts";
 export type {
   AttendedStats,
@@ -42,10 +43,20 @@ export type {
 } from "./engine/types.ts";
 export { DoesNotFit, ModelFileError, NATIVE_STATUS, NativeError, Unsupported } from "./core/errors.ts";
 export { type Backends, builtinBackends } from "./backends/mod.ts";
-export type { Activation, AttentionPart, Backend, BackendType, Kernels, Lifetime } from "./backends/backend.ts";
+export type {
+  Activation,
+  AttentionPart,
+  Backend,
+  BackendType,
+  Kernels,
+  Lifetime,
+  TensorFile,
+  TensorFiles,
+  TensorFileWriter,
+} from "./backends/backend.ts";
 export type { HostMemory, NativePointer, Penalties, SampleParams } from "./backends/backend.ts";
 export type { BlockType, DType, PlainType, Shape, Tensor } from "./core/tensor.ts";
-export type { KvChunk, KvLayer, KvSegment, LayerShape, Rope } from "./core/kv.ts";
+export type { KvChunk, KvLayer, KvQueries, KvSegment, LayerShape, Rope } from "./core/kv.ts";
 export { architectures } from "./model/mod.ts";
 export type {
   Architecture,
@@ -61,6 +72,7 @@ export type {
 export { builtinIndexTypes, IndexRegistry, type IndexTypes } from "./index/mod.ts";
 export type {
   Certificate,
+  FileRange,
   Goal,
   Hits,
   IndexStats,
@@ -72,6 +84,7 @@ export type {
   Surrogates,
 } from "./index/index.ts";
 export type { AttentionPolicy, LayerPolicy, PolicyPlace, PolicyStats, PromptSink, Spans } from "./attention/policy.ts";
+export type { Looked, LookOptions } from "./attention/look.ts";
 export type { ResolvedAttention } from "./attention/mod.ts";
 export { Ops } from "./backends/ops.ts";
 export type { RopeOverride } from "./model/rope_override.ts";

@@ -70,7 +70,9 @@ function attendSparsely(ops: Ops, hits: SearchHits, policy: LayerPolicy, kv: KvL
   const { attendWindow, attendTopk, merge } = sparseKernels(ops);
   const spans = policy.spans(kv.length);
   // A short cache is attended to whole: one call in place of two, as if there were no policy.
-  if (spans.length === 2 && spans[0] === 0 && spans[1] === kv.length) return ops.backend.kernels.attendCausal(out, q, kv);
+  if (spans.length === 2 && spans[0] === 0 && spans[1] === kv.length) {
+    return ops.backend.kernels.attendCausal(out, q, kv);
+  }
   const near = part(ops, q);
   attendWindow(near, q, kv, spans);
   if (!policy.hits(hits, q, kv.length, near.lse)) return merge(out, [near]);

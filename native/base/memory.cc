@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 
 #include "error.h"
 
@@ -27,13 +28,12 @@ void retain_shared(kvasir_memory* self) {
 void release_shared(kvasir_memory* self) {
   SharedMemory* shared = static_cast<SharedMemory*>(self);
   if (shared->holds.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-  if (shared->holder == nullptr) std::free(shared->data);
+  if (shared->holder == nullptr) aligned_free(shared->data);
   delete shared;
 }
 
-// glibc raises the size from which blocks are mapped to that of the largest it has freed, and aligned blocks in its heap
-// leave holes that it does not fill again before version 2.38: a cache of 8 MB blocks, made and freed 200 times, kept
-// 1.7 GB. With a fixed size, large blocks are mapped and go back at once.
+// glibc raises the size from which blocks are mapped to that of the largest it has freed: a cache of 8 MB blocks, made and
+// freed 200 times, kept 1.7 GB. With a fixed size, large blocks are mapped and go back at once.
 void keep_large_blocks_mapped() {
 #ifdef __GLIBC__
   static const bool once = mallopt(M_MMAP_THRESHOLD, 1 << 20) == 1 && mallopt(M_TRIM_THRESHOLD, 16 << 20) == 1;
@@ -49,23 +49,35 @@ void* aligned_allocate(size_t bytes) {
   // Huge pages pay where rows are read at random: caches of 4 MiB are, and miss the address cache at every row without them.
   const bool huge = bytes >= 2 * kHuge;
   const size_t alignment = huge ? kHuge : 64;
-  if (bytes > SIZE_MAX - alignment) return nullptr;
+  if (bytes > SIZE_MAX - alignment - 128) return nullptr;
   const size_t size = bytes == 0 ? 64 : (bytes + 63) / 64 * 64;
-  void* data = nullptr;
-  if (posix_memalign(&data, alignment, size) != 0) return nullptr;
+  // Aligned by hand: before glibc 2.38 a freed hole is too small for the next aligned block of the same size, which asks for
+  // more than it keeps, and a server's caches leave a heap full of such holes.
+  char* const whole = static_cast<char*>(std::malloc(size + alignment + sizeof(void*)));
+  if (whole == nullptr) return nullptr;
+  char* data = whole + sizeof(void*);
+  data += (alignment - reinterpret_cast<uintptr_t>(data) % alignment) % alignment;
+  std::memcpy(data - sizeof(void*), &whole, sizeof(void*));
 #ifdef MADV_HUGEPAGE
   if (huge) madvise(data, size / kHuge * kHuge, MADV_HUGEPAGE);
 #endif
   return data;
 }
 
-Scratch::~Scratch() { std::free(data_); }
+void aligned_free(void* data) {
+  if (data == nullptr) return;
+  void* whole;
+  std::memcpy(&whole, static_cast<char*>(data) - sizeof(void*), sizeof(void*));
+  std::free(whole);
+}
+
+Scratch::~Scratch() { aligned_free(data_); }
 
 void* Scratch::get(size_t bytes) {
   if (bytes <= bytes_ && data_ != nullptr) return data_;
   // Grown by half at least, so that slowly rising sizes do not reallocate at each call.
   const size_t size = bytes > bytes_ + bytes_ / 2 ? bytes : bytes_ + bytes_ / 2;
-  std::free(data_);
+  aligned_free(data_);
   bytes_ = 0;
   data_ = aligned_allocate(size);
   if (data_ == nullptr) fail(KVASIR_MEMORY, "Cannot allocate scratch: out of memory for %zu bytes", size);

@@ -8,7 +8,8 @@
 
 namespace kvasir {
 
-void* aligned_allocate(size_t bytes);  // 64-byte aligned, for std::free; null when memory is out
+void* aligned_allocate(size_t bytes);  // 64-byte aligned, for aligned_free; null when memory is out
+void aligned_free(void* data);         // of aligned_allocate, or null
 
 // Scratch that grows and is kept: one per worker plus one shared. 64-byte aligned.
 class Scratch {

@@ -54,7 +54,7 @@ void set_shape(Tensor& t, int32_t dtype, int32_t rank, const int32_t* shape, int
 // Memory that another library still holds outlives its tensor.
 void free_data(Slot& s) {
   if (s.memory != nullptr) s.memory->release(s.memory);
-  else std::free(s.tensor.data);
+  else kvasir::aligned_free(s.tensor.data);
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ struct ChunkMemory::Slab {
   std::vector<uint8_t*> unused;   // of those before
   bool full() const { return touched == blocks && unused.empty(); }
   bool empty() const { return unused.size() == touched; }
-  ~Slab() { std::free(data); }
+  ~Slab() { aligned_free(data); }
 };
 
 std::shared_ptr<uint8_t> ChunkMemory::take(size_t bytes) {
