@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { prepareBackend } from "../backends/mod.ts";
-import { libraryPath } from "../backends/library.ts";
+import { LIBRARIES, libraryPath } from "../backends/library.ts";
 import { DEFAULT_MODEL, pullModel } from "../model/hub.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
@@ -25,9 +25,9 @@ const kvasir = (args: readonly string[], options: Deno.CommandOptions = {}) => r
 /** What deno run needs, as narrow as the entry script grants it. */
 async function permissions(): Promise<string[]> {
   await prepareBackend("cpu");
-  const library = libraryPath();
-  assert(library !== undefined);
-  return ["--no-prompt", "--allow-read", "--allow-env", "--allow-sys=cpus", `--allow-ffi=${library}`];
+  const libraries = LIBRARIES.map((name) => libraryPath(name));
+  assert(libraries.every((path) => path !== undefined));
+  return ["--no-prompt", "--allow-read", "--allow-env", "--allow-sys=cpus", `--allow-ffi=${libraries.join()}`];
 }
 
 describe("plain ways to start", () => {
@@ -111,7 +111,7 @@ describe("mistakes get one line and their exit code", () => {
     ["a name nobody knows", ["models", "pull", "nope"], 4, "known are smollm2-135m-instruct"],
     ["a file that is no model", ["generate", "-m", "README.md", "Hi"], 4, "Cannot open model"],
     ["a folder that is no model", ["generate", "-m", "docs", "Hi"], 4, "Cannot open model"],
-    ["an unknown backend", ["generate", "--backend", "abacus", "Hi"], 2, "cpu, reference"],
+    ["an unknown backend", ["generate", "--backend", "abacus", "Hi"], 2, "cpu, hybrid, reference"],
     ["an unknown parameter", ["generate", "--backend", "cpu:colour=red", "Hi"], 2, "colour"],
     ["a context too small", ["generate", "-c", "8", QUESTION], 3, "the context holds 8"],
     ["a text too short to score", ["perplexity", "deno.lock", "--window", "8", "--stride", "8"], 2, "--stride"],
