@@ -161,7 +161,7 @@ inline void load_logs(FoldInts* log, const Candidates& of, int32_t g, int32_t i,
 
 // No branch: what goes and what stays alternates by chance.
 int32_t settle_keys(const Candidates& of, int16_t* tops, const int16_t* offsets, int32_t group, int32_t first, int32_t end,
-                    int32_t count, const DrawKeys& draw, float* squares) {
+                    int32_t count, const DrawKeys& draw, double* squares) {
   const FoldInts lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const FoldInts zero = {};
   int32_t kept = 0;
@@ -200,10 +200,11 @@ int32_t settle_keys(const Candidates& of, int16_t* tops, const int16_t* offsets,
       log -= top;
       log = log < 0 ? log : zero;
       log = log > -40 * 128 ? log : zero - 40 * 128;
-      const FoldFloats w = (FoldFloats)((log + kLogOne) << 16), terms = rest * w * w;
-      float sum = 0;
+      const FoldFloats w = (FoldFloats)((log + kLogOne) << 16);
+      const FoldInts terms = __builtin_convertvector(rest * w * w * 0x1p30f, FoldInts);
+      int64_t sum = 0;
       for (int32_t lane = 0; lane < kFoldLanes; lane++) sum += terms[lane];
-      squares[g] += sum;
+      squares[g] += static_cast<double>(sum) * 0x1p-30;
     }
     for (int32_t lane = 0; lane < kFoldLanes; lane++) {
       of.keys[kept] = position[lane], tops[kept] = static_cast<int16_t>(top[lane]);

@@ -110,7 +110,8 @@ class Sampling {
     return query_.exact[static_cast<size_t>(names_[h / group]) * group + h % group];
   }
   // Of a chunk, one number a head of the group.
-  float* part(std::vector<float>& of, int32_t head, int32_t chunk) {
+  template <class T>
+  T* part(std::vector<T>& of, int32_t head, int32_t chunk) {
     return of.data() + static_cast<size_t>(chunk) * m_.sums.size() + static_cast<size_t>(head * group_);
   }
   double key_bytes() const {
@@ -264,8 +265,8 @@ class Sampling {
   void settle(int32_t head, int32_t chunk, const int16_t* offsets) {
     const uint32_t key = draw_key(query_.goal.draw, names_[head]);
     const size_t at = start(head, chunk);
-    float* squares = part(m_.squares, head, chunk);
-    std::fill(squares, squares + group_, 0.0f);
+    double* squares = part(m_.squares, head, chunk);
+    std::fill(squares, squares + group_, 0.0);
     found(head, chunk) = kernels_.settle(candidates_at(at), tops_ + at, offsets, group_, chunk * kChunk, count_,
                                          found(head, chunk), {key, lowbias32(key ^ 0x5bd1e995u)}, squares);
   }
@@ -295,13 +296,13 @@ class Sampling {
 
   // Root of sum (1 - p) w^2 over what was kept, w = exp(s) / (Z p), as if values had the output's norm; the worst head's.
   float estimate(int32_t head) {
-    float worst = 0;
+    double worst = 0;
     for (int32_t g = 0; g < group_; g++) {
-      float squares = 0;
+      double squares = 0;
       for (int32_t c = 0; c < chunks_; c++) squares += part(m_.squares, head, c)[g];
       worst = std::max(worst, squares);
     }
-    return static_cast<float>(tau_) * std::sqrt(worst);
+    return static_cast<float>(tau_ * std::sqrt(worst));
   }
 
   const Environment& environment_;

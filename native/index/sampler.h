@@ -25,7 +25,8 @@ struct SampleMemory {
   std::vector<double> sums;
   std::vector<std::atomic<float>> so_far;  // sums while the scan runs
   std::vector<int16_t> offsets;
-  std::vector<float> parts, squares;  // [chunk][query head]
+  std::vector<float> parts;             // [chunk][query head]
+  std::vector<double> squares;          // the same
   std::vector<int32_t> found;         // [KV head][chunk]
   std::vector<size_t> starts;         // of what was found
   std::vector<int16_t*> logs;         // of a chunk, by worker

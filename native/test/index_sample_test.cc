@@ -256,7 +256,9 @@ TEST("the same draw gives the same sample, whatever the threads; another draw an
   for (const Codes::Kind kind : {Codes::kInt4, Codes::kInt8}) {
     Drawn one("auto", kind, 4, 2, 20000, 64, 1), many("auto", kind, 4, 2, 20000, 64, 3);
     const Found a = one.draw(0.05, 9, 19997), b = many.draw(0.05, 9, 19997), c = one.draw(0.05, 10, 19997);
-    EXPECT(a.counts == b.counts && a.tokens == b.tokens && a.errors == b.errors);
+    EXPECT(a.counts == b.counts);
+    EXPECT(a.tokens == b.tokens);
+    EXPECT(a.errors == b.errors);
     EXPECT(a.tokens != c.tokens);
     EXPECT_EQ(a.report[1], 2.0 * 19997);
     EXPECT(a.report[3] > 0);
