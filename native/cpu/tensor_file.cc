@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <set>
 
@@ -38,36 +37,8 @@ bool good_name(const char* name, size_t length) {
 
 }  // namespace
 
-TensorFileWriter::TensorFileWriter(const std::string& path) : path_(path) {
-  static std::atomic<uint32_t> count{0};
-  part_ = path + ".part-" + std::to_string(getpid()) + "-" + std::to_string(count++);
-  // Conversations are nobody else's business.
-  file_ = open(part_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (file_ < 0) {
-    fail(KVASIR_ARGUMENT, "Cannot save context to \"%.300s\": %s", path.c_str(),
-         errno == ENOENT ? "its folder does not exist" : std::strerror(errno));
-  }
-}
-
-TensorFileWriter::~TensorFileWriter() {
-  if (file_ >= 0) close(file_);
-  if (!part_.empty()) unlink(part_.c_str());
-}
-
-void TensorFileWriter::failed() const {
-  fail(KVASIR_DEVICE, "Cannot save context to \"%.300s\": %s", path_.c_str(),
-       errno == ENOSPC || errno == EDQUOT ? "the disk is full" : std::strerror(errno));
-}
-
-void TensorFileWriter::write_at(const void* data, size_t bytes, uint64_t offset) {
-  const char* from = static_cast<const char*>(data);
-  for (size_t done = 0; done < bytes;) {
-    const ssize_t n = pwrite(file_, from + done, std::min(bytes - done, size_t{1} << 30), static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) failed();
-    done += static_cast<size_t>(n);
-  }
-}
+// Conversations are nobody else's business.
+TensorFileWriter::TensorFileWriter(const std::string& path) : path_(path), file_("context", path, 0600u) {}
 
 void TensorFileWriter::begin(const std::string& name) {
   const bool taken = std::any_of(sections_.begin(), sections_.end(), [&](const auto& s) { return name == s.name; });
@@ -83,7 +54,7 @@ void TensorFileWriter::begin(const std::string& name) {
 
 void TensorFileWriter::write(const void* data, size_t bytes) {
   if (begin_ == 0) fail(KVASIR_ARGUMENT, "Cannot save context: no section was begun");
-  write_at(data, bytes, end_);
+  file_.write_at(data, bytes, end_);
   sum_.add(data, bytes);
   end_ += bytes;
 }
@@ -94,7 +65,7 @@ void TensorFileWriter::end() {
   sections_.back().checksum = sum_.digest();
 #ifdef __linux__
   // The disk begins now, so that the flush at the end does not wait for all of it.
-  sync_file_range(file_, static_cast<off_t>(begin_), static_cast<off_t>(end_ - begin_), SYNC_FILE_RANGE_WRITE);
+  sync_file_range(file_.descriptor(), static_cast<off_t>(begin_), static_cast<off_t>(end_ - begin_), SYNC_FILE_RANGE_WRITE);
 #endif
   end_ = page_up(end_);
   begin_ = 0;
@@ -105,7 +76,7 @@ void TensorFileWriter::end_foreign(uint64_t bytes) {
   std::vector<char> buffer(1 << 20);
   for (uint64_t done = 0; done < bytes;) {
     const size_t some = static_cast<size_t>(std::min<uint64_t>(buffer.size(), bytes - done));
-    const ssize_t n = pread(file_, buffer.data(), some, static_cast<off_t>(begin_ + done));
+    const ssize_t n = pread(file_.descriptor(), buffer.data(), some, static_cast<off_t>(begin_ + done));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) fail(KVASIR_DEVICE, "Cannot save context to \"%.300s\": a section is shorter than its writer says", path_.c_str());
     sum_.add(buffer.data(), static_cast<size_t>(n));
@@ -126,22 +97,9 @@ void TensorFileWriter::commit() {
   header.file_bytes = end_ + bytes;
   header.directory_checksum = checksum64(sections_.data(), bytes);
   header.checksum = checksum64(&header, offsetof(TensorFileHeader, checksum));
-  write_at(sections_.data(), bytes, end_);
-  write_at(&header, sizeof header, 0);
-  if (ftruncate(file_, static_cast<off_t>(header.file_bytes)) != 0 || fsync(file_) != 0) failed();
-  const int file = file_;
-  file_ = -1;
-  if (close(file) != 0) failed();
-  if (std::rename(part_.c_str(), path_.c_str()) != 0) failed();
-  part_.clear();
-  // The name, too, should outlive a power cut; a file system that cannot do that is no reason to fail.
-  const size_t slash = path_.find_last_of('/');
-  const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
-  const int directory = open(folder.c_str(), O_RDONLY | O_CLOEXEC);
-  if (directory >= 0) {
-    fsync(directory);
-    close(directory);
-  }
+  file_.write_at(sections_.data(), bytes, end_);
+  file_.write_at(&header, sizeof header, 0);
+  file_.commit(header.file_bytes);
 }
 
 TensorFile::TensorFile(const std::string& path) {

@@ -10,6 +10,7 @@
 
 #include "checksum.h"
 #include "context.h"
+#include "part_file.h"
 
 namespace kvasir {
 
@@ -40,9 +41,6 @@ static_assert(sizeof(TensorFileSection) == 64, "a directory entry is 64 bytes");
 class TensorFileWriter {
  public:
   explicit TensorFileWriter(const std::string& path);  // throws Error{KVASIR_ARGUMENT} where it cannot be made
-  ~TensorFileWriter();
-  TensorFileWriter(const TensorFileWriter&) = delete;
-  TensorFileWriter& operator=(const TensorFileWriter&) = delete;
 
   // Sections follow each other: begin, any number of writes, end. All throw Error{KVASIR_DEVICE} where writing fails.
   void begin(const std::string& name);
@@ -50,16 +48,14 @@ class TensorFileWriter {
   void end();
   // The section that was begun is written by somebody else at part_path() from offset() on: `bytes` of it.
   void end_foreign(uint64_t bytes);
-  const std::string& part_path() const { return part_; }
+  const std::string& part_path() const { return file_.part_path(); }
   uint64_t offset() const { return begin_; }
   // Flushes the file and gives it its name.
   void commit();
 
  private:
-  void write_at(const void* data, size_t bytes, uint64_t offset);
-  [[noreturn]] void failed() const;
-  std::string path_, part_;
-  int file_ = -1;
+  std::string path_;
+  PartFile file_;
   uint64_t begin_ = 0, end_ = kTensorFilePage;  // of the section being written, and where it goes on
   Checksum64 sum_;
   std::vector<TensorFileSection> sections_;

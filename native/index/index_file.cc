@@ -7,12 +7,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <set>
 
 #include "checksum.h"
+#include "part_file.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "Index files are little-endian, and so is everything that maps them"
@@ -36,69 +36,11 @@ uint64_t frequencies_checksum(const LayerShape& shape) {
 
 [[noreturn]] void refuse(const char* what) { fail(KVASIR_ARGUMENT, "Cannot open index: %s", what); }
 
-// A temporary file beside the wanted one; removed unless it is kept.
-class Temporary {
- public:
-  // With an offset of 0 or more it is the file at path itself, written from there on and kept whatever happens.
-  Temporary(const std::string& path, int64_t offset) : path_(path) {
-    if (offset >= 0) {
-      base_ = static_cast<uint64_t>(offset);
-      file_ = open(path.c_str(), O_WRONLY | O_CLOEXEC);
-      if (file_ < 0) fail(KVASIR_ARGUMENT, "Cannot save index to \"%.300s\": %s", path.c_str(), std::strerror(errno));
-      return;
-    }
-    static std::atomic<uint32_t> count{0};
-    temporary_ = path + ".part-" + std::to_string(getpid()) + "-" + std::to_string(count++);
-    file_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (file_ < 0) {
-      fail(KVASIR_ARGUMENT, "Cannot save index to \"%.300s\": %s", path.c_str(),
-           errno == ENOENT ? "its folder does not exist" : std::strerror(errno));
-    }
-  }
-  ~Temporary() {
-    if (file_ >= 0) close(file_);
-    if (!temporary_.empty()) unlink(temporary_.c_str());
-  }
-  void write_at(const void* data, size_t bytes, uint64_t offset) {
-    const char* from = static_cast<const char*>(data);
-    for (size_t done = 0; done < bytes;) {
-      const ssize_t n = pwrite(file_, from + done, std::min(bytes - done, size_t{1} << 30), static_cast<off_t>(base_ + offset + done));
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) failed();
-      done += static_cast<size_t>(n);
-    }
-  }
-  void keep(uint64_t bytes) {
-    if (temporary_.empty()) return;
-    if (ftruncate(file_, static_cast<off_t>(bytes)) != 0 || fsync(file_) != 0) failed();
-    const int file = file_;
-    file_ = -1;
-    if (close(file) != 0) failed();
-    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) failed();
-    temporary_.clear();
-    // The name, too, should outlive a power cut; a file system that cannot do that is no reason to fail.
-    const size_t slash = path_.find_last_of('/');
-    const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
-    const int directory = open(folder.c_str(), O_RDONLY | O_CLOEXEC);
-    if (directory >= 0) {
-      fsync(directory);
-      close(directory);
-    }
-  }
-
- private:
-  [[noreturn]] void failed() {
-    fail(KVASIR_DEVICE, "Cannot save index to \"%.300s\": %s", path_.c_str(),
-         errno == ENOSPC ? "the disk is full" : std::strerror(errno));
-  }
-  std::string path_, temporary_;
-  uint64_t base_ = 0;
-  int file_ = -1;
-};
-
 class Writer final : public FileWriter {
  public:
-  explicit Writer(Temporary& file) : file_(file) {}
+  // `offset`: see save_index_file.
+  Writer(const std::string& path, int64_t offset)
+      : file_(offset < 0 ? PartFile("index", path, 0666u) : PartFile("index", path, static_cast<uint64_t>(offset))) {}
   void add(const std::string& name, const void* data, size_t bytes) override {
     IndexFileSection section = {};
     if (name.empty() || name.size() >= sizeof section.name || !names_.insert(name).second) {
@@ -121,12 +63,12 @@ class Writer final : public FileWriter {
     header.checksum = checksum64(&header, offsetof(IndexFileHeader, checksum));
     file_.write_at(sections_.data(), bytes, end_);
     file_.write_at(&header, sizeof header, 0);
-    file_.keep(header.file_bytes);
+    file_.commit(header.file_bytes);
     return header.file_bytes;
   }
 
  private:
-  Temporary& file_;
+  PartFile file_;
   uint64_t end_ = kIndexFilePage;
   std::vector<IndexFileSection> sections_;
   std::set<std::string> names_;
@@ -154,8 +96,7 @@ uint64_t save_index_file(const std::string& path, const Index& index, int64_t of
          kIndexFileSpec);
   }
   const LayerShape& shape = index.shape();
-  Temporary file(path, offset);
-  Writer writer(file);
+  Writer writer(path, offset);
   index.save(writer);
   IndexFileHeader header = {};
   std::memcpy(header.magic, kMagic, sizeof kMagic);
