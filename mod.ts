@@ -81,7 +81,6 @@ export type {
   Params,
   SearchHits,
   SearchReport,
-  Surrogates,
 } from "./index/index.ts";
 export type { AttentionPolicy, LayerPolicy, PolicyPlace, PolicyStats, PromptSink, Spans } from "./attention/policy.ts";
 export type { Looked, LookOptions } from "./attention/look.ts";

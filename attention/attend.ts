@@ -78,13 +78,21 @@ function attendSparsely(ops: Ops, hits: SearchHits, policy: LayerPolicy, kv: KvL
   if (!policy.hits(hits, q, kv.length, near.lse)) return merge(out, [near]);
   const far = part(ops, q);
   attendTopk(far, q, kv, hits);
-  merge(out, [near, far]);
+  merge(out, hits.rest === undefined ? [near, far] : [near, far, stepPart(ops, q, hits.rest)]);
   policy.attended?.(() => valueSpread(ops, attendTopk, kv, hits, q, out));
 }
 
 function part(ops: Ops, q: Tensor): AttentionPart {
   const [n, heads] = q.shape as readonly [number, number];
   return { o: ops.backend.alloc(q.shape, "f32", "step"), lse: ops.backend.alloc([n, heads], "f32", "step") };
+}
+
+/** A copy in step memory: the original is where indexes write, which a hybrid's device cannot read. */
+function stepPart(ops: Ops, q: Tensor, { o, lse }: AttentionPart): AttentionPart {
+  const copy = part(ops, q);
+  ops.backend.write(copy.o, o.backend.read(o));
+  ops.backend.write(copy.lse, lse.backend.read(lse));
+  return copy;
 }
 
 function sparseKernels({ backend }: Ops): Required<Pick<Kernels, "attendWindow" | "attendTopk" | "merge">> {

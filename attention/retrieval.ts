@@ -21,6 +21,8 @@ const ESTIMATE_EVERY = 8;
 /** How far values lie from outputs is measured for one query in so many; layers take turns. */
 const SPREAD_EVERY = 64;
 
+const TAILS: readonly string[] = ["none", "sample", "surrogate"];
+
 const DEFAULTS = {
   /** First tokens that stay in sight. */
   sinks: 4,
@@ -30,7 +32,7 @@ const DEFAULTS = {
   error: 0.05,
   /** Keys per query head; 0: as many as the error takes. */
   budget: 0,
-  /** With a budget: `none` takes the best keys, `sample` an unbiased sample. */
+  /** With a budget: `none` takes the best keys, `sample` an unbiased sample, `surrogate` lets the index stand for the rest. */
   tail: "none",
   /**
    * Below so many tokens attention is dense. Decoding breaks even at about 2,000 (docs/retrieval.md says how to measure that);
@@ -67,8 +69,8 @@ function check(params: RetrievalParams): void {
   if (!(params.error >= 0 && params.error <= 1)) {
     throw new RangeError(`Cannot use "retrieval": error is ${params.error}, expected a number from 0 to 1`);
   }
-  if (params.tail !== "none" && params.tail !== "sample") {
-    throw new RangeError(`Cannot use "retrieval": tail is "${params.tail}", expected none or sample`);
+  if (!TAILS.includes(params.tail)) {
+    throw new RangeError(`Cannot use "retrieval": tail is "${params.tail}", expected one of ${TAILS.join(", ")}`);
   }
 }
 
@@ -214,7 +216,7 @@ class RetrievalLayer implements LayerPolicy {
     const { error, budget, tail } = this.#params;
     const draw = hash(hash(this.#params.seed, this.#place.layer), this.#position);
     if (budget === 0) return { error, draw };
-    return tail === "sample" ? { topk: budget, tail, draw } : { topk: budget, draw };
+    return tail === "sample" || tail === "surrogate" ? { topk: budget, tail, draw } : { topk: budget, draw };
   }
 
   #noteError(out: SearchHits): void {

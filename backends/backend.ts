@@ -204,7 +204,7 @@ export interface Kernels {
   attendWindow?(out: AttentionPart, q: Tensor, kv: KvLayer, spans: Spans): void;
   /**
    * Decode of one query, q [1, heads, headDim], over retrieved tokens: the bias is added to a logit after the soft cap.
-   * Optional as above; surrogates may be unsupported.
+   * Optional as above.
    */
   attendTopk?(out: AttentionPart, q: Tensor, kv: KvLayer, hits: Hits): void;
   /** out [n, heads, headDim]: disjoint parts, at least one, become the whole by log-sum-exp; out may be one of them. */

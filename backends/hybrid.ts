@@ -271,7 +271,6 @@ export class HybridBackend implements Backend {
   #attendTopk(out: AttentionPart, q: Tensor, kv: KvLayer, hits: Hits): void {
     const queries = this.#tensors.on("device", q, "attendTopk q");
     const to = this.#onDevicePart(out, "attendTopk");
-    if (hits.surrogates !== undefined) throw new Unsupported("Cannot attend to surrogates: they lie on no side");
     const mark = this.#host.mark();
     try {
       const part = {

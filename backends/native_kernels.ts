@@ -212,9 +212,6 @@ export function nativeKernels(
       );
     },
     attendTopk(out, q, kv, hits) {
-      if (hits.surrogates !== undefined) {
-        throw new Unsupported("Cannot attend to surrogates: the native interface has no call for them");
-      }
       const count = fillTable(kv);
       check(
         native.kvasir_attend_topk(

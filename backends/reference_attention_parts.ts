@@ -1,5 +1,5 @@
 /**
- * Decode attention of the reference backend in parts: spans, retrieved tokens and surrogates, merged by log-sum-exp.
+ * Decode attention of the reference backend in parts: spans and retrieved tokens, merged by log-sum-exp.
  *
  * @module
  */
@@ -118,7 +118,6 @@ export function attendTopk(live: Resolve, out: AttentionPart, q: Tensor, kv: KvL
   const lists = listsOf(live, hits.tokens, hits.counts, heads, kvHeads, "hits");
   if (hits.bias !== undefined) expect(hits.bias, hits.tokens.shape, "attendTopk bias");
   const bias = hits.bias === undefined ? undefined : floats(live, hits.bias, "attendTopk bias");
-  const clusters = hits.surrogates === undefined ? undefined : openSurrogates(live, hits.surrogates, kv);
   for (let head = 0; head < kvHeads; head++) {
     const [keys, values] = [rows(head, "keys"), rows(head, "values")];
     for (let h = head * group; h < (head + 1) * group; h++) {
@@ -134,11 +133,6 @@ export function attendTopk(live: Resolve, out: AttentionPart, q: Tensor, kv: KvL
         const at = (token - begin) * headDim;
         softmax.add(logit(h, keys, at) + b, values, at);
       }
-      clusters?.(
-        h,
-        head,
-        (centroids, sums, at, size) => softmax.add(logit(h, centroids, at) + Math.log(size), sums, at, 1 / size),
-      );
       lse[h] = softmax.write(o, h * headDim);
     }
   }
@@ -162,36 +156,6 @@ function listsOf(live: Resolve, tokens: Tensor, counts: Tensor, heads: number, k
       throw new RangeError(`Cannot attend: row ${row} has ${count} ${what}, its capacity is ${capacity}`);
     }
     return { ids, from: row * capacity, to: row * capacity + count };
-  };
-}
-
-type EachCluster = (
-  head: number,
-  kvHead: number,
-  take: (centroids: Float32Array, sums: Float32Array, at: number, size: number) => void,
-) => void;
-
-function openSurrogates(live: Resolve, surrogates: NonNullable<Hits["surrogates"]>, kv: KvLayer): EachCluster {
-  const { table, ids, counts } = surrogates;
-  const { heads, kvHeads, headDim } = kv.shape;
-  const clusters = table.centroids.shape[1] as number;
-  expect(table.centroids, [kvHeads, clusters, headDim], "surrogate centroids");
-  expect(table.valueSums, [kvHeads, clusters, headDim], "surrogate value sums");
-  expect(table.sizes, [kvHeads, clusters], "surrogate sizes");
-  const centroids = floats(live, table.centroids, "surrogate centroids");
-  const sums = floats(live, table.valueSums, "surrogate value sums");
-  const sizes = floats(live, table.sizes, "surrogate sizes");
-  const lists = listsOf(live, ids, counts, heads, kvHeads, "surrogates");
-  return (head, kvHead, take) => {
-    const list = lists(head);
-    for (let i = list.from; i < list.to; i++) {
-      const id = list.ids[i] as number;
-      if (id < 0 || id >= clusters) throw new RangeError(`Cannot attend to surrogate ${id}: there are ${clusters}`);
-      const row = kvHead * clusters + id;
-      const size = sizes[row] as number;
-      if (!(size > 0 && size < Infinity)) throw new RangeError(`Cannot attend: surrogate ${id} has size ${size}`);
-      take(centroids, sums, row * headDim, size);
-    }
   };
 }
 

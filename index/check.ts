@@ -7,7 +7,6 @@ import type { Shape, Tensor } from "../core/tensor.ts";
 import type { KvChunk, KvLayer, KvQueries, LayerShape } from "../core/kv.ts";
 import type { Goal } from "./index.ts";
 import { sameShape } from "../backends/shape.ts";
-import { Unsupported } from "../core/errors.ts";
 
 /** Throws `RangeError` unless the chunk's rows are in the cache. */
 export function checkChunk({ start, count }: KvChunk, kv: KvLayer): void {
@@ -37,8 +36,8 @@ function expectFloats(tensor: Tensor, shapes: readonly Shape[], what: string): v
   );
 }
 
-/** Throws `RangeError` for goals out of range, `Unsupported` for surrogates of an index that has none. */
-export function checkGoal(goal: Goal, index: string): void {
+/** Throws `RangeError` for goals out of range. */
+export function checkGoal(goal: Goal): void {
   if ("error" in goal) {
     if (!(goal.error >= 0 && goal.error <= 1)) {
       throw new RangeError(`Cannot search: error is ${goal.error}, expected 0 to 1`);
@@ -46,9 +45,6 @@ export function checkGoal(goal: Goal, index: string): void {
   } else {
     if (!Number.isInteger(goal.topk) || goal.topk < 1 || goal.topk > 4096) {
       throw new RangeError(`Cannot search: topk is ${goal.topk}, expected a whole number from 1 to 4096`);
-    }
-    if (goal.tail === "surrogate") {
-      throw new Unsupported(`Cannot search index "${index}": it has no surrogates, use tail=sample`);
     }
   }
   if (goal.draw !== goal.draw >>> 0) throw new RangeError(`Cannot search: draw is ${goal.draw}, expected 32 bits`);

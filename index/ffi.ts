@@ -8,7 +8,7 @@ import { NATIVE_STATUS, NativeError, Unsupported } from "../core/errors.ts";
 import { cString, fromCString } from "../backends/ffi.ts";
 
 /** What this build speaks; equals `KVASIR_INDEX_ABI_VERSION`. */
-export const INDEX_ABI_VERSION = 3;
+export const INDEX_ABI_VERSION = 4;
 
 const VERSION = { kvasir_index_abi_version: { parameters: [], result: "i32" } } as const;
 
@@ -43,6 +43,8 @@ const SYMBOLS = {
       "buffer",
       "i32",
       "buffer",
+      "pointer",
+      "pointer",
       "pointer",
       "pointer",
     ],

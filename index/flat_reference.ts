@@ -9,6 +9,7 @@ import type { KvChunk, KvLayer, KvSegment } from "../core/kv.ts";
 import type { Backend } from "../backends/backend.ts";
 import type { FileRange, Goal, IndexStats, IndexType, KvIndex, SearchHits } from "./index.ts";
 import { checkChunk, checkFinite, checkGoal, checkQuery, readFloats } from "./check.ts";
+import { Unsupported } from "../core/errors.ts";
 import { drawKey } from "./draw.ts";
 import { best, type Kept, priority, threshold } from "./select_reference.ts";
 
@@ -79,7 +80,10 @@ class FlatReference implements KvIndex {
     const { begin, searchable } = this.#live();
     const { heads, kvHeads, headDim } = this.#kv.shape;
     checkQuery(q, exact, this.#kv.shape);
-    checkGoal(goal, "flat-reference");
+    checkGoal(goal);
+    if ("topk" in goal && goal.tail === "surrogate") {
+      throw new Unsupported('Cannot search index "flat-reference": it has no surrogates, use tail=sample');
+    }
     const queries = readFloats(q);
     const attended = readFloats(exact);
     checkFinite(queries, "search: the query");

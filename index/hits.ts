@@ -4,7 +4,7 @@
  * @module
  */
 import type { Tensor } from "../core/tensor.ts";
-import type { Backend } from "../backends/backend.ts";
+import type { AttentionPart, Backend } from "../backends/backend.ts";
 import type { SearchHits, SearchReport } from "./index.ts";
 
 /** The tensors of one number of rows. */
@@ -31,11 +31,11 @@ export class HitsBuffer implements SearchHits, Disposable {
     bytesRead: 0,
     expectedRecall: NaN,
   };
-  /** Clusters that stand for the rest, where the index has any. */
-  surrogates: SearchHits["surrogates"];
   readonly #backend: Backend;
   readonly #rooms = new Map<number, Room>();
   #room: Room | undefined;
+  #restRoom: AttentionPart | undefined;
+  #hasRest = false;
 
   /** Allocates nothing yet. */
   constructor(backend: Backend) {
@@ -67,9 +67,26 @@ export class HitsBuffer implements SearchHits, Disposable {
     return this.#room;
   }
 
+  /** See {@link SearchHits}. */
+  get rest(): AttentionPart | undefined {
+    return this.#hasRest ? this.#restRoom : undefined;
+  }
+
+  /** See {@link SearchHits}. All layers that search have the same heads. */
+  reserveRest(heads: number, headDim: number): AttentionPart {
+    const shape = this.#restRoom?.o.shape;
+    if (shape === undefined || shape[1] !== heads || shape[2] !== headDim) {
+      this.#freeRest();
+      const o = this.#backend.alloc([1, heads, headDim], "f32", "sequence");
+      this.#restRoom = { o, lse: this.#backend.alloc([1, heads], "f32", "sequence") };
+    }
+    this.#hasRest = true;
+    return this.#restRoom as AttentionPart;
+  }
+
   /** See {@link SearchHits.reserve}. */
   reserve(rows: number, capacity: number): void {
-    this.surrogates = undefined;
+    this.#hasRest = false;
     const room = this.#rooms.get(rows);
     if (room !== undefined && capacity <= (room.tokens.shape[1] as number)) {
       this.#room = room;
@@ -88,7 +105,15 @@ export class HitsBuffer implements SearchHits, Disposable {
     for (const room of this.#rooms.values()) this.#free(room);
     this.#rooms.clear();
     this.#room = undefined;
-    this.surrogates = undefined;
+    this.#freeRest();
+  }
+
+  #freeRest(): void {
+    this.#hasRest = false;
+    if (this.#restRoom === undefined) return;
+    this.#backend.free(this.#restRoom.o);
+    this.#backend.free(this.#restRoom.lse);
+    this.#restRoom = undefined;
   }
 
   #make(rows: number, capacity: number): Room {

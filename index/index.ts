@@ -39,16 +39,6 @@ export type Goal =
     readonly draw: number;
   };
 
-/** Clusters standing for tokens that are not hits: `exp(q·c)` stands for `size` tokens. */
-export interface Surrogates {
-  /** f32 [kvHeads, c, headDim]; a logit is made of it as of a key, and ln(size) is added. */
-  readonly centroids: Tensor;
-  /** As centroids: the sum of the cluster's values, which `size` divides. */
-  readonly valueSums: Tensor;
-  /** f32 [kvHeads, c] */
-  readonly sizes: Tensor;
-}
-
 /** Retrieved tokens, as the attention kernels look at them. One row a KV head serves its whole group. */
 export interface Hits {
   /** i32 [heads or kvHeads, capacity]: absolute positions, ascending, without repeats. */
@@ -57,8 +47,6 @@ export interface Hits {
   counts: Tensor;
   /** f32, shape of tokens: −ln(inclusion probability), added to the logit. */
   bias?: Tensor | undefined;
-  /** Clusters that stand for the rest: ids i32 and counts as tokens and counts. */
-  surrogates?: { readonly table: Surrogates; readonly ids: Tensor; readonly counts: Tensor } | undefined;
 }
 
 /**
@@ -89,7 +77,14 @@ export interface SearchHits extends Hits {
   estimatedError: Tensor;
   /** f32; a search always says with which bias its hits count. */
   bias: Tensor;
-  /** Gives the tensors `rows` rows with room for `capacity` tokens each, at least; contents are undefined afterwards. */
+  /**
+   * With `tail: "surrogate"`: attention to what stands for tokens that are no hits (o f32 [1, heads, headDim], lse f32
+   * [1, heads], −∞ where nothing does), a part like others; undefined after other searches.
+   */
+  readonly rest?: AttentionPart | undefined;
+  /** Makes room for `rest`. */
+  reserveRest(heads: number, headDim: number): AttentionPart;
+  /** Gives the tensors `rows` rows with room for `capacity` tokens each, at least; contents are undefined afterwards, and `rest` is nothing. */
   reserve(rows: number, capacity: number): void;
 }
 

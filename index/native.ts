@@ -16,6 +16,7 @@ import { IndexContext, type Registered } from "./native_context.ts";
 const CERTIFICATES: readonly Certificate[] = ["none", "calibrated", "unbiased", "exact"];
 const GOAL_ERROR = 0;
 const GOAL_TOPK = 1;
+const TAILS = { none: 0, sample: 1, surrogate: 2 } as const;
 
 /** Room that a first search is given under an error goal; what does not suffice is made larger and kept. */
 const FIRST_CAPACITY = 256;
@@ -163,9 +164,10 @@ class NativeIndex implements KvIndex {
 
   search(out: SearchHits, q: Tensor, goal: Goal, exact: Tensor): void {
     const id = this.#live();
-    const { heads, kvHeads } = this.#kv.shape;
+    const { heads, kvHeads, headDim } = this.#kv.shape;
+    const isSurrogate = "topk" in goal && goal.tail === "surrogate";
     checkQuery(q, exact, this.#kv.shape);
-    checkGoal(goal, this.#spec);
+    checkGoal(goal);
     const rows = this.#setGoal(goal) === GOAL_ERROR ? kvHeads : heads;
     const { symbols } = this.#context.library;
     const { host } = this.#context;
@@ -174,6 +176,7 @@ class NativeIndex implements KvIndex {
     // The draw repeats, so that the counts of the first attempt are those of the second.
     for (let attempt = 0; attempt < 2; attempt++) {
       out.reserve(rows, capacity);
+      const rest = isSurrogate ? out.reserveRest(heads, headDim) : undefined;
       const status = symbols.kvasir_index_search(
         this.#context.pointer,
         id,
@@ -186,6 +189,8 @@ class NativeIndex implements KvIndex {
         this.#goal,
         query,
         lse,
+        rest === undefined ? null : this.#address(rest.o),
+        rest === undefined ? null : this.#address(rest.lse),
       );
       if (status === NATIVE_STATUS.OK) return this.#fillReport(out);
       if (status !== NATIVE_STATUS.CAPACITY || attempt > 0) this.#context.check(status);
@@ -242,7 +247,7 @@ class NativeIndex implements KvIndex {
     const kind = "error" in goal ? GOAL_ERROR : GOAL_TOPK;
     this.#goal[0] = kind;
     this.#goal[1] = "error" in goal ? goal.error : goal.topk;
-    this.#goal[2] = !("error" in goal) && goal.tail === "sample" ? 1 : 0;
+    this.#goal[2] = "error" in goal ? TAILS.none : TAILS[goal.tail ?? "none"];
     this.#goal[3] = goal.draw;
     return kind;
   }

@@ -297,40 +297,6 @@ export const partCases: readonly Case[] = [
     },
   },
   {
-    name: "attendTopk: surrogates stand for their tokens",
-    run(at) {
-      const attendTopk = kernel(at, "attendTopk");
-      // Clusters of equal keys: what stands for them is exact.
-      const p = new Problem(at, "f32", { length: 30, kvHeads: 1, group: 2, headDim: 8 });
-      const truth = p.truth(() => rows(0, 30));
-      const [keys, values] = [at.read(p.kv.segments[0]?.keys as never), at.read(p.kv.segments[0]?.values as never)];
-      const centroids = keys.slice(5 * 8, 30 * 8) as Float32Array<ArrayBuffer>;
-      const table = {
-        centroids: at.floats([1, 25, 8], centroids),
-        valueSums: at.floats([1, 25, 8], values.slice(5 * 8, 30 * 8) as Float32Array<ArrayBuffer>),
-        sizes: at.floats([1, 25], new Float32Array(25).fill(1)),
-      };
-      const ids = at.ints([1, 25], Int32Array.from({ length: 25 }, (_, i) => i));
-      const part = p.part();
-      const hits = p.hits([rows(0, 5)]);
-      attendTopk(part, p.queries(), p.kv, {
-        ...hits,
-        surrogates: { table, ids, counts: at.ints([1], Int32Array.of(25)) },
-      });
-      at.near(part.o, truth.o, truth.o, "surrogates of one token each", p.unit);
-      // One of size 3 weighs as three hits of its key and its mean value.
-      const three = p.part();
-      const one = { ids: at.ints([1, 1], Int32Array.of(2)), counts: at.ints([1], Int32Array.of(1)) };
-      const sizes = at.floats([1, 25], new Float32Array(25).fill(3));
-      const sums = at.floats([1, 25, 8], (values.slice(40, 240) as Float32Array<ArrayBuffer>).map((v) => 3 * v));
-      attendTopk(three, p.queries(), p.kv, {
-        ...p.hits([[]]),
-        surrogates: { table: { ...table, sizes, valueSums: sums }, ...one },
-      });
-      p.expect(three, () => [{ row: 7, bias: Math.log(3) }], "a surrogate of three");
-    },
-  },
-  {
     name: "attendWindow, attendTopk: what does not fit is refused",
     run(at) {
       const [attendWindow, attendTopk] = [kernel(at, "attendWindow"), kernel(at, "attendTopk")];

@@ -80,7 +80,7 @@ class HeadIndex {
       errors_.resize(rows);
       const int32_t status = kvasir_index_search(ctx_, index_, tokens_.data(), bias_.data(), counts_.data(), errors_.data(),
                                                  report_, static_cast<int32_t>(capacity_), values, truth.q.data(),
-                                                 truth.exact_f.data());
+                                                 truth.exact_f.data(), nullptr, nullptr);
       if (status != KVASIR_CAPACITY) return expect(status);
       for (int32_t count : counts_) capacity_ = std::max(capacity_, static_cast<size_t>(count) * 5 / 4);
     }

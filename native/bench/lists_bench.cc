@@ -154,7 +154,7 @@ void search(Answer& a, const Head& h, const float* q, const float* exact, double
   a.errors.resize(size_t(rows));
   const double goal[KVASIR_GOAL] = {kind, value, KVASIR_TAIL_NONE, double(draw)};
   expect(kvasir_index_search(h.ctx, h.index, a.tokens.data(), a.bias.data(), a.counts.data(), a.errors.data(), a.report, a.capacity,
-                             goal, q, exact));
+                             goal, q, exact, nullptr, nullptr));
 }
 
 struct Recall {

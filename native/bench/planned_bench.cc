@@ -86,7 +86,7 @@ class HeadIndex {
   const Searched& search(uint32_t query) {
     const double goal[KVASIR_GOAL] = {KVASIR_GOAL_TOPK, kTop, KVASIR_TAIL_NONE, 1};
     expect(kvasir_index_search(ctx_, index_, found_.tokens.data(), bias_.data(), found_.counts.data(), errors_.data(), found_.report,
-                               kTop, goal, q_[query].data(), exact_.data()));
+                               kTop, goal, q_[query].data(), exact_.data(), nullptr, nullptr));
     return found_;
   }
   std::string decisions() {

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define KVASIR_INDEX_ABI_VERSION 3
+#define KVASIR_INDEX_ABI_VERSION 4
 
 typedef struct kvasir_index_context kvasir_index_context;
 typedef uint32_t kvasir_segment;
@@ -92,13 +92,15 @@ KVASIR_API int32_t kvasir_index_settle(kvasir_index_context* ctx, kvasir_index i
  * rows = kvHeads for KVASIR_GOAL_ERROR, heads for KVASIR_GOAL_TOPK. errors [out]: F32 [rows], estimated relative L2 error, NaN
  * where unknown. report [out]: double[KVASIR_REPORT] = certificate, keys scored, keys kept, bytes read, expected recall (NaN:
  * not estimated). Positions of a row ascend. KVASIR_CAPACITY: counts hold what is needed, the rest is undefined; repeat with
- * room: the same draw gives the same hits.
+ * room: the same draw gives the same hits. rest, rest_lse [out]: F32 [heads, headDim] and [heads], with KVASIR_TAIL_SURROGATE (types
+ * without surrogates: KVASIR_UNSUPPORTED), else NULL: attention to what stands for keys that are no hits, and its log-sum-exp.
  */
 #define KVASIR_GOAL 4
 #define KVASIR_GOAL_ERROR 0
 #define KVASIR_GOAL_TOPK 1
 #define KVASIR_TAIL_NONE 0
 #define KVASIR_TAIL_SAMPLE 1
+#define KVASIR_TAIL_SURROGATE 2
 #define KVASIR_REPORT 5
 #define KVASIR_CERTIFICATE_NONE 0
 #define KVASIR_CERTIFICATE_CALIBRATED 1 /* recall as expected in the report, checked on held-out prompt queries */
@@ -106,7 +108,7 @@ KVASIR_API int32_t kvasir_index_settle(kvasir_index_context* ctx, kvasir_index i
 #define KVASIR_CERTIFICATE_EXACT 3
 KVASIR_API int32_t kvasir_index_search(kvasir_index_context* ctx, kvasir_index index, int32_t* tokens, float* bias,
                                        int32_t* counts, float* errors, double* report, int32_t capacity, const double* goal,
-                                       const float* q, const float* exact);
+                                       const float* q, const float* exact, float* rest, float* rest_lse);
 
 /* A second index with the same contents that shares what is sealed; segments [in]: `count` ids that hold the same rows. */
 KVASIR_API int32_t kvasir_index_fork(kvasir_index_context* ctx, kvasir_index* out, kvasir_index index,

@@ -47,10 +47,11 @@ Goal parse_goal(const double* goal) {
   if (g.kind == Goal::kTopk && !(g.value >= 1 && g.value <= 4096 && g.value == std::floor(g.value))) {
     fail(KVASIR_ARGUMENT, "Cannot search: topk is %g, expected a whole number from 1 to 4096", g.value);
   }
-  if (goal[2] != KVASIR_TAIL_NONE && goal[2] != KVASIR_TAIL_SAMPLE) {
+  if (goal[2] != KVASIR_TAIL_NONE && goal[2] != KVASIR_TAIL_SAMPLE && goal[2] != KVASIR_TAIL_SURROGATE) {
     fail(KVASIR_ARGUMENT, "Cannot search: unknown tail %g", goal[2]);
   }
   g.sample_tail = goal[2] == KVASIR_TAIL_SAMPLE;
+  g.surrogate_tail = goal[2] == KVASIR_TAIL_SURROGATE;
   if (!(goal[3] >= 0 && goal[3] <= 4294967295.0) || goal[3] != std::floor(goal[3])) {
     fail(KVASIR_ARGUMENT, "Cannot search: draw is %g, expected 32 bits", goal[3]);
   }
@@ -102,7 +103,7 @@ int32_t kvasir_index_observe(kvasir_index_context* ctx, kvasir_index index, int3
 
 int32_t kvasir_index_search(kvasir_index_context* ctx, kvasir_index index, int32_t* tokens, float* bias, int32_t* counts,
                             float* errors, double* report, int32_t capacity, const double* goal, const float* q,
-                            const float* exact) {
+                            const float* exact, float* rest, float* rest_lse) {
   bool fits = true;
   const int32_t status = guard([&] {
     Index& i = ctx->index(index);
@@ -121,7 +122,14 @@ int32_t kvasir_index_search(kvasir_index_context* ctx, kvasir_index index, int32
       }
     }
     const int32_t out_rows = query.goal.kind == Goal::kError ? shape.kv_heads : shape.heads;
-    const Hits hits = {capacity, tokens, bias, counts, errors};
+    if (query.goal.surrogate_tail && (query.goal.kind == Goal::kError || rest == nullptr || rest_lse == nullptr)) {
+      fail(KVASIR_ARGUMENT, "Cannot search: surrogates go with topk, and need room");
+    }
+    if (query.goal.surrogate_tail && !i.has_surrogates()) {
+      fail(KVASIR_UNSUPPORTED, "Cannot search index \"%.200s\": it has no surrogates, use tail=sample", i.spec().c_str());
+    }
+    Hits hits = {capacity, tokens, bias, counts, errors};
+    if (query.goal.surrogate_tail) hits.rest = rest, hits.rest_lse = rest_lse;
     Report done;
     i.search(query, hits, done);
     for (int32_t r = 0; r < out_rows; r++) fits = fits && counts[r] <= capacity;

@@ -44,6 +44,7 @@ struct Goal {
   enum Kind { kError, kTopk } kind = kError;
   double value = 0;  // relative L2 error, or keys per query head
   bool sample_tail = false;
+  bool surrogate_tail = false;  // something may stand for what is no hit: Hits::rest
   uint32_t draw = 0;
 };
 
@@ -60,6 +61,9 @@ struct Hits {
   float* bias;      // [rows, capacity]
   int32_t* counts;  // [rows]; may exceed capacity: then the row's contents do not matter
   float* errors;    // [rows]
+  // With Goal::surrogate_tail, else null: attention over what stands for keys that are no hits, by query head.
+  float* rest = nullptr;      // [heads, head_dim]
+  float* rest_lse = nullptr;  // [heads]: its log-sum-exp, -INFINITY where nothing stands for anything
 };
 
 struct Report {
@@ -82,6 +86,8 @@ class Index {
   virtual bool observes() const { return false; }
   // Finite queries [count, heads, head_dim] of positions [start, start + count), which may have been observed before.
   virtual void observe(int32_t, int32_t, const float*) {}
+  // Whether it has something for Goal::surrogate_tail.
+  virtual bool has_surrogates() const { return false; }
   virtual void commit() = 0;
   virtual void settle() {}
   virtual void search(const Query& query, const Hits& hits, Report& report) = 0;

@@ -49,20 +49,26 @@ void QuerySamples::thin(size_t width, size_t heads) {
 std::vector<float> QuerySamples::moved(const LayerShape& shape, int32_t kv_head, int32_t from, int32_t horizon, int32_t every,
                                        int32_t rest, bool keep) const {
   const size_t group = static_cast<size_t>(shape.group()), dim = static_cast<size_t>(shape.head_dim);
-  const size_t heads = static_cast<size_t>(shape.heads), first = static_cast<size_t>(kv_head) * group;
   std::vector<float> out;
   std::vector<int32_t> where;
   for (size_t i = 0; i < positions_.size(); i++) {
     if ((static_cast<int32_t>(i) % every == rest) != keep) continue;
-    for (size_t g = 0; g < group; g++) {
-      const float scale = scales_[i * heads + first + g];
-      const int8_t* codes = codes_.data() + (i * heads + first + g) * dim;
-      for (size_t d = 0; d < dim; d++) out.push_back(scale * static_cast<float>(codes[d]));
-      where.push_back(positions_[i]);
-    }
+    out.resize(out.size() + group * dim);
+    read(out.data() + out.size() - group * dim, shape, static_cast<int32_t>(i), kv_head);
+    where.insert(where.end(), group, positions_[i]);
   }
   spread(shape, out.data(), where.data(), static_cast<int32_t>(where.size()), from, horizon);
   return out;
+}
+
+void QuerySamples::read(float* out, const LayerShape& shape, int32_t i, int32_t kv_head) const {
+  const size_t group = static_cast<size_t>(shape.group()), dim = static_cast<size_t>(shape.head_dim);
+  const size_t first = static_cast<size_t>(i) * static_cast<size_t>(shape.heads) + static_cast<size_t>(kv_head) * group;
+  for (size_t g = 0; g < group; g++) {
+    for (size_t d = 0; d < dim; d++) {
+      *out++ = scales_[first + g] * static_cast<float>(codes_[(first + g) * dim + d]);
+    }
+  }
 }
 
 void QuerySamples::save(FileWriter& to) const {

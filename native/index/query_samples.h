@@ -28,6 +28,9 @@ class QuerySamples {
   std::vector<float> moved(const LayerShape& shape, int32_t kv_head, int32_t from, int32_t horizon, int32_t every, int32_t rest,
                            bool keep) const;
 
+  // The i-th as it was asked: the group's of one KV head, out [group, dim].
+  void read(float* out, const LayerShape& shape, int32_t i, int32_t kv_head) const;
+
   void save(FileWriter& to) const;
   void restore(const FileReader& from, const LayerShape& shape);
 

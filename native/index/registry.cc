@@ -4,7 +4,7 @@
 
 namespace kvasir {
 
-extern const IndexType kFlat, kIvf, kLists, kGraph, kPlanned;
+extern const IndexType kFlat, kIvf, kLists, kGraph, kPlanned, kPages;
 
 const std::vector<const IndexType*>& index_types() {
   static const std::vector<const IndexType*> types = {
@@ -13,6 +13,7 @@ const std::vector<const IndexType*>& index_types() {
       &kLists,
       &kGraph,
       &kPlanned,
+      &kPages,
   };
   return types;
 }

@@ -113,7 +113,7 @@ inline Found search(IndexContext& c, kvasir_index index, const Layer& layer, con
   f.counts.resize(static_cast<size_t>(rows));
   f.errors.resize(static_cast<size_t>(rows));
   EXPECT_INDEX_OK(kvasir_index_search(c, index, f.tokens.data(), f.bias.data(), f.counts.data(), f.errors.data(), f.report,
-                                      f.capacity, goal, q, exact));
+                                      f.capacity, goal, q, exact, nullptr, nullptr));
   return f;
 }
 

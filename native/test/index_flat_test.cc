@@ -101,7 +101,7 @@ Answer ask(kvasir_index_context* c, kvasir_index index, const Keys& keys, const 
   std::vector<float> bias(rows * room), errors(rows), exact(rows, -INFINITY);
   Answer a;
   EXPECT_INDEX_OK(kvasir_index_search(c, index, tokens.data(), bias.data(), counts.data(), errors.data(), a.report,
-                                      static_cast<int32_t>(k), goal, q.data(), exact.data()));
+                                      static_cast<int32_t>(k), goal, q.data(), exact.data(), nullptr, nullptr));
   for (size_t r = 0; r < rows; r++) {
     const auto at = static_cast<ptrdiff_t>(r * room), n = static_cast<ptrdiff_t>(counts[r]);
     a.tokens.emplace_back(tokens.begin() + at, tokens.begin() + at + n);
