@@ -53,12 +53,13 @@ export function attend(
     state.cache.append(layer, ops.rows(k, row, numTokens), ops.rows(v, row, numTokens));
     const policy = state.policies[layer];
     policy?.observe?.({ start, count: numTokens, q: ops.rows(q, row, numTokens) });
-    if (numQueries === 0) continue;
-    const from = row + numTokens - numQueries;
-    const [to, queries] = n === numQueries
-      ? [out, q]
-      : [ops.rows(out, from, numQueries), ops.rows(q, from, numQueries)];
-    if (policy === undefined || isExact) backend.kernels.attendCausal(to, queries, kv);
+    // A sink sees what all of a prompt's tokens look at, also where nobody asks for their outputs.
+    const sink = isExact ? policy?.sink?.(start, numTokens) : undefined;
+    const asking = sink === undefined ? numQueries : numTokens;
+    if (asking === 0) continue;
+    const from = row + numTokens - asking;
+    const [to, queries] = n === asking ? [out, q] : [ops.rows(out, from, asking), ops.rows(q, from, asking)];
+    if (policy === undefined || isExact) backend.kernels.attendCausal(to, queries, kv, sink);
     else attendSparsely(ops, state.hits, policy, kv, to, queries);
     if (numTokens === 1) state.look?.note(backend, layer, kv, queries, to);
   }

@@ -13,17 +13,15 @@ import type { KvIndex, Params, SearchHits } from "../index/index.ts";
 /** Disjoint, ascending ranges `[start, end)` of token positions: [start0, end0, start1, end1, …]. */
 export type Spans = Int32Array<ArrayBuffer>;
 
-/** Takes, during prefill, exact top keys of every `every`-th query, or column sums of the attention weights. */
+/** Takes, while a prompt attends, what its queries at positions divisible by `every` look at. Whoever asks owns the tensors. */
 export interface PromptSink {
-  /** Of the queries, every so many-th is looked at. */
+  /** At least 1. */
   readonly every: number;
-  /** Keys kept of each. */
-  readonly topk: number;
-  /** i32 [queries, heads, topk] */
+  /** i32 [queries, heads, k], written: each query's best keys, best first, of equals the earlier; −1 behind those it sees. */
   readonly tokens?: Tensor;
-  /** f32 [queries, heads, topk] */
+  /** f32 of the shape of `tokens`, written: their logits, −∞ behind. */
   readonly scores?: Tensor;
-  /** f32 [heads, tokens] */
+  /** f32 [heads, capacity]: each position's attention weights are added to it (H2O's accumulated scores, Zhang et al. 2023). */
   readonly columnSums?: Tensor;
 }
 
@@ -51,8 +49,8 @@ export interface PolicyStats {
 
 /** A policy's state for one layer of one sequence. */
 export interface LayerPolicy extends Disposable {
-  /** What the prompt's attention should note on its way. */
-  sink?(start: number, count: number): PromptSink;
+  /** What the attention of a prompt's tokens `[start, start + count)` should note on its way; again for the same tokens after an interrupted step. */
+  sink?(start: number, count: number): PromptSink | undefined;
   /** Queries of new tokens, for indexes that learn from them; again for the same tokens after an interrupted step. */
   observe?(chunk: KvQueries): void;
   /** The step is over: the first `length` tokens of the cache are there for good. */

@@ -179,7 +179,7 @@ export interface Kernels {
   append(segment: KvSegment, row: number, k: Tensor, v: Tensor): void;
   /**
    * Exact attention of the last n tokens: q row `i` has position `kv.length − n + i` and sees all keys up to its own, or
-   * the layer's sliding window of them. out, q f32 [n, heads, headDim].
+   * the layer's sliding window of them. out, q f32 [n, heads, headDim]. A backend may not fill sinks: `Unsupported`.
    */
   attendCausal(out: Tensor, q: Tensor, kv: KvLayer, sink?: PromptSink): void;
   /** {@link Kernels.attendCausal} as a part of a larger whole: its log-sum-exp too. Optional as {@link Kernels.attendWindow}. */

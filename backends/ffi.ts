@@ -7,7 +7,7 @@
 import { NATIVE_STATUS, NativeError, Unsupported } from "../core/errors.ts";
 
 /** What this build speaks; equals `KVASIR_ABI_VERSION`. */
-export const ABI_VERSION = 2;
+export const ABI_VERSION = 3;
 
 const VERSION = { kvasir_abi_version: { parameters: [], result: "i32" } } as const;
 
@@ -56,6 +56,10 @@ const SYMBOLS = {
   },
   kvasir_attend_causal_part: {
     parameters: ["pointer", "u32", "u32", "u32", "buffer", "i32", "f32", "f32", "i32"],
+    result: "i32",
+  },
+  kvasir_attend_causal_sink: {
+    parameters: ["pointer", "u32", "u32", "buffer", "i32", "f32", "f32", "i32", "i32", "u32", "u32", "u32"],
     result: "i32",
   },
   kvasir_attend_window: {

@@ -18,6 +18,12 @@ function checkRow(row: number): void {
   if ((row | 0) !== row) throw new RangeError(`Cannot use row ${row}: it is no row number`);
 }
 
+function checkEvery(every: number): void {
+  if ((every | 0) !== every || every < 1) {
+    throw new RangeError(`Cannot fill prompt sink: every ${every}-th query, expected a whole number from 1 on`);
+  }
+}
+
 /** `open` gives the context or throws once it is gone; `id` resolves a tensor of this backend, 0 for one destroyed. */
 export function nativeKernels(
   library: Library,
@@ -156,11 +162,28 @@ export function nativeKernels(
       check(native.kvasir_append(open(), table, row, id(k, "append k"), id(v, "append v")));
     },
     attendCausal(out, q, kv, sink) {
-      if (sink !== undefined) {
-        throw new Unsupported("Cannot fill prompt sink: the native interface has no call for it");
-      }
       const count = fillTable(kv);
       const { scale, softcap, slidingWindow } = kv.shape;
+      if (sink !== undefined) {
+        const { every, tokens, scores, columnSums } = sink;
+        checkEvery(every);
+        return check(
+          native.kvasir_attend_causal_sink(
+            open(),
+            id(out, "attendCausal out"),
+            id(q, "attendCausal q"),
+            table,
+            count,
+            scale,
+            softcap ?? 0,
+            slidingWindow ?? 0,
+            every,
+            tokens === undefined ? 0 : id(tokens, "sink tokens"),
+            scores === undefined ? 0 : id(scores, "sink scores"),
+            columnSums === undefined ? 0 : id(columnSums, "sink column sums"),
+          ),
+        );
+      }
       check(
         native.kvasir_attend_causal(
           open(),

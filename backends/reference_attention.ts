@@ -6,8 +6,8 @@
 import type { PromptSink } from "../attention/policy.ts";
 import type { KvLayer, KvSegment } from "../core/kv.ts";
 import type { Tensor } from "../core/tensor.ts";
-import { Unsupported } from "../core/errors.ts";
 import { HALF } from "./half.ts";
+import { SinkNotes } from "./reference_sink.ts";
 import { dot, expect, floats, type Resolve } from "./reference_layers.ts";
 
 /** See `Kernels.append`. */
@@ -74,9 +74,6 @@ export function attendCausal(
   sink?: PromptSink,
   lse?: Tensor,
 ): void {
-  if (sink !== undefined) {
-    throw new Unsupported('Cannot fill prompt sink: backend "reference" does not collect top keys');
-  }
   const [n, heads, headDim] = q.shape as readonly [number, number, number];
   const { kvHeads, scale, softcap, slidingWindow } = kv.shape;
   expect(out, q.shape, "attendCausal out");
@@ -92,6 +89,10 @@ export function attendCausal(
   const to = floats(live, out, "attendCausal out");
   if (lse !== undefined) expect(lse, [n, heads], "attendCausal lse");
   const sums = lse === undefined ? undefined : floats(live, lse, "attendCausal lse");
+  const start = kv.segments[0]?.start ?? 0;
+  const notes = sink === undefined
+    ? undefined
+    : new SinkNotes(live, sink, start, start + length - n, n, heads, start + length);
   const group = heads / kvHeads;
   const reach = slidingWindow ?? length;
   const first = Math.max(0, length - n - reach + 1);
@@ -124,6 +125,7 @@ export function attendCausal(
         }
         for (let j = 0; j < headDim; j++) to[at + j] = (sum[j] as number) / total;
         if (sums !== undefined) sums[at / headDim] = best + Math.log(total);
+        notes?.note(i, h * group + g, weights, begin, end, first, best + Math.log(total));
       }
     }
   }

@@ -92,7 +92,20 @@ describe("the conformance suite itself", () => {
         right.attendCausal(out, q, { ...kv, shape });
       },
     })));
-    assertEquals(new Set(failed), new Set(["attendCausal"]));
+    assertEquals(new Set(failed), new Set(["attendCausal", "attendCausal with a sink"]));
+  });
+
+  it("fails a sink that leaves out a query's last key", () => {
+    const failed = failures(broken((right) => ({
+      attendCausal(out, q, kv, sink) {
+        right.attendCausal(out, q, kv, sink);
+        if (sink?.columnSums === undefined) return;
+        const sums = out.backend.read(sink.columnSums) as Float32Array<ArrayBuffer>;
+        sums[(kv.segments[0]?.start ?? 0) + kv.length - 1] = 0;
+        out.backend.write(sink.columnSums, sums);
+      },
+    })));
+    assertEquals(new Set(failed), new Set(["attendCausal with a sink"]));
   });
 
   it("fails a sampler that ignores min-p", () => {

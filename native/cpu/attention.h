@@ -61,10 +61,57 @@ struct AttentionGather {
   size_t (*scratch_bytes)(const AttentionShape& shape, int32_t rows);
 };
 
+// Every `every`-th query of a prompt: rows as of AttentionRows, query i at position + i * every.
+struct SinkRows {
+  const float* q;
+  size_t q_stride;
+  int32_t group;
+  int32_t count;
+  int32_t position;
+  int32_t every;
+  int32_t window;
+  int32_t rows() const { return count * group; }
+};
+
+// The k best keys of one row, and its log-sum-exp, while keys pass by in order of position. Scores are to base 2.
+struct BestKeys {
+  struct Key {
+    float score;
+    int32_t position;
+  };
+  static size_t capacity(int32_t k) { return k == 0 ? 0 : 2 * static_cast<size_t>(k) + 64; }
+
+  Key* keys;  // [capacity(k)]; after settle() the first `count` are the best, best first, of equals the earlier
+  int32_t k;
+  int32_t count;
+  float threshold;
+  float max;
+  float sum;
+
+  void clear();
+  void keep(float score, int32_t position);
+  void settle();
+  float lse() const;  // to base 2
+
+ private:
+  void compact();
+};
+
+// What sampled queries look at. best: rows() of them are filled. sums [group, stride] += weights 2^(score - lse) of the
+// rows of a head on each position; lse [rows()], to base 2.
+struct AttentionSink {
+  void (*best)(const AttentionShape& shape, const SinkRows& rows, const KvRun* runs, int32_t run_count, BestKeys* best,
+               void* scratch);
+  void (*sums)(const AttentionShape& shape, const SinkRows& rows, const KvRun* runs, int32_t run_count, const float* lse,
+               float* sums, size_t stride, void* scratch);
+  size_t (*scratch_bytes)(const AttentionShape& shape, int32_t rows);
+};
+
 struct AttentionKernels {
   AttentionCore range;    // float arithmetic: decode, and prefill of f32 caches
   AttentionCore prefill;  // 16-bit integer products, for many rows of f16 and i8 caches; all null where there is none
   AttentionGather gather;  // float arithmetic, retrieved keys
+  AttentionSink sink;      // float arithmetic, beside a prompt's attention
   // Converts rows of head_dim floats, src_stride apart, to dense dst [rows, head_dim] of dtype; scales [rows] for I8.
   void (*store_rows)(int32_t dtype, void* dst, float* scales, const float* src, size_t src_stride, int32_t rows,
                      int32_t head_dim);

@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define KVASIR_ABI_VERSION 2
+#define KVASIR_ABI_VERSION 3
 
 /* Lifetimes */
 #define KVASIR_MODEL 0    /* weights: may be repacked by kvasir_tensor_write, read only by matmul and embed when block-quantized */
@@ -149,6 +149,13 @@ KVASIR_API int32_t kvasir_attend_causal(kvasir_context* ctx, kvasir_tensor out, 
 KVASIR_API int32_t kvasir_attend_causal_part(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor lse, kvasir_tensor q,
                                              const int32_t* segments, int32_t segment_count, float scale, float softcap,
                                              int32_t window);
+/* kvasir_attend_causal, and what the queries at positions divisible by `every` look at, m of the n: tokens [out] I32 and scores
+ * [out] F32 [m, heads, k], each query's k best keys and their logits, best first, of equals the earlier, -1 and -inf behind the
+ * keys that it sees; sums F32 [heads, capacity], to which each position's attention weights are added. 0: not wanted; no
+ * scores without tokens. */
+KVASIR_API int32_t kvasir_attend_causal_sink(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor q, const int32_t* segments,
+                                             int32_t segment_count, float scale, float softcap, int32_t window, int32_t every,
+                                             kvasir_tensor tokens, kvasir_tensor scores, kvasir_tensor sums);
 
 /*
  * Decode attention in parts. o F32 [n, heads, headDim] and lse F32 [n, heads]: lse is the natural log of the sum of
