@@ -8,7 +8,7 @@
  */
 import type { Tensor } from "../core/tensor.ts";
 import type { PolicyStats } from "../attention/policy.ts";
-import type { Loaded } from "../engine/loaded.ts";
+import type { Loaded, Loader } from "../engine/loaded.ts";
 import type { Material } from "./tasks/sample.ts";
 import { resolveAttention } from "../attention/mod.ts";
 import { type Method as AttentionMethod, parseMethod as parseAttention } from "../attention/method.ts";
@@ -17,7 +17,8 @@ import { SequenceState } from "../attention/state.ts";
 import { Ops } from "../backends/ops.ts";
 import { Forward } from "../engine/forward.ts";
 import { load } from "../engine/load.ts";
-import { planAttention } from "../engine/plan.ts";
+import type { Plugins } from "../engine/plugins.ts";
+import { type EnginePlan, planAttention } from "../engine/plan.ts";
 import type { OpenOptions } from "../engine/protocol.ts";
 
 const CHUNK = 512;
@@ -40,24 +41,30 @@ export class Probe implements Disposable {
   readonly #loaded: Loaded;
   readonly #options: OpenOptions;
   readonly #forward: Forward;
+  readonly #plugins: Plugins;
   #base: SequenceState | undefined;
   #tokens: readonly number[] = [];
 
-  private constructor(loaded: Loaded, options: OpenOptions) {
+  private constructor(loaded: Loaded, options: OpenOptions, plugins: Plugins) {
     this.#loaded = loaded;
     this.#options = options;
+    this.#plugins = plugins;
     this.#forward = new Forward(loaded.model, new Ops(loaded.backend), CHUNK);
   }
 
-  /** Loads a model; throws what the engine would. */
-  static async open(options: OpenOptions): Promise<Probe> {
-    const loaded = await load(options, {
-      backends: {},
+  /** Loads a model, by `loader` where another is wanted; throws what the engine would. */
+  static async open(
+    options: OpenOptions,
+    plugins: Plugins = { backends: {}, indexTypes: {} },
+    loader: Loader = load,
+  ): Promise<Probe> {
+    const loaded = await loader(options, {
+      backends: plugins.backends,
       progress: () => {},
       notice: (text) => console.error(text),
       signal: { aborted: false },
     });
-    return new Probe(loaded, options);
+    return new Probe(loaded, options, plugins);
   }
 
   /** The model and what belongs to it. */
@@ -75,14 +82,48 @@ export class Probe implements Disposable {
   /** A method over the text that was read. Methods that learn from prompt queries read the text themselves. */
   under(method: Method): SequenceState {
     if (this.#base === undefined) throw new TypeError("Cannot look: no text was read");
-    const { plan } = planAttention({ ...this.#options, ...method.options }, this.#loaded.backend);
-    const learns = plan?.attention.type.usesIndex === true && !plan.index.startsWith("flat");
-    if (learns) return this.#prefilled(plan);
+    const { plan } = this.plan(method);
+    if (this.readsItself(method)) return this.#prefilled(plan);
     return this.#base.fork(this.#tokens.length, this.#tokens.length, { plan });
   }
 
+  /** Whether the method learns from what a prompt asks, and so must read it. */
+  readsItself(method: Method): boolean {
+    const { plan } = this.plan(method);
+    return plan?.attention.type.usesIndex === true && !plan.index.startsWith("flat");
+  }
+
+  /** What a method comes to here: canonical specs. */
+  plan(method: Method): EnginePlan {
+    return planAttention({ ...this.#options, ...method.options }, this.#loaded.backend, this.#plugins.indexTypes);
+  }
+
+  /** A fork of `state` that `tokens` were run on behind what it holds, one by one, each a decode query. */
+  extend(state: SequenceState, tokens: readonly number[]): SequenceState {
+    const { length } = state.cache;
+    const fork = state.fork(length, length + tokens.length);
+    try {
+      for (let i = 0; i < tokens.length; i++) this.step(fork, tokens[i] as number, () => {});
+      return fork;
+    } catch (error) {
+      fork[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Runs one token on `state` itself; `visit` gets its logits [1, vocab], valid in the call. */
+  step(state: SequenceState, token: number, visit: (logits: Tensor) => void): void {
+    const start = state.cache.length;
+    try {
+      const part = { state, tokens: behind(start, [token]), start, numTokens: 1, numLogits: 1 };
+      visit(this.#forward.run([part]) as Tensor);
+    } finally {
+      this.#loaded.backend.endStep();
+    }
+  }
+
   /**
-   * Runs tokens behind the text one by one, on a fork of each state, side by side. `visit` gets the logits [1, vocab] behind
+   * Runs tokens behind what states hold one by one, on a fork of each, side by side. `visit` gets the logits [1, vocab] behind
    * token `i` of `runs[run]`, valid in the call. Gives what the forks looked at.
    */
   decode(
@@ -90,18 +131,21 @@ export class Probe implements Disposable {
     visit: (logits: Tensor, run: number, i: number) => void,
   ): (PolicyStats | undefined)[] {
     const { backend, model } = this.#loaded;
-    const length = this.#tokens.length;
+    const lengths = runs.map(({ state }) => state.cache.length);
     const forks: SequenceState[] = [];
     try {
-      for (const { state, tokens } of runs) forks.push(state.fork(length, length + tokens.length));
-      const tokens = runs.map((run) => behind(length, run.tokens));
+      for (const [i, { state, tokens }] of runs.entries()) {
+        const length = lengths[i] as number;
+        forks.push(state.fork(length, length + tokens.length));
+      }
+      const tokens = runs.map((run, i) => behind(lengths[i] as number, run.tokens));
       for (let i = 0; i < Math.max(...runs.map((run) => run.tokens.length)); i++) {
         const live = [...runs.keys()].filter((run) => i < (runs[run] as { tokens: readonly number[] }).tokens.length);
         try {
           const logits = this.#forward.run(live.map((run) => ({
             state: forks[run] as SequenceState,
             tokens: tokens[run] as ArrayLike<number>,
-            start: length + i,
+            start: (lengths[run] as number) + i,
             numTokens: 1,
             numLogits: 1,
           }))) as Tensor;

@@ -14,9 +14,9 @@ import { parseArgs } from "node:util";
 import { summarizeKl, summarizeTask } from "./quality_table.ts";
 import { material, parseMethod, Probe } from "./probe.ts";
 import { Random } from "./tasks/random.ts";
+import { type Answer, answerAll, argmax } from "./answers.ts";
 import { tasks } from "./tasks/mod.ts";
-import type { Material, Question, Task } from "./tasks/sample.ts";
-import type { SequenceState } from "../attention/state.ts";
+import type { Material, Task } from "./tasks/sample.ts";
 
 /** Raised when a generator changes, so that figures of different questions are not compared. */
 const SUITE = 1;
@@ -118,12 +118,6 @@ function runKl(length: number): void {
   for (const [method, cell] of cells) console.log(JSON.stringify({ kind: "kl", length, ...summarizeKl(method, cell) }));
 }
 
-/** Score of one answer: mean log-probability, and whether it was right. */
-interface Answer {
-  readonly logprob: number;
-  readonly right: number;
-}
-
 function runTasks(length: number): void {
   const prose = material(probe.loaded, texts[0]?.text ?? "");
   for (const name of values.task ?? tasks.map((task) => task.name)) {
@@ -149,44 +143,10 @@ function ask(task: Task, prose: Material, length: number): { answers: Map<string
     isFar.push(questions.map(({ depth }) => depth * length < length - WINDOW_REACH));
     for (const name of all) {
       using state = probe.under(parseMethod(name, { seed: String(index) }));
-      answers.get(name)?.push(score(state, questions));
+      answers.get(name)?.push(answerAll(probe, state, questions));
     }
   }
   return { answers, isFar };
-}
-
-/** Feeds prompts and answers one by one, all as decode queries: the question looks as the method does. */
-function score(state: SequenceState, questions: readonly Question[]): Answer[] {
-  const answers = questions.map(() => ({ logprob: 0, right: 0 }));
-  const runs = questions.map(({ prompt, answer }) => ({ state, tokens: [...prompt, ...answer.slice(0, -1)] }));
-  probe.decode(runs, (logits, run, i) => {
-    const { prompt, answer, distractors } = questions[run] as Question;
-    const at = i - (prompt.length - 1);
-    if (at < 0) return;
-    const row = probe.loaded.backend.read(logits) as Float32Array;
-    const token = answer[at] as number;
-    const own = row[token] as number;
-    const isRight = distractors.length > 0
-      ? distractors.every((other) => (row[other] as number) < own)
-      : argmax(row) === token;
-    const sum = answers[run] as { logprob: number; right: number };
-    sum.logprob += (own - logSumExp(row)) / answer.length;
-    sum.right += Number(isRight) / answer.length;
-  });
-  return answers;
-}
-
-function argmax(values: ArrayLike<number>): number {
-  let best = 0;
-  for (let i = 1; i < values.length; i++) if ((values[i] as number) > (values[best] as number)) best = i;
-  return best;
-}
-
-function logSumExp(values: Float32Array): number {
-  const most = values[argmax(values)] as number;
-  let sum = 0;
-  for (const value of values) sum += Math.exp(value - most);
-  return most + Math.log(sum);
 }
 
 function mean(values: readonly number[]): number {

@@ -1,5 +1,6 @@
 /**
- * `kvasir bench speed`: tokens per second of prefill and decode, as llama-bench reports them.
+ * `kvasir bench speed`: tokens per second of prefill and decode, as llama-bench reports them; `bench matrix` and `bench report` live
+ * in `bench/` and are imported only when they run.
  *
  * @module
  */
@@ -21,9 +22,29 @@ export interface SpeedRow {
   readonly runs: number;
 }
 
-/** The command, for `main.ts`. */
-export function benchCommand(done: (code: number) => void): Command {
-  const speed = modelCommand("speed")
+/** Those of `bench/`. The report's is found at run time: its libraries are no part of what the command line installs. */
+const OTHERS: Readonly<Record<string, { summary: string; load: (done: (code: number) => void) => Promise<Command> }>> =
+  {
+    matrix: {
+      summary: "quality, speed, work and memory of methods over tasks and lengths",
+      load: async (done) => (await import("../bench/matrix/command.ts")).matrixCommand(done),
+    },
+  };
+
+/** The command, for `main.ts`; of those beside `speed` only the one that `args` name is loaded. */
+export async function benchCommand(done: (code: number) => void, args: readonly string[]): Promise<Command> {
+  const bench = new Plain("bench").description("Measures this machine.").addCommand(
+    speedCommand(done) as unknown as Plain,
+  );
+  for (const [name, { summary, load }] of Object.entries(OTHERS)) {
+    const command = args.includes(name) ? await load(done) : new Plain(name);
+    bench.addCommand((command as unknown as Plain).summary(summary));
+  }
+  return bench as unknown as Command;
+}
+
+function speedCommand(done: (code: number) => void): Command {
+  const command = modelCommand("speed")
     .description("Prefill and decode rates on random tokens.")
     .option("-p, --n-prompt <list>", "prompt lengths to prefill (default: 512)", integers(0), [512])
     .option("-n, --n-gen <list>", "tokens to decode (default: 128)", integers(0), [128])
@@ -65,8 +86,7 @@ export function benchCommand(done: (code: number) => void): Command {
       });
       done(code);
     });
-  const bench = new Plain("bench").description("Measures this machine.").addCommand(speed as unknown as Plain);
-  return bench as unknown as Command;
+  return command as unknown as Command;
 }
 
 /** Prompt tokens per second; the tokens are pseudo-random ids that every vocabulary has. */

@@ -10,7 +10,7 @@ import denoJson from "../deno.json" with { type: "json" };
 import { describeError, EXIT, exitCode } from "./exit.ts";
 import { normalizeArguments } from "./options.ts";
 
-type Loader = (done: (code: number) => void) => Promise<Command>;
+type Loader = (done: (code: number) => void, args: readonly string[]) => Promise<Command>;
 
 /** Commands by name; each file is imported only when it runs, so that start-up pays for one. */
 const COMMANDS: Readonly<Record<string, { readonly summary: string; readonly load: Loader }>> = {
@@ -48,8 +48,8 @@ const COMMANDS: Readonly<Record<string, { readonly summary: string; readonly loa
     load: async (done) => (await import("./doctor.ts")).doctorCommand(done),
   },
   bench: {
-    summary: "measure speed",
-    load: async (done) => (await import("./bench.ts")).benchCommand(done),
+    summary: "measure speed, or a matrix of methods",
+    load: async (done, args) => await (await import("./bench.ts")).benchCommand(done, args),
   },
 };
 
@@ -82,7 +82,7 @@ export async function main(args: readonly string[]): Promise<number> {
   const asksServer = args.some((arg) => /^--server(=|$)/.test(arg)) || Deno.env.get("KVASIR_SERVER") !== undefined;
   const commands = asksServer ? { ...COMMANDS, ...SERVER_COMMANDS } : COMMANDS;
   for (const [name, { summary, load }] of Object.entries(commands)) {
-    if (name === wanted) program.addCommand((await load(done)).summary(summary).exitOverride());
+    if (name === wanted) program.addCommand((await load(done, args)).summary(summary).exitOverride());
     else program.addCommand(new Command(name).summary(summary));
   }
   for (const command of program.commands) inheritSettings(command as unknown as Command, program as unknown as Command);

@@ -4,15 +4,15 @@
  * @module
  */
 import type { Task } from "./sample.ts";
+import { askSolved, DEMONSTRATIONS, DISTRACTORS } from "./solved.ts";
 
-const DEMONSTRATIONS = 8;
 const MOST_HOPS = 3;
 
 /** See the module's head. */
 export const chain: Task = {
   name: "chain",
   summary: "follows one to three assignments back to their root",
-  chance: 1 / 32,
+  chance: 1 / (DISTRACTORS + 1),
   make(random, material, length, questions) {
     const [equals, arrow, line] = [material.encode(" ="), material.encode(" ->"), material.encode("\n")];
     const perLine = 2 + equals.length + line.length;
@@ -27,7 +27,7 @@ export const chain: Task = {
       used += hops;
       names += hops + 1;
     }
-    if (chains.length < questions + DEMONSTRATIONS + 32 || names > material.words.length) {
+    if (chains.length < questions + DEMONSTRATIONS + DISTRACTORS + 1 || names > material.words.length) {
       throw new RangeError(
         `Cannot make chain of ${length} tokens: ${names} names of ${material.words.length} words`,
       );
@@ -44,19 +44,14 @@ export const chain: Task = {
       depth.set(i, depth.get(i) ?? context.length / length);
       context.push(word(name), ...equals, word(from), ...line);
     }
-    const asked = random.pick([...chains.keys()], questions + DEMONSTRATIONS);
-    const prompt = (i: number) => [word((chains[i] as number[]).at(-1) as number), ...arrow];
-    const root = (i: number) => word((chains[i] as number[])[0] as number);
-    for (const i of asked.slice(questions)) context.push(...prompt(i), root(i), ...line);
-    const roots = [...chains.keys()].map(root);
-    return {
-      context,
-      questions: asked.slice(0, questions).map((i) => ({
-        prompt: prompt(i),
-        answer: [root(i)],
-        distractors: random.pick(roots.filter((other) => other !== root(i)), 31),
-        depth: depth.get(i) as number,
-      })),
-    };
+    const answer = (i: number) => word((chains[i] as number[])[0] as number);
+    return askSolved(random, context, {
+      count: chains.length,
+      prompt: (i) => [word((chains[i] as number[]).at(-1) as number), ...arrow],
+      answer,
+      depth: (i) => depth.get(i) as number,
+      answers: [...chains.keys()].map(answer),
+      line,
+    }, questions);
   },
 };

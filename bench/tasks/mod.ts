@@ -8,7 +8,7 @@ import { chain } from "./chain.ts";
 import { copy } from "./copy.ts";
 import { count } from "./count.ts";
 import { induction } from "./induction.ts";
-import { kvRecall } from "./kv_recall.ts";
+import { kvRecall, kvRecallHard } from "./kv_recall.ts";
 
 /** What a model that follows no instructions can do by looking back. */
-export const tasks: readonly Task[] = [copy, induction, kvRecall, chain, count];
+export const tasks: readonly Task[] = [copy, induction, kvRecall, kvRecallHard, chain, count];

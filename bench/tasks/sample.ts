@@ -15,8 +15,25 @@ export interface Question {
   readonly answer: readonly number[];
   /** Other first tokens that the answer's first must beat; empty: the answer is judged token by token. */
   readonly distractors: readonly number[];
+  /** Whole answers that this one must beat by mean log-probability, in place of `distractors`. */
+  readonly rivals?: readonly (readonly number[])[];
+  /** How an answer that the model writes itself is graded; absent: it is not asked to. */
+  readonly grade?: Grade;
   /** Where the evidence stands: 0 is the context's beginning. */
   readonly depth: number;
+}
+
+/** What the benchmarks that tasks are named after count as right. */
+export interface Grade {
+  /** Strings that are looked for. */
+  readonly answers: readonly string[];
+  /**
+   * `all`: the share of answers found as substrings, `part`: whether any is (RULER); `integer`: whether the first integer is the
+   * answer, `word`: whether it is among the words (InfiniteBench).
+   */
+  readonly how: "all" | "part" | "integer" | "word";
+  /** Tokens that the model may write. */
+  readonly maxNewTokens: number;
 }
 
 /** One context, asked several times; no question sees another. */
