@@ -29,6 +29,13 @@ const OTHERS: Readonly<Record<string, { summary: string; load: (done: (code: num
       summary: "quality, speed, work and memory of methods over tasks and lengths",
       load: async (done) => (await import("../bench/matrix/command.ts")).matrixCommand(done),
     },
+    report: {
+      summary: "pictures, tables and a page of the matrix's results",
+      load: async (done) => {
+        const file = new URL("../bench/report/command.ts", import.meta.url).href;
+        return (await import(file) as typeof import("../bench/report/command.ts")).reportCommand(done);
+      },
+    },
   };
 
 /** The command, for `main.ts`; of those beside `speed` only the one that `args` name is loaded. */
