@@ -115,7 +115,8 @@ export interface KvIndex extends Disposable {
   readonly observes?: boolean;
   /**
    * What tokens asked, which need not have been added: as they come, because queries are gone when keys leave the window.
-   * Positions up to the last one observed are skipped: an interrupted step asks again. Throws `RangeError`, and notes
+   * Keys up to these tokens' own are in the cache and may be read by the next commit. Positions observed before are skipped, or
+   * taken anew: an interrupted step asks again. Throws `RangeError`, and notes
    * nothing, when a query is not finite.
    */
   observe?(chunk: KvQueries): void;

@@ -131,22 +131,15 @@ class NativeIndex implements KvIndex {
     const id = this.#live();
     const { start, count } = chunk;
     checkChunk(chunk, this.#kv);
-    const { symbols } = this.#context.library;
-    for (let i = this.#segments.length; i < this.#kv.segments.length; i++) {
-      const segment = this.#kv.segments[i] as KvSegment;
-      if (segment.start >= start + count) break;
-      const held = this.#context.acquire(segment);
-      const status = symbols.kvasir_index_append_segment(this.#context.pointer, id, held.id);
-      if (status !== NATIVE_STATUS.OK) this.#context.release(held);
-      this.#context.check(status);
-      this.#segments.push(held);
-    }
-    this.#context.check(symbols.kvasir_index_add(this.#context.pointer, id, start, count));
+    this.#appendSegments(id, start + count);
+    this.#context.check(this.#context.library.symbols.kvasir_index_add(this.#context.pointer, id, start, count));
   }
 
   observe(chunk: KvQueries): void {
     const id = this.#live();
     checkQueries(chunk, this.#kv.shape);
+    // What a query saw may be read with it.
+    this.#appendSegments(id, chunk.start + chunk.count);
     const { library, pointer } = this.#context;
     const queries = this.#context.host.input(chunk.q);
     this.#context.check(library.symbols.kvasir_index_observe(pointer, id, chunk.start, chunk.count, queries));
@@ -241,6 +234,19 @@ class NativeIndex implements KvIndex {
     const status = this.#context.library.symbols.kvasir_index_destroy(this.#context.pointer, id);
     for (const held of this.#segments.splice(0)) this.#context.release(held);
     this.#context.check(status);
+  }
+
+  /** The index knows of all segments with tokens before `end`. */
+  #appendSegments(id: number, end: number): void {
+    for (let i = this.#segments.length; i < this.#kv.segments.length; i++) {
+      const segment = this.#kv.segments[i] as KvSegment;
+      if (segment.start >= end) break;
+      const held = this.#context.acquire(segment);
+      const status = this.#context.library.symbols.kvasir_index_append_segment(this.#context.pointer, id, held.id);
+      if (status !== NATIVE_STATUS.OK) this.#context.release(held);
+      this.#context.check(status);
+      this.#segments.push(held);
+    }
   }
 
   #setGoal(goal: Goal): number {

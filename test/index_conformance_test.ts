@@ -16,10 +16,27 @@ try {
 }
 
 /** Published methods, whose cheap scores vouch for no single key. */
-const METHODS = ["pages", "pages:score=representative,group=layer,size=32"];
+const METHODS = [
+  "pages",
+  "pages:score=representative,group=layer,size=32",
+  "snap",
+  "snap:observe=16,pool=7,kind=max,group=mean",
+  "channels:r=16",
+  "pca",
+  "skew",
+  "pq",
+  "clusters",
+  "clusters:quantile=0.7",
+  "wave",
+  "wave:cluster=8,step=64,retrieve=0",
+  "lsh:l=60",
+  "mol",
+];
 
 const types = new IndexRegistry();
-const native = Object.keys(types.types).filter((name) => name !== "flat-reference" && !METHODS.includes(name));
+const native = Object.keys(types.types).filter((name) =>
+  name !== "flat-reference" && !METHODS.some((spec) => spec === name || spec.startsWith(`${name}:`))
+);
 
 const THOUSANDS = [
   "draws: samples by error, of some thousand keys,",

@@ -75,7 +75,8 @@ KVASIR_API int32_t kvasir_index_add(kvasir_index_context* ctx, kvasir_index inde
 /* Whether the index learns from queries: out [out] is 1 or 0. */
 KVASIR_API int32_t kvasir_index_observes(kvasir_index_context* ctx, kvasir_index index, int32_t* out);
 /* What was asked at positions [start, start + count), added yet or not: queries [in]: F32 [count, heads, headDim], rotated as the
- * model does. Positions up to the last that was observed are skipped: a step that was interrupted asks again. Queries that are not
+ * model does; rows up to these positions, where segments have them, are written and may be read by the next commit. Positions that
+ * were observed before are skipped, or taken anew: a step that was interrupted asks again. Queries that are not
  * finite are KVASIR_ARGUMENT, and nothing is noted. */
 KVASIR_API int32_t kvasir_index_observe(kvasir_index_context* ctx, kvasir_index index, int32_t start, int32_t count,
                                         const float* queries);

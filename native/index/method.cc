@@ -17,6 +17,7 @@ class Counter final : public Arrays {
   size_t bytes = 0;
   void operator()(const char*, std::vector<float>& a) override { bytes += a.size() * sizeof a[0]; }
   void operator()(const char*, std::vector<int32_t>& a) override { bytes += a.size() * sizeof a[0]; }
+  void operator()(const char*, std::vector<uint16_t>& a) override { bytes += a.size() * sizeof a[0]; }
   void operator()(const char*, std::vector<uint8_t>& a) override { bytes += a.size(); }
 };
 
@@ -25,6 +26,7 @@ class Saver final : public Arrays {
   Saver(FileWriter& to, std::string prefix) : to_(to), prefix_(std::move(prefix)) {}
   void operator()(const char* name, std::vector<float>& a) override { to_.add(prefix_ + name, a.data(), a.size() * sizeof a[0]); }
   void operator()(const char* name, std::vector<int32_t>& a) override { to_.add(prefix_ + name, a.data(), a.size() * sizeof a[0]); }
+  void operator()(const char* name, std::vector<uint16_t>& a) override { to_.add(prefix_ + name, a.data(), a.size() * sizeof a[0]); }
   void operator()(const char* name, std::vector<uint8_t>& a) override { to_.add(prefix_ + name, a.data(), a.size()); }
 
  private:
@@ -42,6 +44,7 @@ class Restorer final : public Arrays {
     }
   }
   void operator()(const char* name, std::vector<int32_t>& a) override { take(name, a); }
+  void operator()(const char* name, std::vector<uint16_t>& a) override { take(name, a); }
   void operator()(const char* name, std::vector<uint8_t>& a) override { take(name, a); }
 
  private:

@@ -47,6 +47,7 @@ class Arrays {
   virtual ~Arrays() = default;
   virtual void operator()(const char* name, std::vector<float>& array) = 0;
   virtual void operator()(const char* name, std::vector<int32_t>& array) = 0;
+  virtual void operator()(const char* name, std::vector<uint16_t>& array) = 0;
   virtual void operator()(const char* name, std::vector<uint8_t>& array) = 0;
 };
 
@@ -83,19 +84,21 @@ class HeadState {
   virtual int32_t covered() const = 0;  // keys [0, covered) are in units
   virtual int32_t units() const { return covered(); }
   virtual bool keyed() const { return true; }  // unit i is key i
+  virtual bool whole() const { return false; }  // a unit that does not fit is left out whole
   // Appends a unit's keys, ascending.
   virtual void members(std::vector<int32_t>& out, int32_t unit) const { out.push_back(unit); }
   // Cheap logits of all units: out[g * stride + unit] for q [group, dim].
   virtual void score(float* out, size_t stride, const HeadKeys& keys, const float* q) const = 0;
   virtual double score_bytes() const = 0;                     // that reads
   virtual int32_t keys_scored() const { return covered(); }   // keys, or bounds and centroids, that it scores
-  // How many of at most k units the method wants by one head's (or the shared) scores.
+  // How many of at most k keys the method wants by one head's scores of n entries; heads of a group take the mean.
   virtual int32_t wanted(const float* /*scores*/, int32_t /*n*/, int32_t k) const { return k; }
   // A pick of the method's own in place of the common one: a row for each head, and the work. False: it has none for this goal.
   virtual bool pick(const HeadKeys&, const PickQuery&, Picked*, PickWork&) const { return false; }
-  // What stands for keys that are not among `ids`: see index.h, Hits::rest. scores: this head's, of all units.
+  // What stands for keys that are not among `ids`, for one head: see index.h, Hits::rest. scores: this head's, ranking: those that
+  // picked, of all units and then of keys that no unit covers.
   virtual void rest(float* /*o*/, float* lse, const HeadKeys&, const float* /*q*/, const float* /*scores*/,
-                    const std::vector<int32_t>& /*ids*/) const {
+                    const float* /*ranking*/, const std::vector<int32_t>& /*ids*/) const {
     *lse = -__builtin_inff();
   }
   virtual void visit(Arrays& arrays) = 0;
@@ -175,6 +178,8 @@ constexpr IndexType method_type(const char* name, const char* defaults, const ch
 
 // out[g * stride + i] = scale * q[g] . row i of rows [.., dim], for q [group, dim].
 void score_rows(float* out, size_t stride, const HeadKeys& keys, const float* q, const std::vector<float>& rows);
+// ln of the sum of exp(x[i]); -INFINITY of nothing.
+double log_sum_exp(const float* x, int32_t n);
 // For checks of restored arrays.
 void expect_size(const char* what, size_t size, size_t expected);
 

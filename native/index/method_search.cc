@@ -15,14 +15,6 @@ namespace {
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
-double log_sum_exp(const float* x, int32_t n) {
-  const float most = n == 0 ? kNothing : *std::max_element(x, x + n);
-  if (most == kNothing) return most;
-  double sum = 0;
-  for (int32_t i = 0; i < n; i++) sum += std::exp(static_cast<double>(x[i] - most));
-  return most + std::log(sum);
-}
-
 double log_add(double a, double b) {
   const double most = std::max(a, b);
   return std::isinf(most) ? most : most + std::log(std::exp(a - most) + std::exp(b - most));
@@ -34,6 +26,14 @@ void soften(float* scores, int32_t n, float cap) {
 }
 
 }  // namespace
+
+double log_sum_exp(const float* x, int32_t n) {
+  const float most = n == 0 ? kNothing : *std::max_element(x, x + n);
+  if (most == kNothing) return static_cast<double>(most);
+  double sum = 0;
+  for (int32_t i = 0; i < n; i++) sum += static_cast<double>(std::exp(x[i] - most));
+  return static_cast<double>(most) + std::log(sum);
+}
 
 void share_scores(float* out, const float* scores, size_t stride, int32_t n, int32_t group, Sharing sharing) {
   std::fill(out, out + n, sharing == Sharing::kMax ? kNothing : 0.0f);
@@ -93,15 +93,13 @@ void MethodIndex::pick_best(int32_t head, const PickQuery& query, Found& found) 
     found.shared.resize(found.stride);
     share_scores(found.shared.data(), found.scores.data(), found.stride, found.entries, group, settings.sharing);
   }
-  // How many a head wants is averaged over those that pick alike.
+  const auto scores_of = [&](int32_t g) { return found.scores.data() + static_cast<size_t>(g) * found.stride; };
   int64_t wanted = 0;
-  for (int32_t g = 0; g < group; g++) {
-    wanted += state.wanted(found.scores.data() + static_cast<size_t>(g) * found.stride, found.entries, k);
-  }
+  for (int32_t g = 0; g < group; g++) wanted += state.wanted(scores_of(g), found.entries, k);
   const int32_t budget = std::min(k, static_cast<int32_t>((wanted + group / 2) / group));
   found.rows.resize(static_cast<size_t>(group));
   for (int32_t g = 0; g < (apart ? group : 1); g++) {
-    const float* scores = apart ? found.scores.data() + static_cast<size_t>(g) * found.stride : found.shared.data();
+    const float* scores = apart ? scores_of(g) : found.shared.data();
     fill(found.rows[static_cast<size_t>(g)], head, query.q + static_cast<size_t>(g) * static_cast<size_t>(dim), apart ? 1 : group,
          scores, budget, found);
   }
@@ -111,7 +109,7 @@ void MethodIndex::pick_best(int32_t head, const PickQuery& query, Found& found) 
   for (int32_t g = 0; g < group; g++) {
     const size_t at = static_cast<size_t>(g) * static_cast<size_t>(dim);
     state.rest(found.work.rest.data() + at, &found.work.rest[static_cast<size_t>(group * dim + g)], keys(head, committed_),
-               query.q + at, found.scores.data() + static_cast<size_t>(g) * found.stride, found.rows[static_cast<size_t>(g)].ids);
+               query.q + at, scores_of(g), apart ? scores_of(g) : found.shared.data(), found.rows[static_cast<size_t>(g)].ids);
   }
 }
 
@@ -145,6 +143,7 @@ void MethodIndex::fill(Picked& picked, int32_t head, const float* q, int32_t que
     unit.clear();
     if (entry < found.units) state.members(unit, entry);
     else unit.push_back(state.covered() + entry - found.units);
+    if (static_cast<int32_t>(unit.size()) > room && state.whole()) break;
     if (static_cast<int32_t>(unit.size()) > room) {
       const int32_t size = static_cast<int32_t>(unit.size());
       const HeadKeys scope = keys(head, committed_);
@@ -245,7 +244,7 @@ void MethodIndex::search(const Query& query, const Hits& hits, Report& report) {
   const int32_t group = shape_.group(), dim = shape_.head_dim, n = committed_;
   const Goal& goal = query.goal;
   const bool by_error = goal.kind == Goal::kError, sampled = by_error || goal.sample_tail;
-  const bool everything = by_error ? goal.value == 0 : goal.value >= n;
+  const bool everything = n == 0 || (by_error ? goal.value == 0 : goal.value >= n);
   found_.resize(static_cast<size_t>(shape_.kv_heads));
   std::vector<char> done(found_.size());
   const auto query_of = [&](int32_t head) {

@@ -4,7 +4,8 @@
 
 namespace kvasir {
 
-extern const IndexType kFlat, kIvf, kLists, kGraph, kPlanned, kPages;
+extern const IndexType kFlat, kIvf, kLists, kGraph, kPlanned;
+extern const IndexType kPages, kSnap, kChannels, kPca, kSkew, kPq, kClusters, kWave, kLsh, kMol;
 
 const std::vector<const IndexType*>& index_types() {
   static const std::vector<const IndexType*> types = {
@@ -14,6 +15,15 @@ const std::vector<const IndexType*>& index_types() {
       &kGraph,
       &kPlanned,
       &kPages,
+      &kSnap,
+      &kChannels,
+      &kPca,
+      &kSkew,
+      &kPq,
+      &kClusters,
+      &kWave,
+      &kLsh,
+      &kMol,
   };
   return types;
 }
