@@ -4,6 +4,7 @@
 #include "attention_parts.h"
 #include "attention_plan.h"
 #include "attention_sink_plan.h"
+#include "context.h"
 #include "dtype.h"
 #include "isa.h"
 #include "kv.h"
@@ -98,7 +99,7 @@ void attend_all(kvasir_context& ctx, kvasir_tensor out, const kvasir_tensor* lse
   expect_shape(to, {n, heads, d}, "attention output");
   float* sums = lse == nullptr ? nullptr : check_part(to, ctx.tensor(*lse, "log-sum-exp of attention"), from.shape).lse;
   if (window < 0) fail(KVASIR_ARGUMENT, "Cannot attend: window %d is negative", window);
-  const KvView kv = check_segments(ctx, segments, segment_count);
+  const KvView kv = check_segments(*ctx.table, segments, segment_count);
   if (n > kv.end - kv.start) {
     fail(KVASIR_ARGUMENT, "Cannot attend: %d queries, the cache holds %d tokens", n, kv.end - kv.start);
   }
@@ -161,7 +162,7 @@ extern "C" {
 
 int32_t kvasir_append(kvasir_context* ctx, const int32_t* segment, int32_t row, kvasir_tensor k, kvasir_tensor v) {
   return guard([&] {
-    const KvSegmentView s = check_segment(*ctx, segment);
+    const KvSegmentView s = check_segment(*ctx->table, segment);
     const int32_t kv_heads = s.keys->shape[0], d = s.keys->shape[2];
     const Tensor &keys = ctx->tensor(k, "k to append"), &values = ctx->tensor(v, "v to append");
     expect_dtype(keys, KVASIR_F32, "k to append");
@@ -224,7 +225,7 @@ int32_t kvasir_attend_window(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor
     check_queries(from);
     const AttentionOut out = check_part(ctx->tensor(o, "attention output"), ctx->tensor(lse, "log-sum-exp of attention"),
                                         from.shape);
-    const KvView kv = check_segments(*ctx, segments, segment_count);
+    const KvView kv = check_segments(*ctx->table, segments, segment_count);
     check_spans(kv, spans, span_count);
     const AttentionShape shape = check_shape(from, kv, scale, softcap);
     if (from.elements() == 0) return;
@@ -243,7 +244,7 @@ int32_t kvasir_attend_topk(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor l
     }
     const AttentionOut out = check_part(ctx->tensor(o, "attention output"), ctx->tensor(lse, "log-sum-exp of attention"),
                                         from.shape);
-    const KvView kv = check_segments(*ctx, segments, segment_count);
+    const KvView kv = check_segments(*ctx->table, segments, segment_count);
     const AttentionShape shape = check_shape(from, kv, scale, softcap);
     const AttentionHits hits = check_hits(ctx->tensor(tokens, "tokens of hits"), ctx->tensor(counts, "counts of hits"),
                                           bias == 0 ? nullptr : &ctx->tensor(bias, "bias of hits"), kv, from.shape[1]);

@@ -3,10 +3,10 @@
 #include <cstdio>
 #include <cstring>
 
+#include "context.h"
 #include "cpus.h"
 #include "isa.h"
 #include "options.h"
-#include "table.h"
 
 using namespace kvasir;
 

@@ -3,17 +3,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace kvasir {
+#include "kv.h"
 
-// Consecutive rows of one KV head inside one segment.
-struct KvRun {
-  const void* keys;           // [count, headDim]
-  const void* values;         // [count, headDim]
-  const float* key_scales;    // [count], KVASIR_I8 only
-  const float* value_scales;  // [count], KVASIR_I8 only
-  int32_t position;           // absolute position of the first row
-  int32_t count;
-};
+namespace kvasir {
 
 // Queries of the heads of one group. Row r = (query r / group, head r % group) lies at
 // (r / group) * stride + (r % group) * headDim in q and, with its own stride, in o.

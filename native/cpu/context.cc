@@ -1,40 +1,22 @@
 #include "context.h"
 
-#include "dtype.h"
-#include "table.h"
 #include "tensor_file.h"
+#include "weights.h"
 
-namespace kvasir {
+namespace {
 
-size_t Tensor::elements() const {
-  size_t count = 1;
-  for (int i = 0; i < rank; i++) count *= static_cast<size_t>(shape[i]);
-  return count;
-}
-
-void expect_dtype(const Tensor& t, int32_t dtype, const char* what) {
-  if (t.packed != nullptr) fail(KVASIR_ARGUMENT, "Cannot use %s: it is a matrix of weights, which were repacked", what);
-  if (t.dtype != dtype) {
-    fail(KVASIR_ARGUMENT, "Cannot use %s: type %s, expected %s", what, dtype_name(t.dtype), dtype_name(dtype));
+class HostTensors final : public kvasir::TensorMemory {
+ public:
+  uint8_t* allocate(size_t bytes) override { return static_cast<uint8_t*>(kvasir::aligned_allocate(bytes)); }
+  void free(uint8_t* data) noexcept override { kvasir::aligned_free(data); }
+  void make_weight(kvasir::Tensor& t) override {
+    t.packed = kvasir::weight_create(t.dtype, t.shape[0], t.shape[1]);
+    t.bytes = kvasir::weight_bytes(*t.packed);
   }
-}
+};
 
-void expect_shape(const Tensor& t, std::initializer_list<int32_t> shape, const char* what) {
-  bool same = t.rank == static_cast<int32_t>(shape.size());
-  int i = 0;
-  for (int32_t d : shape) {
-    if (same && t.shape[i] != d) same = false;
-    i++;
-  }
-  if (same) return;
-  const std::string got = shape_text(t.shape, t.rank);
-  const std::string want = shape_text(shape.begin(), static_cast<int32_t>(shape.size()));
-  fail(KVASIR_ARGUMENT, "Cannot use %s: shape %s, expected %s", what, got.c_str(), want.c_str());
-}
+}  // namespace
 
-}  // namespace kvasir
-
-kvasir_context::kvasir_context() : table(new Table), files(new Files) {}
+kvasir_context::kvasir_context()
+    : tensors(new HostTensors), table(new kvasir::Table(*tensors)), files(new Files) {}
 kvasir_context::~kvasir_context() = default;
-
-kvasir::Tensor& kvasir_context::tensor(kvasir_tensor id, const char* what) { return table->find(id, what).tensor; }

@@ -82,7 +82,7 @@ PanelLayout panel_layout(int32_t dtype) {
   }
 }
 
-std::unique_ptr<PackedWeight> weight_create(kvasir_context&, int32_t dtype, int32_t rows, int32_t cols) {
+std::shared_ptr<PackedWeight> weight_create(int32_t dtype, int32_t rows, int32_t cols) {
   const QuantInfo* info = quant_info(dtype);
   if (!info) fail(KVASIR_ARGUMENT, "Cannot create weight: type %d is no weight type", dtype);
   if (rows < 0 || cols < 0) fail(KVASIR_ARGUMENT, "Cannot create weight: shape [%d, %d] is negative", rows, cols);
@@ -90,7 +90,7 @@ std::unique_ptr<PackedWeight> weight_create(kvasir_context&, int32_t dtype, int3
     fail(KVASIR_ARGUMENT, "Cannot create weight: %d columns are not whole blocks of %d (%s)", cols, info->elements,
          info->name);
   }
-  auto w = std::make_unique<PackedWeight>();
+  auto w = std::make_shared<PackedWeight>();
   w->dtype = dtype;
   w->rows = rows;
   w->cols = cols;

@@ -54,7 +54,7 @@ struct PackedWeight {
 
 // rows, cols >= 0; cols a multiple of the type's block. Throws Error{KVASIR_ARGUMENT | KVASIR_MEMORY}. Contents are
 // zero.
-std::unique_ptr<PackedWeight> weight_create(kvasir_context& ctx, int32_t dtype, int32_t rows, int32_t cols);
+std::shared_ptr<PackedWeight> weight_create(int32_t dtype, int32_t rows, int32_t cols);
 // Repacks rows [row, row + rows) from file form, on all threads; any range, any alignment of src.
 void weight_write(kvasir_context& ctx, PackedWeight& w, int32_t row, int32_t rows, const uint8_t* src);
 size_t weight_bytes(const PackedWeight& w);

@@ -1,14 +1,11 @@
 #include "table.h"
 
 #include <cmath>
-#include <cstdlib>
+#include "error.h"
+#include "kvasir_backend.h"
+#include "memory.h"
 
-#include "weights.h"
-
-using kvasir::fail;
-using kvasir::Slot;
-using kvasir::Tensor;
-
+namespace kvasir {
 namespace {
 
 constexpr size_t kReuseDelay = 1024;
@@ -20,7 +17,7 @@ struct Size {
 // Elements and bytes of a shape, checked. Counts stay below 2^40, so products of two dimensions and byte counts
 // cannot overflow 64 bits anywhere in the library.
 Size checked_size(const char* action, int32_t dtype, int32_t rank, const int32_t* shape) {
-  if (dtype < 0 || dtype >= kvasir::kDTypeCount) fail(KVASIR_ARGUMENT, "Cannot %s: unknown type %d", action, dtype);
+  if (dtype < 0 || dtype >= kDTypeCount) fail(KVASIR_ARGUMENT, "Cannot %s: unknown type %d", action, dtype);
   if (rank < 1 || rank > 4) fail(KVASIR_ARGUMENT, "Cannot %s: rank %d, expected 1 to 4", action, rank);
   if (shape == nullptr) fail(KVASIR_ARGUMENT, "Cannot %s: shape is missing", action);
   bool empty = false;
@@ -32,11 +29,11 @@ Size checked_size(const char* action, int32_t dtype, int32_t rank, const int32_t
   for (int32_t i = 0; i < rank && !empty; i++) {
     count *= static_cast<uint64_t>(shape[i]);  // below 2^40 * 2^31 each time
     if (count >= uint64_t{1} << 40) {
-      const std::string text = kvasir::shape_text(shape, rank);
+      const std::string text = shape_text(shape, rank);
       fail(KVASIR_ARGUMENT, "Cannot %s: shape %s has 2^40 elements or more", action, text.c_str());
     }
   }
-  const kvasir::DType& type = kvasir::kDTypes[dtype];
+  const DType& type = kDTypes[dtype];
   if (shape[rank - 1] % type.elements != 0) {
     fail(KVASIR_ARGUMENT, "Cannot %s: rows of %d are not whole blocks of %d (%s)", action, shape[rank - 1],
          type.elements, type.name);
@@ -51,23 +48,23 @@ void set_shape(Tensor& t, int32_t dtype, int32_t rank, const int32_t* shape, int
   for (int32_t i = 0; i < 4; i++) t.shape[i] = i < rank ? shape[i] : 1;
 }
 
-// Memory that another library still holds outlives its tensor.
-void free_data(Slot& s) {
-  if (s.memory != nullptr) s.memory->release(s.memory);
-  else kvasir::aligned_free(s.tensor.data);
-}
-
 }  // namespace
 
-kvasir_context::Table::Table() : slots(1) {}
+Table::Table(TensorMemory& memory) : slots(1), where_(memory) {}
 
-kvasir_context::Table::~Table() {
+Table::~Table() {
   for (Slot& s : slots) {
     if (s.used && s.owner) free_data(s);
   }
 }
 
-Slot& kvasir_context::Table::find(kvasir_tensor id, const char* what) {
+// Memory that another library still holds outlives its tensor.
+void Table::free_data(Slot& s) {
+  if (s.memory != nullptr) s.memory->release(s.memory);
+  else where_.free(s.tensor.data);
+}
+
+Slot& Table::find(uint32_t id, const char* what) {
   const uint32_t index = id & kIndexMask;
   if (id == 0) fail(KVASIR_ARGUMENT, "Cannot use %s: tensor id 0 is no tensor", what);
   if (index == 0 || index >= slots.size() || !slots[index].used || slots[index].generation != id >> kIndexBits) {
@@ -77,7 +74,7 @@ Slot& kvasir_context::Table::find(kvasir_tensor id, const char* what) {
   return slots[index];
 }
 
-uint32_t kvasir_context::Table::take_slot() {
+uint32_t Table::take_slot() {
   uint32_t index;
   if (unused.size() >= kReuseDelay || (slots.size() > kIndexMask && !unused.empty())) {
     index = unused.front();
@@ -90,7 +87,7 @@ uint32_t kvasir_context::Table::take_slot() {
   return index;
 }
 
-void kvasir_context::Table::give_slot(uint32_t index) {
+void Table::give_slot(uint32_t index) {
   Slot& s = slots[index];
   const uint32_t generation = (s.generation + 1) & ((1u << (32 - kIndexBits)) - 1);
   s = Slot();
@@ -98,27 +95,23 @@ void kvasir_context::Table::give_slot(uint32_t index) {
   unused.push_back(index);
 }
 
-kvasir_tensor kvasir_context::Table::create(kvasir_context& context, int32_t dtype, int32_t rank, const int32_t* shape,
-                                            int32_t lifetime) {
+uint32_t Table::create(int32_t dtype, int32_t rank, const int32_t* shape, int32_t lifetime) {
   if (lifetime < KVASIR_MODEL || lifetime > KVASIR_STEP) {
     fail(KVASIR_ARGUMENT, "Cannot create tensor: unknown lifetime %d", lifetime);
   }
   const Size size = checked_size("create tensor", dtype, rank, shape);
   const bool weight = lifetime == KVASIR_MODEL && rank == 2;
-  if (!weight && !kvasir::is_plain(dtype)) {
-    fail(KVASIR_ARGUMENT, "Cannot create tensor: type %s is for model tensors of rank 2", kvasir::dtype_name(dtype));
+  if (!weight && !is_plain(dtype)) {
+    fail(KVASIR_ARGUMENT, "Cannot create tensor: type %s is for model tensors of rank 2", dtype_name(dtype));
   }
   Tensor tensor;
   set_shape(tensor, dtype, rank, shape, lifetime);
-  if (weight) {
-    tensor.packed = kvasir::weight_create(context, dtype, shape[0], shape[1]);
-    tensor.bytes = kvasir::weight_bytes(*tensor.packed);
-  }
+  if (weight) where_.make_weight(tensor);
   const uint32_t index = take_slot();
   Slot& s = slots[index];
   if (!weight) {
     tensor.bytes = size.bytes;
-    tensor.data = static_cast<uint8_t*>(kvasir::aligned_allocate(size.bytes));
+    tensor.data = where_.allocate(size.bytes);
     if (tensor.data == nullptr) {
       unused.push_back(index);
       fail(KVASIR_MEMORY, "Cannot create tensor: out of memory for %zu bytes", size.bytes);
@@ -130,15 +123,15 @@ kvasir_tensor kvasir_context::Table::create(kvasir_context& context, int32_t dty
   return s.generation << kIndexBits | index;
 }
 
-kvasir_tensor kvasir_context::Table::map(int32_t dtype, int32_t rank, const int32_t* shape, uint8_t* data, size_t bytes,
+uint32_t Table::map(int32_t dtype, int32_t rank, const int32_t* shape, uint8_t* data, size_t bytes,
                                          std::shared_ptr<const void> holder) {
   const Size size = checked_size("map tensor", dtype, rank, shape);
-  if (!kvasir::is_plain(dtype)) fail(KVASIR_ARGUMENT, "Cannot map tensor: type %s is for weights", kvasir::dtype_name(dtype));
+  if (!is_plain(dtype)) fail(KVASIR_ARGUMENT, "Cannot map tensor: type %s is for weights", dtype_name(dtype));
   if (size.bytes != bytes) {
     fail(KVASIR_ARGUMENT, "Cannot map tensor: shape %s takes %zu bytes, the section has %zu",
-         kvasir::shape_text(shape, rank).c_str(), size.bytes, bytes);
+         shape_text(shape, rank).c_str(), size.bytes, bytes);
   }
-  kvasir_memory* memory = kvasir::share_held(data, bytes, std::move(holder));
+  kvasir_memory* memory = share_held(data, bytes, std::move(holder));
   const uint32_t index = take_slot();
   Slot& s = slots[index];
   s.tensor = Tensor();
@@ -149,7 +142,7 @@ kvasir_tensor kvasir_context::Table::map(int32_t dtype, int32_t rank, const int3
   return s.generation << kIndexBits | index;
 }
 
-kvasir_tensor kvasir_context::Table::view(kvasir_tensor parent, int32_t rank, const int32_t* shape, double offset) {
+uint32_t Table::view(uint32_t parent, int32_t rank, const int32_t* shape, double offset) {
   const uint32_t from = parent & kIndexMask;
   const Tensor& whole = find(parent, "parent of view").tensor;
   if (whole.packed != nullptr) fail(KVASIR_ARGUMENT, "Cannot view tensor: weights are repacked");
@@ -157,7 +150,7 @@ kvasir_tensor kvasir_context::Table::view(kvasir_tensor parent, int32_t rank, co
   const size_t total = whole.elements();
   if (!(offset >= 0) || offset != std::floor(offset) || offset > static_cast<double>(total) ||
       size.elements > total - static_cast<size_t>(offset)) {
-    const std::string text = kvasir::shape_text(shape, rank);
+    const std::string text = shape_text(shape, rank);
     fail(KVASIR_ARGUMENT, "Cannot view tensor: shape %s at element %.17g exceeds the %zu elements of its parent",
          text.c_str(), offset, total);
   }
@@ -166,7 +159,7 @@ kvasir_tensor kvasir_context::Table::view(kvasir_tensor parent, int32_t rank, co
   Slot& p = slots[from];
   set_shape(s.tensor, whole.dtype, rank, shape, whole.lifetime);
   s.tensor.bytes = size.bytes;
-  s.tensor.data = whole.data + static_cast<size_t>(offset) * kvasir::kDTypes[whole.dtype].bytes;
+  s.tensor.data = whole.data + static_cast<size_t>(offset) * kDTypes[whole.dtype].bytes;
   s.used = true;
   s.parent = from;
   s.next_view = p.first_view;
@@ -176,7 +169,7 @@ kvasir_tensor kvasir_context::Table::view(kvasir_tensor parent, int32_t rank, co
 }
 
 // Marks every view below `index` as stale. Lists are spliced, not recursed into: chains of views may be long.
-void kvasir_context::Table::end_views(uint32_t index) {
+void Table::end_views(uint32_t index) {
   uint32_t pending = slots[index].first_view;
   slots[index].first_view = 0;
   while (pending != 0) {
@@ -195,7 +188,7 @@ void kvasir_context::Table::end_views(uint32_t index) {
   }
 }
 
-void kvasir_context::Table::destroy(kvasir_tensor id) {
+void Table::destroy(uint32_t id) {
   const uint32_t index = id & kIndexMask;
   // A stale view may still be destroyed, so this is find() without its last check.
   if (index == 0 || index >= slots.size() || !slots[index].used || slots[index].generation != id >> kIndexBits) {
@@ -215,10 +208,12 @@ void kvasir_context::Table::destroy(kvasir_tensor id) {
   give_slot(index);
 }
 
-kvasir_memory* kvasir_context::Table::memory(kvasir_tensor id) {
+kvasir_memory* Table::memory(uint32_t id) {
   Slot& s = find(id, "tensor to share");
   if (s.tensor.packed != nullptr) fail(KVASIR_UNSUPPORTED, "Cannot share tensor: weights are repacked");
   if (!s.owner) fail(KVASIR_ARGUMENT, "Cannot share tensor: it is a view, share the tensor it shows");
-  if (s.memory == nullptr) s.memory = kvasir::share_memory(s.tensor.data, s.tensor.bytes);
+  if (s.memory == nullptr) s.memory = share_memory(s.tensor.data, s.tensor.bytes);
   return s.memory;
 }
+
+}  // namespace kvasir

@@ -4,10 +4,20 @@
 #include <cstdint>
 #include <vector>
 
-#include "attention.h"
-#include "context.h"
+#include "kvasir_backend.h"
+#include "table.h"
 
 namespace kvasir {
+
+// Consecutive rows of one KV head inside one segment.
+struct KvRun {
+  const void* keys;           // [count, headDim]
+  const void* values;         // [count, headDim]
+  const float* key_scales;    // [count], KVASIR_I8 only
+  const float* value_scales;  // [count], KVASIR_I8 only
+  int32_t position;           // absolute position of the first row
+  int32_t count;
+};
 
 struct KvSegmentView {
   Tensor* keys;  // [kvHeads, capacity, headDim]
@@ -37,8 +47,8 @@ struct KvView {
 };
 
 // Segments without their start and count; throws Error{KVASIR_ARGUMENT}.
-KvSegmentView check_segment(kvasir_context& ctx, const int32_t* fields);
+KvSegmentView check_segment(Table& table, const int32_t* fields);
 // Segments in order, without gaps, of one type and shape; throws Error{KVASIR_ARGUMENT}.
-KvView check_segments(kvasir_context& ctx, const int32_t* fields, int32_t count);
+KvView check_segments(Table& table, const int32_t* fields, int32_t count);
 
 }  // namespace kvasir

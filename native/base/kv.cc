@@ -1,14 +1,15 @@
 #include "kv.h"
 
 #include "dtype.h"
+#include "error.h"
 
 namespace kvasir {
 namespace {
 
 enum Field { kStart, kCount, kKeys, kValues, kKeyScales, kValueScales };
 
-Tensor* tensor_of(kvasir_context& ctx, const int32_t* fields, Field field, const char* what) {
-  return &ctx.tensor(static_cast<kvasir_tensor>(fields[field]), what);
+Tensor* tensor_of(Table& table, const int32_t* fields, Field field, const char* what) {
+  return &table.tensor(static_cast<kvasir_tensor>(fields[field]), what);
 }
 
 }  // namespace
@@ -43,10 +44,10 @@ int32_t KvView::runs(int32_t head, int32_t from, int32_t to, KvRun* out) const {
   return n;
 }
 
-KvSegmentView check_segment(kvasir_context& ctx, const int32_t* fields) {
+KvSegmentView check_segment(Table& table, const int32_t* fields) {
   KvSegmentView s{};
-  s.keys = tensor_of(ctx, fields, kKeys, "keys of a segment");
-  s.values = tensor_of(ctx, fields, kValues, "values of a segment");
+  s.keys = tensor_of(table, fields, kKeys, "keys of a segment");
+  s.values = tensor_of(table, fields, kValues, "values of a segment");
   const Tensor& keys = *s.keys;
   if (keys.dtype != KVASIR_F32 && keys.dtype != KVASIR_F16 && keys.dtype != KVASIR_I8) {
     fail(KVASIR_ARGUMENT, "Cannot use keys of a segment: type %s, expected f16, f32 or i8", dtype_name(keys.dtype));
@@ -58,8 +59,8 @@ KvSegmentView check_segment(kvasir_context& ctx, const int32_t* fields) {
   expect_dtype(*s.values, keys.dtype, "values of a segment");
   expect_shape(*s.values, {keys.shape[0], keys.shape[1], keys.shape[2]}, "values of a segment");
   if (keys.dtype == KVASIR_I8) {
-    s.key_scales = tensor_of(ctx, fields, kKeyScales, "key scales of a segment");
-    s.value_scales = tensor_of(ctx, fields, kValueScales, "value scales of a segment");
+    s.key_scales = tensor_of(table, fields, kKeyScales, "key scales of a segment");
+    s.value_scales = tensor_of(table, fields, kValueScales, "value scales of a segment");
     for (const Tensor* scales : {s.key_scales, s.value_scales}) {
       expect_dtype(*scales, KVASIR_F32, "scales of a segment");
       expect_shape(*scales, {keys.shape[0], keys.shape[1]}, "scales of a segment");
@@ -71,7 +72,7 @@ KvSegmentView check_segment(kvasir_context& ctx, const int32_t* fields) {
   return s;
 }
 
-KvView check_segments(kvasir_context& ctx, const int32_t* fields, int32_t count) {
+KvView check_segments(Table& table, const int32_t* fields, int32_t count) {
   if (count < 0 || (count > 0 && fields == nullptr)) {
     fail(KVASIR_ARGUMENT, "Cannot use segments: count %d without a table", count);
   }
@@ -79,7 +80,7 @@ KvView check_segments(kvasir_context& ctx, const int32_t* fields, int32_t count)
   view.segments.reserve(static_cast<size_t>(count));
   int64_t end = 0;
   for (int32_t i = 0; i < count; i++, fields += KVASIR_SEGMENT_FIELDS) {
-    KvSegmentView s = check_segment(ctx, fields);
+    KvSegmentView s = check_segment(table, fields);
     s.start = fields[kStart];
     s.count = fields[kCount];
     if (s.count < 0 || s.count > s.capacity) {

@@ -4,10 +4,20 @@
 #include <deque>
 #include <vector>
 
-#include "context.h"
 #include "dtype.h"
+#include "tensor.h"
 
 namespace kvasir {
+
+// Where the tensors of a context lie.
+class TensorMemory {
+ public:
+  virtual ~TensorMemory() = default;
+  virtual uint8_t* allocate(size_t bytes) = 0;   // null when memory is out
+  virtual void free(uint8_t* data) noexcept = 0;  // of allocate, or null
+  // Sets packed and bytes of a rank-2 model tensor; throws Error.
+  virtual void make_weight(Tensor& tensor) = 0;
+};
 
 struct Slot {
   Tensor tensor;
@@ -20,30 +30,37 @@ struct Slot {
   uint32_t parent = 0, first_view = 0, next_view = 0, previous_view = 0;
 };
 
-}  // namespace kvasir
-
-struct kvasir_context::Table {
+class Table {
+ public:
   static constexpr int kIndexBits = 18;
   static constexpr uint32_t kIndexMask = (1u << kIndexBits) - 1;
 
-  std::deque<kvasir::Slot> slots;  // slot 0 is never used
+  std::deque<Slot> slots;  // slot 0 is never used
   std::deque<uint32_t> unused;
   double live[3] = {0, 0, 0};  // bytes by lifetime
 
-  Table();
+  explicit Table(TensorMemory& memory);  // which outlives it
   ~Table();
-  kvasir::Slot& find(kvasir_tensor id, const char* what);
+  Table(const Table&) = delete;
+  Table& operator=(const Table&) = delete;
+  // Throws Error{KVASIR_ARGUMENT} naming `what` when the id is stale, foreign or 0.
+  Slot& find(uint32_t id, const char* what);
+  Tensor& tensor(uint32_t id, const char* what) { return find(id, what).tensor; }
   // Both return the id; the caller has checked shapes. create allocates (or makes a packed weight).
-  kvasir_tensor create(kvasir_context& context, int32_t dtype, int32_t rank, const int32_t* shape, int32_t lifetime);
-  kvasir_tensor view(kvasir_tensor parent, int32_t rank, const int32_t* shape, double offset);
+  uint32_t create(int32_t dtype, int32_t rank, const int32_t* shape, int32_t lifetime);
+  uint32_t view(uint32_t parent, int32_t rank, const int32_t* shape, double offset);
   // Sequence memory that is somebody else's: `holder` keeps it. Counts as no memory of the context's.
-  kvasir_tensor map(int32_t dtype, int32_t rank, const int32_t* shape, uint8_t* data, size_t bytes,
+  uint32_t map(int32_t dtype, int32_t rank, const int32_t* shape, uint8_t* data, size_t bytes,
                     std::shared_ptr<const void> holder);
-  void destroy(kvasir_tensor id);
-  kvasir_memory* memory(kvasir_tensor id);  // made at the first call
+  void destroy(uint32_t id);
+  kvasir_memory* memory(uint32_t id);  // of host memory only; made at the first call
 
  private:
   uint32_t take_slot();
   void give_slot(uint32_t index);
   void end_views(uint32_t index);
+  void free_data(Slot& s);
+  TensorMemory& where_;
 };
+
+}  // namespace kvasir

@@ -1,0 +1,90 @@
+// Tensors: make, view, write, read.
+#include <cstring>
+#include <vector>
+
+#include "context.h"
+#include "half.h"
+#include "tensor_checks.h"
+#include "weights.h"
+
+using namespace kvasir;
+
+extern "C" {
+
+int32_t kvasir_tensor_create(kvasir_context* ctx, kvasir_tensor* out, int32_t dtype, int32_t rank, const int32_t* shape,
+                             int32_t lifetime) {
+  return guard([&] { *out = ctx->table->create(dtype, rank, shape, lifetime); });
+}
+
+int32_t kvasir_tensor_view(kvasir_context* ctx, kvasir_tensor* out, kvasir_tensor parent, int32_t rank,
+                           const int32_t* shape, double offset) {
+  return guard([&] { *out = ctx->table->view(parent, rank, shape, offset); });
+}
+
+int32_t kvasir_tensor_destroy(kvasir_context* ctx, kvasir_tensor tensor) {
+  return guard([&] { ctx->table->destroy(tensor); });
+}
+
+int32_t kvasir_tensor_write(kvasir_context* ctx, kvasir_tensor dst, const void* src, double bytes, int32_t row) {
+  return guard([&] {
+    Tensor& t = ctx->tensor(dst, "tensor to write");
+    const int32_t rows = check_write(t, src, bytes, row);
+    if (rows == 0) return;
+    if (t.packed != nullptr) {
+      weight_write(*t.packed, row, rows, static_cast<const uint8_t*>(src));
+      return;
+    }
+    const size_t at = static_cast<size_t>(row) * t.row_bytes();
+    ctx->runtime->upload(t.data + at, src, static_cast<size_t>(bytes));
+    if (t.dtype == KVASIR_I32) {
+      std::vector<int32_t> values(static_cast<size_t>(bytes) / 4);
+      std::memcpy(values.data(), src, values.size() * 4);
+      ctx->ints.written(t.data, values.data(), at / 4, values.size(), t.elements());
+    }
+  });
+}
+
+int32_t kvasir_tensor_copy(kvasir_context* ctx, kvasir_tensor dst, double at, kvasir_tensor src, double from,
+                           double count) {
+  return guard([&] {
+    const Tensor &to = ctx->tensor(dst, "tensor to copy to"), &s = ctx->tensor(src, "tensor to copy");
+    const TensorCopy copy = check_copy(to, at, s, from, count);
+    if (to.dtype == KVASIR_I32) ctx->ints.forget(to.data, to.bytes);
+    if (copy.bytes > 0) ctx->runtime->copy(copy.to, copy.from, copy.bytes);
+  });
+}
+
+int32_t kvasir_tensor_read_rows(kvasir_context* ctx, void* dst, kvasir_tensor src, double bytes, int32_t row) {
+  return guard([&] {
+    const Tensor& t = ctx->tensor(src, "tensor to read");
+    const uint8_t* from = check_read_rows(t, dst, bytes, row);
+    if (bytes > 0) ctx->runtime->download(dst, from, static_cast<size_t>(bytes));
+  });
+}
+
+int32_t kvasir_tensor_read(kvasir_context* ctx, void* dst, kvasir_tensor src, double count) {
+  return guard([&] {
+    const Tensor& t = ctx->tensor(src, "tensor to read");
+    const size_t n = check_read(t, dst, count);
+    if (n == 0) return;
+    if (t.dtype == KVASIR_F32 || t.dtype == KVASIR_I32) {
+      ctx->runtime->download(dst, t.data, n * 4);
+      return;
+    }
+    std::vector<uint8_t> stored(t.bytes);
+    ctx->runtime->download(stored.data(), t.data, t.bytes);
+    widen(t.dtype, stored.data(), n, dst);
+  });
+}
+
+void* kvasir_tensor_address(kvasir_context*, kvasir_tensor) {
+  report(KVASIR_UNSUPPORTED, "Cannot lend tensor: it lies in the memory of a device");
+  return nullptr;
+}
+
+kvasir_memory* kvasir_tensor_memory(kvasir_context*, kvasir_tensor) {
+  report(KVASIR_UNSUPPORTED, "Cannot share tensor: it lies in the memory of a device");
+  return nullptr;
+}
+
+}  // extern "C"

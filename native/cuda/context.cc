@@ -1,0 +1,79 @@
+#include "context.h"
+
+#include <cstring>
+
+#include "weights.h"
+
+namespace kvasir {
+
+void* DeviceScratch::get(size_t bytes) {
+  if (bytes <= bytes_) return data_;
+  runtime_.free(data_);
+  data_ = nullptr, bytes_ = 0;
+  // By an eighth more, so that lengths that creep up do not allocate each time.
+  const size_t wanted = (bytes + bytes / 8 + 255) / 256 * 256;
+  data_ = runtime_.allocate(wanted);
+  if (data_ == nullptr) fail(KVASIR_MEMORY, "Cannot run kernel: out of memory for %zu bytes on the device", wanted);
+  bytes_ = wanted;
+  return data_;
+}
+
+void HostInts::written(const uint8_t* data, const int32_t* values, size_t first, size_t count, size_t total) {
+  const auto found = known_.find(data);
+  std::vector<int32_t> mine = found == known_.end() ? std::vector<int32_t>() : found->second;
+  forget(data, total * sizeof(int32_t));
+  if (total > kMostValues || (mine.size() != total && count != total)) return;
+  mine.resize(total);
+  std::memcpy(mine.data() + first, values, count * sizeof(int32_t));
+  known_[data] = std::move(mine);
+}
+
+void HostInts::forget(const uint8_t* data, size_t bytes) {
+  for (auto at = known_.begin(); at != known_.end();) {
+    const bool apart = at->first + at->second.size() * sizeof(int32_t) <= data || data + bytes <= at->first;
+    at = apart ? std::next(at) : known_.erase(at);
+  }
+}
+
+const int32_t* HostInts::find(const uint8_t* data, size_t count) const {
+  const auto found = known_.find(data);
+  return found != known_.end() && found->second.size() == count ? found->second.data() : nullptr;
+}
+
+}  // namespace kvasir
+
+namespace {
+
+class DeviceTensors final : public kvasir::TensorMemory {
+ public:
+  explicit DeviceTensors(kvasir_context& ctx) : ctx_(ctx) {}
+  uint8_t* allocate(size_t bytes) override { return static_cast<uint8_t*>(ctx_.runtime->allocate(bytes)); }
+  void free(uint8_t* data) noexcept override { ctx_.runtime->free(data); }
+  void make_weight(kvasir::Tensor& t) override {
+    t.packed = kvasir::weight_create(*ctx_.runtime, t.dtype, t.shape[0], t.shape[1]);
+    t.bytes = t.packed->bytes;
+  }
+
+ private:
+  kvasir_context& ctx_;
+};
+
+}  // namespace
+
+kvasir_context::kvasir_context(std::unique_ptr<kvasir::Runtime> device)
+    : runtime(std::move(device)),
+      tensors(new DeviceTensors(*this)),
+      table(new kvasir::Table(*tensors)),
+      scratch(new kvasir::DeviceScratch(*runtime)),
+      operand(new kvasir::DeviceScratch(*runtime)) {}
+
+kvasir_context::~kvasir_context() = default;
+
+const int32_t* kvasir_context::host_ints(const kvasir::Tensor& t) {
+  const size_t count = t.elements();
+  const int32_t* known = ints.find(t.data, count);
+  if (known != nullptr) return known;
+  fetched_.resize(count);
+  runtime->download(fetched_.data(), t.data, count * sizeof(int32_t));
+  return fetched_.data();
+}

@@ -1,0 +1,62 @@
+// What a context owns. Included by every api_*.cc and by the files with kernels.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "error.h"
+#include "kvasir_backend.h"
+#include "runtime.h"
+#include "table.h"
+
+namespace kvasir {
+
+// Memory of the device that grows and is kept; contents undefined, valid until the next get.
+class DeviceScratch {
+ public:
+  explicit DeviceScratch(Runtime& runtime) : runtime_(runtime) {}
+  ~DeviceScratch() { runtime_.free(data_); }
+  DeviceScratch(const DeviceScratch&) = delete;
+  DeviceScratch& operator=(const DeviceScratch&) = delete;
+  void* get(size_t bytes);  // throws Error{KVASIR_MEMORY}
+  template <class T> T* array(size_t count) { return static_cast<T*>(get(count * sizeof(T))); }
+
+ private:
+  Runtime& runtime_;
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+// What the host wrote to small tensors of integers, so that ids are checked without waiting for the device.
+class HostInts {
+ public:
+  void written(const uint8_t* data, const int32_t* values, size_t first, size_t count, size_t total);
+  void forget(const uint8_t* data, size_t bytes);  // a kernel writes there, or the memory ends
+  const int32_t* find(const uint8_t* data, size_t count) const;  // null: unknown
+
+ private:
+  static constexpr size_t kMostValues = 1 << 16;
+  std::map<const uint8_t*, std::vector<int32_t>> known_;
+};
+
+}  // namespace kvasir
+
+struct kvasir_context {
+  std::unique_ptr<kvasir::Runtime> runtime;
+  kvasir::HostInts ints;
+  std::unique_ptr<kvasir::TensorMemory> tensors;
+  std::unique_ptr<kvasir::Table> table;
+  std::unique_ptr<kvasir::DeviceScratch> scratch, operand;  // operand: a product only its own call sees, while matmul uses scratch
+
+  explicit kvasir_context(std::unique_ptr<kvasir::Runtime> device);
+  ~kvasir_context();
+
+  // Throws Error{KVASIR_ARGUMENT} naming `what` when the id is stale, foreign or 0.
+  kvasir::Tensor& tensor(kvasir_tensor id, const char* what) { return table->tensor(id, what); }
+  // The contents of a tensor of integers, on the host; waits for the device only if a kernel made them. Valid until the next call.
+  const int32_t* host_ints(const kvasir::Tensor& t);
+
+ private:
+  std::vector<int32_t> fetched_;
+};

@@ -1,0 +1,75 @@
+// The seam between the library and the device: memory, copies and launches on one stream. runtime_cuda.cc is CUDA's,
+// runtime_emulated.cc the host's twin; all else is the same source.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "dim3.h"
+
+namespace kvasir {
+
+struct DeviceFacts {
+  std::string name;        // "NVIDIA H100 80GB HBM3", or "emulated"
+  int capability = 0;      // 90 for 9.0
+  int processors = 0;      // streaming multiprocessors
+  size_t memory = 0;       // bytes of it
+  size_t block_shared = 0; // most dynamic shared memory of a block
+  size_t cache = 0;        // bytes of L2
+};
+
+struct Options;
+
+// Every function throws Error: KVASIR_DEVICE with what failed, and once a kernel has failed (the device is lost then) with that.
+class Runtime {
+ public:
+  // Throws Error{KVASIR_DEVICE} in one sentence where there is no driver, an old one, no device, or one that is too old.
+  static std::unique_ptr<Runtime> open(const Options& options);
+  virtual ~Runtime() = default;
+
+  const DeviceFacts& facts() const { return facts_; }
+  void check_lost() const;  // throws Error{KVASIR_DEVICE} if the device is lost
+
+  virtual void* allocate(size_t bytes) = 0;      // null when memory is out; aligned to 256 bytes
+  virtual void free(void* data) noexcept = 0;    // after what was asked for before; null does nothing
+  // from may change when it returns.
+  virtual void upload(void* to, const void* from, size_t bytes) = 0;
+  // Waits.
+  virtual void download(void* to, const void* from, size_t bytes) = 0;
+  virtual void copy(void* to, const void* from, size_t bytes) = 0;
+  virtual void fill(void* to, uint8_t value, size_t bytes) = 0;
+  virtual void wait() = 0;
+  // Pinned memory that kernels can read and write where it lies; the same address on both sides. Null when out.
+  virtual void* allocate_host(size_t bytes) = 0;
+  virtual void free_host(void* data) noexcept = 0;
+  // Milliseconds of the device between two calls of mark(), the first and the last; waits.
+  virtual void mark() = 0;
+  virtual double elapsed() = 0;
+
+  // Copies a few bytes (at most kMostStaged) to where kernels launched from now on can read them, without waiting but for the
+  // launches of some hundred stagings ago. Valid for the launches until the next but one staging fills its half: use it at once.
+  static constexpr size_t kMostStaged = size_t{1} << 19;
+  template <class T>
+  const T* stage(const T* values, size_t count) {
+    return static_cast<const T*>(stage_bytes(values, count * sizeof(T)));
+  }
+
+  // kernel<<<grid, block, shared>>>(args...). KVASIR_LAUNCH of launch.h is what kernels' files call.
+#ifdef KVASIR_EMULATION
+  virtual void launch(const char* name, dim3 grid, dim3 block, size_t shared, const std::function<void()>& body) = 0;
+#else
+  virtual void launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared, void** args) = 0;
+#endif
+
+ protected:
+  virtual const void* stage_bytes(const void* values, size_t bytes) = 0;
+  [[noreturn]] void lose(const std::string& what);  // remembers, and throws
+  DeviceFacts facts_;
+  std::string lost_;  // the sentence of a kernel's fault, empty while all is well
+};
+
+}  // namespace kvasir

@@ -1,0 +1,219 @@
+// The runtime over CUDA: one stream, one memory pool, a ring of pinned memory for arguments. Linked with the static cudart, which
+// looks for the driver when it is first called: the library itself loads anywhere.
+#include <cuda_runtime_api.h>
+
+#include <cstring>
+#include <set>
+#include <vector>
+
+#include "error.h"
+#include "options.h"
+#include "runtime.h"
+#include "runtime_fail.h"
+
+namespace kvasir {
+namespace {
+
+constexpr size_t kHalf = Runtime::kMostStaged;  // of the ring
+
+class CudaRuntime final : public Runtime {
+ public:
+  explicit CudaRuntime(const Options& options) : device_(options.device) {
+    int driver = 0, count = 0;
+    // 35 without a driver, with one too old, and under some containers; 100 without a device.
+    if (cudaDriverGetVersion(&driver) != cudaSuccess) driver = 0;
+    const cudaError_t counted = cudaGetDeviceCount(&count);
+    if (driver < kDriverNeeded) fail_driver(driver);
+    if (counted == cudaErrorNoDevice || (counted == cudaSuccess && count == 0)) fail_devices(device_, 0);
+    open_check(counted);
+    if (device_ >= count) fail_devices(device_, count);
+    open_check(cudaSetDevice(device_));
+    cudaDeviceProp p{};
+    open_check(cudaGetDeviceProperties(&p, device_));
+    facts_ = {p.name, p.major * 10 + p.minor, p.multiProcessorCount, p.totalGlobalMem, p.sharedMemPerBlockOptin,
+              static_cast<size_t>(p.l2CacheSize)};
+    if (facts_.capability < 75) {
+      fail(KVASIR_DEVICE, "Cannot open cuda: %s has compute capability %d.%d, 7.5 or more is needed, use backend \"cpu\"", p.name,
+           p.major, p.minor);
+    }
+    open_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    cudaMemPoolProps pool{};
+    pool.allocType = cudaMemAllocationTypePinned;
+    pool.location.type = cudaMemLocationTypeDevice;
+    pool.location.id = device_;
+    open_check(cudaMemPoolCreate(&pool_, &pool));
+    // What is freed stays with the pool until memory runs short: giving it back would wait for the device.
+    uint64_t keep = ~uint64_t{0};
+    open_check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep));
+    open_check(cudaMallocHost(reinterpret_cast<void**>(&ring_host_), 2 * kHalf));
+    open_check(cudaMallocFromPoolAsync(reinterpret_cast<void**>(&ring_), 2 * kHalf, pool_, stream_));
+    for (cudaEvent_t& e : ring_events_) open_check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
+    for (cudaEvent_t& e : marks_) open_check(cudaEventCreate(&e));
+  }
+
+  ~CudaRuntime() override { close(); }
+
+  void* allocate(size_t bytes) override {
+    enter();
+    void* data = nullptr;
+    cudaError_t e = cudaMallocFromPoolAsync(&data, bytes == 0 ? 1 : bytes, pool_, stream_);
+    if (e == cudaErrorMemoryAllocation) {
+      // The pool keeps what was freed in other sizes: give that back, and try once more.
+      cudaGetLastError();
+      check(cudaStreamSynchronize(stream_), "waiting for memory");
+      check(cudaMemPoolTrimTo(pool_, 0), "trimming memory");
+      e = cudaMallocFromPoolAsync(&data, bytes == 0 ? 1 : bytes, pool_, stream_);
+      if (e == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        return nullptr;
+      }
+    }
+    check(e, "allocating memory");
+    return data;
+  }
+  void free(void* data) noexcept override {
+    if (data == nullptr || !lost_.empty()) return;  // a lost device's memory goes with it
+    cudaSetDevice(device_);
+    if (cudaFreeAsync(data, stream_) != cudaSuccess) cudaGetLastError();  // said again by the next call
+  }
+  void upload(void* to, const void* from, size_t bytes) override {
+    enter();
+    if (bytes <= kMostDirect) {
+      check(cudaMemcpyAsync(to, stage_bytes(from, bytes), bytes, cudaMemcpyDeviceToDevice, stream_), "a copy to the device");
+      return;
+    }
+    // From memory that is not pinned: returns when it has been read.
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "a copy to the device");
+  }
+  void download(void* to, const void* from, size_t bytes) override {
+    enter();
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "a copy from the device");
+    wait();
+  }
+  void copy(void* to, const void* from, size_t bytes) override {
+    enter();
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "a copy on the device");
+  }
+  void fill(void* to, uint8_t value, size_t bytes) override {
+    enter();
+    check(cudaMemsetAsync(to, value, bytes, stream_), "a fill");
+  }
+  void wait() override {
+    enter();
+    check(cudaStreamSynchronize(stream_), "running kernels");
+  }
+  void* allocate_host(size_t bytes) override {
+    enter();
+    void* data = nullptr;
+    const cudaError_t e = cudaHostAlloc(&data, bytes == 0 ? 1 : bytes, cudaHostAllocMapped | cudaHostAllocPortable);
+    if (e == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      return nullptr;
+    }
+    check(e, "allocating pinned memory");
+    return data;
+  }
+  void free_host(void* data) noexcept override {
+    if (data != nullptr && lost_.empty()) cudaFreeHost(data);
+  }
+  void mark() override {
+    enter();
+    check(cudaEventRecord(marks_[timing_ ? 1 : 0], stream_), "timing");
+    timing_ = true;
+  }
+  double elapsed() override {
+    enter();
+    timing_ = false;
+    float ms = 0;
+    check(cudaEventSynchronize(marks_[1]), "timing");
+    check(cudaEventElapsedTime(&ms, marks_[0], marks_[1]), "timing");
+    return ms;
+  }
+
+  void launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared, void** args) override {
+    enter();
+    if (shared > 48 * 1024 && large_.insert(kernel).second) {
+      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(facts_.block_shared)), name);
+    }
+    check(cudaLaunchKernel(kernel, grid, block, args, shared, stream_), name);
+  }
+
+ protected:
+  const void* stage_bytes(const void* values, size_t bytes) override {
+    if (bytes > kMostStaged) fail(KVASIR_INTERNAL, "Cannot stage %zu bytes, at most %zu", bytes, kMostStaged);
+    const size_t room = (bytes + 255) / 256 * 256;
+    if (in_half_ + room > kHalf) {
+      check(cudaEventRecord(ring_events_[half_], stream_), "a copy of arguments");
+      half_ = 1 - half_;
+      in_half_ = 0;
+      // What was launched with this half before must have run; nothing has, the first time.
+      check(cudaEventSynchronize(ring_events_[half_]), "running kernels");
+    }
+    const size_t at = half_ * kHalf + in_half_;
+    in_half_ += room;
+    std::memcpy(ring_host_ + at, values, bytes);
+    check(cudaMemcpyAsync(ring_ + at, ring_host_ + at, bytes, cudaMemcpyHostToDevice, stream_), "a copy of arguments");
+    return ring_ + at;
+  }
+
+ private:
+  static constexpr size_t kMostDirect = size_t{64} << 10;
+
+  // Another library of the process may have chosen another device for this thread.
+  void enter() {
+    check_lost();
+    check(cudaSetDevice(device_), "choosing the device");
+  }
+  void open_check(cudaError_t e) {
+    if (e == cudaSuccess) return;
+    cudaGetLastError();
+    close();
+    if (e == cudaErrorMemoryAllocation) fail(KVASIR_MEMORY, "Cannot open cuda: the device's memory is out, end what else uses it");
+    fail(KVASIR_DEVICE, "Cannot open cuda: %s (%d)", cudaGetErrorString(e), static_cast<int>(e));
+  }
+  void check(cudaError_t e, const char* what) {
+    if (e == cudaSuccess) return;
+    cudaGetLastError();
+    if (e == cudaErrorMemoryAllocation) fail(KVASIR_MEMORY, "Cannot run cuda: the device's memory is out (%s)", what);
+    if (e == cudaErrorInvalidValue || e == cudaErrorInvalidConfiguration || e == cudaErrorLaunchOutOfResources ||
+        e == cudaErrorNoKernelImageForDevice) {
+      fail(KVASIR_INTERNAL, "Cannot run cuda: %s (%s)", cudaGetErrorString(e), what);  // refused, not begun
+    }
+    // All others are of kernels that ran before, and stay until the process drops the device.
+    lose(std::string(cudaGetErrorString(e)) + " (seen in " + what + ")");
+  }
+  void close() noexcept {
+    cudaSetDevice(device_);
+    if (!lost_.empty()) {
+      cudaDeviceReset();  // nothing else brings its memory back; other contexts on the device are lost as well
+      return;
+    }
+    for (cudaEvent_t e : marks_) if (e != nullptr) cudaEventDestroy(e);
+    for (cudaEvent_t e : ring_events_) if (e != nullptr) cudaEventDestroy(e);
+    if (stream_ != nullptr) cudaStreamSynchronize(stream_);
+    if (ring_host_ != nullptr) cudaFreeHost(ring_host_);
+    if (ring_ != nullptr) cudaFreeAsync(ring_, stream_);
+    if (stream_ != nullptr) {
+      cudaStreamSynchronize(stream_);
+      cudaStreamDestroy(stream_);
+    }
+    if (pool_ != nullptr) cudaMemPoolDestroy(pool_);
+    marks_[0] = marks_[1] = ring_events_[0] = ring_events_[1] = nullptr;
+    ring_host_ = ring_ = nullptr, stream_ = nullptr, pool_ = nullptr;
+  }
+
+  const int device_;
+  cudaStream_t stream_ = nullptr;
+  cudaMemPool_t pool_ = nullptr;
+  uint8_t *ring_host_ = nullptr, *ring_ = nullptr;
+  size_t half_ = 0, in_half_ = 0;
+  cudaEvent_t ring_events_[2] = {}, marks_[2] = {};
+  bool timing_ = false;
+  std::set<const void*> large_;  // kernels that may use more than 48 KB
+};
+
+}  // namespace
+
+std::unique_ptr<Runtime> Runtime::open(const Options& options) { return std::make_unique<CudaRuntime>(options); }
+
+}  // namespace kvasir

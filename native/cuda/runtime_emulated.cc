@@ -1,0 +1,120 @@
+// The runtime's twin on the host: allocations with guard zones, launches by emulation.cc. Everything happens at once, in order.
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+
+#include "error.h"
+#include "memory.h"
+#include "options.h"
+#include "runtime.h"
+#include "runtime_fail.h"
+
+namespace kvasir {
+namespace {
+
+constexpr size_t kGuard = 256;
+
+class EmulatedRuntime final : public Runtime {
+ public:
+  explicit EmulatedRuntime(const Options& options) : options_(options) {
+    facts_ = {"emulated", 90, 4, options.memory == 0 ? size_t{1} << 40 : options.memory, 232448 - 1024, size_t{1} << 20};
+  }
+  ~EmulatedRuntime() override {
+    for (auto& [data, bytes] : blocks_) aligned_free(data - kGuard);
+  }
+
+  void* allocate(size_t bytes) override {
+    check_lost();
+    if (options_.memory > 0 && bytes > options_.memory - used_) return nullptr;
+    auto* raw = static_cast<uint8_t*>(aligned_allocate(bytes + 2 * kGuard));
+    if (raw == nullptr) return nullptr;
+    std::memset(raw, 0xff, bytes + 2 * kGuard);  // NaN: what is read before it is written shows
+    blocks_[raw + kGuard] = bytes;
+    used_ += bytes;
+    return raw + kGuard;
+  }
+  void free(void* data) noexcept override {
+    const auto found = blocks_.find(static_cast<uint8_t*>(data));
+    if (found == blocks_.end()) return;
+    used_ -= found->second;
+    aligned_free(found->first - kGuard);
+    blocks_.erase(found);
+  }
+  void upload(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
+  void download(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
+  void copy(void* to, const void* from, size_t bytes) override {
+    check_lost();
+    std::memmove(to, from, bytes);
+  }
+  void fill(void* to, uint8_t value, size_t bytes) override {
+    check_lost();
+    std::memset(to, value, bytes);
+  }
+  void wait() override { check_lost(); }
+  void* allocate_host(size_t bytes) override { return allocate(bytes); }
+  void free_host(void* data) noexcept override { free(data); }
+  void mark() override {
+    const auto now = std::chrono::steady_clock::now();
+    if (!timing_) first_ = now;
+    last_ = now, timing_ = true;
+  }
+  double elapsed() override {
+    timing_ = false;
+    return std::chrono::duration<double, std::milli>(last_ - first_).count();
+  }
+
+  void launch(const char* name, dim3 grid, dim3 block, size_t shared, const std::function<void()>& body) override {
+    check_lost();
+    launches_++;
+    if (launches_ == options_.fault) lose(std::string("kernel ") + name + " failed: an illegal memory access was encountered");
+    const char* sentence = emulation::run({name, grid, block, shared, options_.seed + static_cast<uint64_t>(launches_)}, body);
+    if (sentence != nullptr) lose(sentence);
+    for (const auto& [data, bytes] : blocks_) {
+      if (!clean(data - kGuard)) lose(std::string("kernel ") + name + " wrote below an allocation of " + std::to_string(bytes) + " bytes");
+      if (!clean(data + bytes)) lose(std::string("kernel ") + name + " wrote beyond an allocation of " + std::to_string(bytes) + " bytes");
+    }
+  }
+
+ protected:
+  const void* stage_bytes(const void* values, size_t bytes) override {
+    check_lost();
+    if (bytes > kMostStaged) fail(KVASIR_INTERNAL, "Cannot stage %zu bytes, at most %zu", bytes, kMostStaged);
+    // Each staging is its own allocation, so that its guard zones are; the last few live, as in the ring of a device.
+    free(staged_[turn_]);
+    staged_[turn_] = allocate(bytes);
+    if (staged_[turn_] == nullptr) fail(KVASIR_MEMORY, "Cannot stage %zu bytes: the device's memory is out", bytes);
+    if (bytes > 0) std::memcpy(staged_[turn_], values, bytes);
+    const void* at = staged_[turn_];
+    turn_ = (turn_ + 1) % 8;
+    return at;
+  }
+
+ private:
+  static bool clean(const uint8_t* zone) {
+    uint64_t words[kGuard / 8];
+    std::memcpy(words, zone, kGuard);
+    for (uint64_t w : words) {
+      if (w != ~uint64_t{0}) return false;
+    }
+    return true;
+  }
+  const Options options_;
+  std::map<uint8_t*, size_t> blocks_;
+  size_t used_ = 0;
+  int launches_ = 0;
+  void* staged_[8] = {};
+  int turn_ = 0;
+  bool timing_ = false;
+  std::chrono::steady_clock::time_point first_, last_;
+};
+
+}  // namespace
+
+std::unique_ptr<Runtime> Runtime::open(const Options& options) {
+  if (options.driver < kDriverNeeded) fail_driver(options.driver);
+  if (options.device >= options.devices) fail_devices(options.device, options.devices);
+  return std::make_unique<EmulatedRuntime>(options);
+}
+
+}  // namespace kvasir

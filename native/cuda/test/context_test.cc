@@ -1,0 +1,46 @@
+// A context's life on a machine that lacks something, and after a kernel's fault.
+#include "fixture.h"
+
+using namespace kvasir_test;
+
+TEST("cuda: a machine that cannot run it is told in one sentence") {
+  EXPECT(kvasir_context_create("driver=0") == nullptr);
+  EXPECT_EQ(last_error(), std::string("Cannot open cuda: this machine has no NVIDIA driver, use backend \"cpu\""));
+  EXPECT(kvasir_context_create("driver=12020") == nullptr);
+  EXPECT(last_error().find("the driver is for CUDA 12.2") != std::string::npos);
+  EXPECT(kvasir_context_create("devices=0") == nullptr);
+  EXPECT_EQ(last_error(), std::string("Cannot open cuda: the driver finds no device, use backend \"cpu\""));
+  EXPECT(kvasir_context_create("device=3") == nullptr);
+  EXPECT(last_error().find("there is no device 3") != std::string::npos);
+  EXPECT(kvasir_context_create("colour=3") == nullptr);
+  EXPECT(last_error().find("expected device") != std::string::npos);
+}
+
+TEST("cuda: tensors are written, viewed, copied and read") {
+  Context ctx("");
+  const kvasir_tensor x = ctx.floats({2, 3}, {1, 2, 3, 4, 5, 6});
+  kvasir_tensor view = 0;
+  const int32_t shape[] = {3};
+  EXPECT_OK(kvasir_tensor_view(ctx, &view, x, 1, shape, 3));
+  EXPECT(ctx.read(view, 3) == std::vector<float>({4, 5, 6}));
+  const kvasir_tensor y = ctx.floats({3}, {0, 0, 0});
+  EXPECT_OK(kvasir_tensor_copy(ctx, y, 1, view, 0, 2));
+  EXPECT(ctx.read(y, 3) == std::vector<float>({0, 4, 5}));
+  EXPECT_FAILS(kvasir_tensor_copy(ctx, y, 2, view, 0, 2), KVASIR_ARGUMENT, "Cannot copy tensor");
+  EXPECT(kvasir_tensor_address(ctx, x) == nullptr);
+  EXPECT(last_error().find("memory of a device") != std::string::npos);
+  EXPECT_OK(kvasir_tensor_destroy(ctx, x));
+  EXPECT_FAILS(kvasir_tensor_destroy(ctx, x), KVASIR_ARGUMENT, "stale");
+}
+
+TEST("cuda: out of memory is an error that leaves the context as it was") {
+  Context ctx("memory=1");
+  const kvasir_tensor x = ctx.floats({4}, {1, 2, 3, 4});
+  kvasir_tensor big = 0;
+  const int32_t shape[] = {1 << 20};
+  EXPECT_FAILS(kvasir_tensor_create(ctx, &big, KVASIR_F32, 1, shape, KVASIR_SEQUENCE), KVASIR_MEMORY, "out of memory");
+  EXPECT(ctx.read(x, 4) == std::vector<float>({1, 2, 3, 4}));
+  double live[3];
+  EXPECT_OK(kvasir_context_bytes(ctx, live));
+  EXPECT_EQ(live[1], 0.0);
+}
