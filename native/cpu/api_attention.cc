@@ -208,7 +208,7 @@ int32_t kvasir_attend_causal_sink(kvasir_context* ctx, kvasir_tensor out, kvasir
                                   kvasir_tensor tokens, kvasir_tensor scores, kvasir_tensor sums) {
   return guard([&] {
     attend_all(*ctx, out, nullptr, q, segments, segment_count, scale, softcap, window);
-    const KvView kv = check_segments(*ctx, segments, segment_count);
+    const KvView kv = check_segments(*ctx->table, segments, segment_count);
     const Tensor& from = ctx->tensor(q, "queries");
     const int32_t n = from.shape[0], heads = from.shape[1];
     const PromptSink sink = check_sink(*ctx, kv, n, heads, every, tokens, scores, sums);

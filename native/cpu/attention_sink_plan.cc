@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "context.h"
 #include "isa.h"
 
 namespace kvasir {
