@@ -52,7 +52,7 @@ export function attend(
     const start = kv.length;
     state.cache.append(layer, ops.rows(k, row, numTokens), ops.rows(v, row, numTokens));
     const policy = state.policies[layer];
-    policy?.observe?.({ start, count: numTokens, q: ops.rows(q, row, numTokens) });
+    policy?.observe?.({ start, count: numTokens, q: ops.rows(q, row, numTokens) }, isExact);
     // A sink sees what all of a prompt's tokens look at, also where nobody asks for their outputs.
     const sink = isExact ? policy?.sink?.(start, numTokens) : undefined;
     const asking = sink === undefined ? numQueries : numTokens;

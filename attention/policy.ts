@@ -51,8 +51,11 @@ export interface PolicyStats {
 export interface LayerPolicy extends Disposable {
   /** What the attention of a prompt's tokens `[start, start + count)` should note on its way; again for the same tokens after an interrupted step. */
   sink?(start: number, count: number): PromptSink | undefined;
-  /** Queries of new tokens, for indexes that learn from them; again for the same tokens after an interrupted step. */
-  observe?(chunk: KvQueries): void;
+  /**
+   * Queries of new tokens, a prompt's or not, for indexes that learn from them; again for the same tokens after an interrupted
+   * step. Their keys and values are in the cache.
+   */
+  observe?(chunk: KvQueries, isPrompt: boolean): void;
   /** The step is over: the first `length` tokens of the cache are there for good. */
   advance(length: number): void;
   /** Called at the end of each prompt, again at each turn. */
@@ -77,6 +80,8 @@ export interface PolicyPlace {
   readonly kv: KvLayer;
   /** Its number. */
   readonly layer: number;
+  /** How many there are. */
+  readonly layers: number;
   /** Makes the layer's index, of the kind that was asked for. */
   readonly newIndex: () => KvIndex;
   /** The index that {@link LayerPolicy.index} was when the layer's cache was saved; the policy's from now on. */

@@ -10,6 +10,7 @@ import type { Goal, KvIndex, SearchHits } from "../index/index.ts";
 import type { AttentionPolicy, LayerPolicy, PolicyPlace, PolicyStats, Spans } from "./policy.ts";
 import { lowbias32 } from "../index/draw.ts";
 import { Near } from "./near.ts";
+import { pyramidBudget } from "./pyramid.ts";
 import { checkNear } from "./window.ts";
 
 /** Tokens that leave the window join the index so many at a time; until then the window is that much longer. */
@@ -20,6 +21,9 @@ const ESTIMATE_EVERY = 8;
 
 /** How far values lie from outputs is measured for one query in so many; layers take turns. */
 const SPREAD_EVERY = 64;
+
+/** Keys that a goal may ask for. */
+const MOST_KEYS = 4096;
 
 const TAILS: readonly string[] = ["none", "sample", "surrogate"];
 
@@ -32,6 +36,10 @@ const DEFAULTS = {
   error: 0.05,
   /** Keys per query head; 0: as many as the error takes. */
   budget: 0,
+  /** With a budget: no more than this share of the keys that the index holds. */
+  share: 1,
+  /** With a budget: above 0 it falls from layer to layer, to so small a part of it in the last (PyramidKV's beta). */
+  pyramid: 0,
   /** With a budget: `none` takes the best keys, `sample` an unbiased sample, `surrogate` lets the index stand for the rest. */
   tail: "none",
   /**
@@ -39,6 +47,12 @@ const DEFAULTS = {
    * half as many again, so that it is nowhere slower than exact attention.
    */
   min_length: 3072,
+  /** Whether tokens after the prompt join the index, too; else they stay in the window for ever, as methods need that choose once. */
+  grow: true,
+  /** So many first layers attend to everything. */
+  dense: 0,
+  /** Above 0, one layer in so many does, the first among them. */
+  dense_every: 0,
   /** Of the draws. */
   seed: 0,
 };
@@ -53,21 +67,34 @@ export const retrieval: AttentionPolicy<RetrievalParams> = {
   usesIndex: true,
   check,
   // A sliding window is the model's own choice of what to see.
-  open: (place, params) => place.kv.shape.slidingWindow === undefined ? new RetrievalLayer(place, params) : undefined,
+  open: (place, params) =>
+    place.kv.shape.slidingWindow !== undefined || isDense(place.layer, params)
+      ? undefined
+      : new RetrievalLayer(place, params),
 };
+
+function isDense(layer: number, { dense, dense_every }: RetrievalParams): boolean {
+  return layer < dense || (dense_every > 0 && layer % dense_every === 0);
+}
 
 function check(params: RetrievalParams): void {
   checkNear(params);
-  const whole = (key: "budget" | "min_length" | "seed", most: number) => {
+  const whole = (key: "budget" | "min_length" | "pyramid" | "dense" | "dense_every" | "seed", most: number) => {
     const value = params[key];
     if (Number.isInteger(value) && value >= 0 && value <= most) return;
     throw new RangeError(`Cannot use "retrieval": ${key} is ${value}, expected a whole number from 0 to ${most}`);
   };
-  whole("budget", 4096);
+  whole("budget", MOST_KEYS);
   whole("min_length", 2 ** 30);
+  whole("pyramid", 2 ** 20);
+  whole("dense", 2 ** 20);
+  whole("dense_every", 2 ** 20);
   whole("seed", 2 ** 32 - 1);
   if (!(params.error >= 0 && params.error <= 1)) {
     throw new RangeError(`Cannot use "retrieval": error is ${params.error}, expected a number from 0 to 1`);
+  }
+  if (!(params.share > 0 && params.share <= 1)) {
+    throw new RangeError(`Cannot use "retrieval": share is ${params.share}, expected a number above 0, at most 1`);
   }
   if (!TAILS.includes(params.tail)) {
     throw new RangeError(`Cannot use "retrieval": tail is "${params.tail}", expected one of ${TAILS.join(", ")}`);
@@ -86,6 +113,8 @@ class RetrievalLayer implements LayerPolicy {
   readonly #phase: number;
   /** Of those, what searches find: everything in `[sinks, #committed)`. */
   #committed = 0;
+  /** Nothing joins the index any more. */
+  #isFrozen: boolean;
   #position = 0;
   #queries = 0;
   #dense = 0;
@@ -108,9 +137,12 @@ class RetrievalLayer implements LayerPolicy {
     this.#index = place.saved;
     this.#indexed = params.sinks + (place.saved?.stats().tokens ?? 0);
     this.#phase = place.layer * 13 % BLOCK;
+    this.#isFrozen = !params.grow && place.saved !== undefined;
   }
 
-  observe(chunk: KvQueries): void {
+  observe(chunk: KvQueries, isPrompt: boolean): void {
+    if (!this.#params.grow && !isPrompt) this.#freeze(chunk.start);
+    if (this.#isFrozen) return;
     // Made before the step's tokens leave the window, or what they asked would be lost.
     if (this.#leaving(chunk.start + chunk.count) >= BLOCK) this.#index ??= this.#place.newIndex();
     if (this.#index?.observes === true) this.#index.observe?.(chunk);
@@ -131,11 +163,23 @@ class RetrievalLayer implements LayerPolicy {
 
   advance(length: number): void {
     const leaves = this.#leaving(length);
-    if (leaves < BLOCK) return;
+    if (leaves < BLOCK || this.#isFrozen) return;
+    this.#add(leaves - leaves % BLOCK);
+  }
+
+  /** The prompt has `length` tokens: what left the window by then is in the index, to the token, and nothing else will be. */
+  #freeze(length: number): void {
+    if (this.#isFrozen) return;
+    const leaves = length - this.#params.window - this.#indexed;
+    if (leaves > 0) this.#add(leaves);
+    if (this.#index !== undefined) this.#commit(this.#index);
+    this.#isFrozen = true;
+  }
+
+  #add(count: number): void {
     this.#index ??= this.#place.newIndex();
-    const added = leaves - leaves % BLOCK;
-    this.#index.add({ start: this.#indexed, count: added });
-    this.#indexed += added;
+    this.#index.add({ start: this.#indexed, count });
+    this.#indexed += count;
   }
 
   endPrompt(): void {}
@@ -216,7 +260,16 @@ class RetrievalLayer implements LayerPolicy {
     const { error, budget, tail } = this.#params;
     const draw = hash(hash(this.#params.seed, this.#place.layer), this.#position);
     if (budget === 0) return { error, draw };
-    return tail === "sample" || tail === "surrogate" ? { topk: budget, tail, draw } : { topk: budget, draw };
+    const topk = this.#budget();
+    return tail === "sample" || tail === "surrogate" ? { topk, tail, draw } : { topk, draw };
+  }
+
+  #budget(): number {
+    const { budget, share, pyramid, sinks } = this.#params;
+    const tokens = this.#indexed - sinks;
+    const { layer, layers } = this.#place;
+    const own = pyramid === 0 ? budget : pyramidBudget(budget, pyramid, { layer, layers, tokens });
+    return Math.max(1, Math.min(own, Math.ceil(share * tokens), MOST_KEYS));
   }
 
   #noteError(out: SearchHits): void {

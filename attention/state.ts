@@ -73,7 +73,7 @@ export class SequenceState implements Disposable {
     const { type, params } = plan.attention;
     try {
       for (const [layer, kv] of this.cache.layers.entries()) {
-        const place = { kv, layer, newIndex: () => plan.newIndex(kv) };
+        const place = { kv, layer, layers: this.cache.layers.length, newIndex: () => plan.newIndex(kv) };
         policies.push(origin === undefined ? type.open(place, params) : origin.openPolicy(place));
       }
     } catch (error) {

@@ -134,7 +134,7 @@ export class Forecaster implements Disposable {
         if (policy?.observe !== undefined) {
           const q = backend.alloc([n, heads, headDim], "f32", "step");
           this.#write(q, n * heads * headDim, start * 3 + layer);
-          policy.observe({ start, count: n, q });
+          policy.observe({ start, count: n, q }, true);
         }
         backend.release(mark);
       }

@@ -6,57 +6,8 @@
  */
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
-import type { Loaded } from "../engine/loaded.ts";
-import { Ops } from "../backends/ops.ts";
 import { resolveAttention } from "../attention/mod.ts";
-import { SequenceState } from "../attention/state.ts";
-import { Forward } from "../engine/forward.ts";
-import { planAttention } from "../engine/plan.ts";
-import { TINY_VOCAB, tinyLoader } from "../engine/tiny_model.ts";
-
-const PROMPT = 150;
-const TOKENS = Int32Array.from({ length: 310 }, (_, i) => (i * 31 + (i >> 3)) % TINY_VOCAB);
-
-function load(backend: string): Promise<Loaded> {
-  const hooks = { backends: {}, progress: () => {}, notice: () => {}, signal: { aborted: false } };
-  return tinyLoader()({ model: "tiny", backend }, hooks);
-}
-
-/** Logits after each decode step, [steps × vocab], with one interrupted chunk on the way; and what was attended. */
-function run({ model, backend }: Loaded, options: { policy: string; index?: string }) {
-  const { plan } = planAttention(options, backend);
-  const before = backend.bytes;
-  const logits: number[] = [];
-  let stats: ReturnType<SequenceState["stats"]>;
-  {
-    using state = new SequenceState(backend, model.config.layers, "f32", 400, plan);
-    const forward = new Forward(model, new Ops(backend), 512);
-    const step = (start: number, numTokens: number, isInterrupted?: () => boolean) => {
-      const part = { state, tokens: TOKENS, start, numTokens, numLogits: numTokens === 1 ? 1 : 0 };
-      const out = forward.run([part], isInterrupted);
-      if (out !== undefined && numTokens === 1) logits.push(...backend.read(out));
-      backend.endStep();
-    };
-    step(0, 100);
-    let asked = 0;
-    step(100, PROMPT - 100, () => ++asked === 2);
-    step(100, PROMPT - 100, () => false);
-    for (let i = PROMPT; i < TOKENS.length; i++) step(i, 1);
-    stats = state.stats();
-  }
-  assertEquals(backend.bytes, before);
-  return { logits, stats };
-}
-
-function distance(a: readonly number[], b: readonly number[]): number {
-  assertEquals(a.length, b.length);
-  let [error, norm] = [0, 0];
-  for (let i = 0; i < a.length; i++) {
-    error += ((a[i] as number) - (b[i] as number)) ** 2;
-    norm += (a[i] as number) ** 2;
-  }
-  return Math.sqrt(error / norm);
-}
+import { distance, load, PROMPT, run, TOKENS } from "./policy_fixture.ts";
 
 const HYBRIDS = ["hybrid:keep=32", "hybrid:codes=device,keep=0", "hybrid:host=reference"];
 
