@@ -1,7 +1,7 @@
 // Attention beside the limits of the machine: decode against read bandwidth, prefill against the multiply-add peak.
 //   c++ -O2 -std=c++17 -I native/include native/bench/attention_bench.cc -Lbuild -lkvasir_cpu -Wl,-rpath,build -o
 //   attention_bench
-//   ./attention_bench [isa=avx512] [threads=2] [keys=8192] [decode | prefill]
+//   ./attention_bench [isa=avx512] [threads=2] [keys=8192] [decode | prefill | sink]
 // Caches of several layers take turns, 256 MiB of them and more, so that a decode step finds none of its keys in a
 // cache.
 #include <algorithm>
@@ -165,6 +165,32 @@ struct Bench {
         d, group, kv_heads, n, keys, best * 1e3, work / best * 1e-9, top, top > 0 ? work / best * 1e-7 / top : 0);
     free(l);
   }
+
+  // Time of a prompt's attention with a sink over that without, in turns.
+  void sink(int32_t dtype, int32_t kv_heads, int32_t group, int32_t d, int32_t keys, int32_t n, int32_t every, int32_t topk) {
+    const Layer l = layer(dtype, kv_heads, d, keys);
+    const int32_t heads = kv_heads * group, m = (keys + every - 1) / every - (keys - n + every - 1) / every;
+    const kvasir_tensor q = random({n, heads, d}), out = make(KVASIR_F32, {n, heads, d});
+    const kvasir_tensor tokens = make(KVASIR_I32, {m, heads, topk}), sums = random({heads, keys});
+    double plain = 1e9, best = 1e9, both = 1e9;
+    const auto timed = [&](double& least, auto run) {
+      const double start = seconds();
+      expect(run());
+      least = std::min(least, seconds() - start);
+    };
+    for (int round = 0; round < 5; round++) {
+      timed(plain, [&] { return kvasir_attend_causal(ctx, out, q, l.segments, l.count, 0.1f, 0, 0); });
+      timed(best, [&] {
+        return kvasir_attend_causal_sink(ctx, out, q, l.segments, l.count, 0.1f, 0, 0, every, tokens, 0, 0);
+      });
+      timed(both, [&] {
+        return kvasir_attend_causal_sink(ctx, out, q, l.segments, l.count, 0.1f, 0, 0, every, tokens, 0, sums);
+      });
+    }
+    std::printf("sink    %-8s threads=%d d=%-3d group=%d kvHeads=%d n=%-4d keys=%-6d every=%-2d best %d: %.2fx, and sums %.2fx\n",
+                isa.c_str(), threads, d, group, kv_heads, n, keys, every, topk, best / plain, both / plain);
+    free(l);
+  }
 };
 
 }  // namespace
@@ -187,6 +213,11 @@ int main(int argc, char** argv) {
     b.decode(KVASIR_F16, 1, 4, 256, keys);
     b.decode(KVASIR_I8, 1, 4, 256, keys);
     b.decode(KVASIR_F16, 8, 4, 128, keys);
+  }
+  if (mode == "sink") {
+    for (int every : {1, 8, 16}) b.sink(KVASIR_F16, 3, 3, 64, keys, std::min(keys, 512), every, 100);
+    b.sink(KVASIR_F16, 8, 4, 128, keys, std::min(keys, 512), 8, 100);
+    return kvasir_context_destroy(b.ctx);
   }
   if (mode != "decode") {
     const int n = std::min(keys, 512);

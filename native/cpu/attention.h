@@ -77,6 +77,7 @@ struct BestKeys {
   int32_t k;
   int32_t count;
   float threshold;
+  bool weighs;  // max and sum are wanted
   float max;
   float sum;
 

@@ -1,7 +1,7 @@
 // The sink core: what sampled queries of a prompt look at, noted beside its attention.
 //
 // A pass of its own in float arithmetic, by the loops of the range core: the prefill core rounds to 16 bits, and ranks of
-// keys that lie close together would be its own. One query in 8 costs about a fifth of the prompt's attention (attention_bench).
+// keys that lie close together would be its own. `attention_bench sink` prints what it costs.
 #pragma once
 #include <algorithm>
 
@@ -95,19 +95,20 @@ class SinkCore : private RangeCore<V> {
   }
 
   static void note(BestKeys& best, const float* scores, int32_t position, int32_t count) {
-    F top = V::set(best.max);
-    for (int32_t k = 0; k < count; k += W) top = V::max(top, V::load(scores + k));
-    const float max = V::max_lane(top);
-    const F shift = V::set(max);
-    F sum = V::zero();
-    for (int32_t k = 0; k < count; k += W) {
-      const F x = V::load(scores + k);
-      sum = V::add(sum, V::exp2(V::sub(x, shift)));
-      if (best.k == 0 || V::max_lane(x) <= best.threshold) continue;
+    for (int32_t k = 0; k < count && best.k > 0; k += W) {
+      if (V::max_lane(V::load(scores + k)) <= best.threshold) continue;
       for (int32_t i = k; i < std::min(k + W, count); i++) {
         if (scores[i] > best.threshold) best.keep(scores[i], position + i);
       }
     }
+    if (best.weighs) weigh(best, scores, count);
+  }
+
+  static void weigh(BestKeys& best, const float* scores, int32_t count) {
+    F top = V::set(best.max), sum = V::zero();
+    for (int32_t k = 0; k < count; k += W) top = V::max(top, V::load(scores + k));
+    const float max = V::max_lane(top);
+    for (int32_t k = 0; k < count; k += W) sum = V::add(sum, V::exp2(V::sub(V::load(scores + k), V::set(max))));
     float rescale[W];
     V::store(rescale, V::exp2(V::set(best.max - max)));
     best.sum = best.sum * rescale[0] + V::sum(sum);

@@ -97,7 +97,9 @@ void fill_sink(kvasir_context& ctx, const AttentionShape& shape, const KvView& k
     KvRun* runs = reinterpret_cast<KvRun*>(at);
     BestKeys* best = reinterpret_cast<BestKeys*>(at + runs_bytes);
     BestKeys::Key* keys = reinterpret_cast<BestKeys::Key*>(at + runs_bytes + best_bytes);
-    for (size_t r = 0; r < static_cast<size_t>(rows.rows()); r++) best[r].keys = keys + r * kept, best[r].k = sink.topk;
+    for (size_t r = 0; r < static_cast<size_t>(rows.rows()); r++) {
+      best[r].keys = keys + r * kept, best[r].k = sink.topk, best[r].weighs = sink.sums != nullptr;
+    }
     const int32_t count = kv.runs(head, oldest(rows), newest(rows) + 1, runs);
     core.best(shape, rows, runs, count, best, at + runs_bytes + best_bytes + keys_bytes);
     for (int32_t r = 0; r < rows.rows(); r++) {
