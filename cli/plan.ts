@@ -6,11 +6,15 @@
 import type { Command } from "@commander-js/extra-typings";
 import { parseMethod } from "../attention/method.ts";
 import { openBackend, prepareBackend } from "../backends/mod.ts";
-import { type Forecast, Forecaster } from "../engine/forecast.ts";
+import type { CostPoint } from "../engine/cost_model.ts";
+import { type Forecast, Forecaster, rowBytes } from "../engine/forecast.ts";
+import { planAttention } from "../engine/plan.ts";
 import { loadPlugins } from "../engine/plugins.ts";
 import { resolveModel } from "../model/hub.ts";
+import { identifyFiles } from "../model/identity.ts";
 import { openModelFile } from "../model/open.ts";
 import { UsageError } from "./exit.ts";
+import { fitMeasured, measuredName } from "./measured.ts";
 import { engineOptions, integers, modelCommand } from "./options.ts";
 
 /** One line of the table. */
@@ -19,6 +23,8 @@ export interface PlanRow extends Forecast {
   readonly method: string;
   /** Whether it fits into what is free; undefined where that is not known. */
   readonly fits: boolean | undefined;
+  /** Whether time and index are told from what the matrix measured, or from a shadow of the model. */
+  readonly by: "matrix" | "shadow";
 }
 
 /** The command, for `main.ts`. */
@@ -27,6 +33,7 @@ export function planCommand(done: (code: number) => void): Command {
     .description("Says what a model takes at some lengths and ways to attend, from its header and this machine alone.")
     .option("--lengths <tokens>", "lengths of the prompt (default: 2048,8192)", integers(16), [2048, 8192])
     .option("--methods <list...>", "PRESET[:key=value,…][@INDEX] (default: full kvasir)", ["full", "kvasir"])
+    .option("--measured <file>", "predict by what `bench matrix` measured here, where it did")
     .option("--json", "print one JSON object a line")
     .action(async (flags) => {
       if (flags.preset !== undefined || flags.policy !== undefined) {
@@ -42,17 +49,37 @@ export function planCommand(done: (code: number) => void): Command {
       const free = freeBytes();
       using backend = openBackend(spec, backends);
       using forecaster = new Forecaster(opened, backend, (free ?? 4e9) / 2);
-      const questions = flags.lengths.flatMap((length) =>
-        methods.map(({ options: attention }) => ({ length, attention, kvType: options.kvType ?? "f16" as const }))
+      const rows = rowBytes(opened.config, options.kvType ?? "f16");
+      const measured = flags.measured === undefined || (options.kvType ?? "f16") !== "f16"
+        ? undefined
+        : fitMeasured(await Deno.readTextFile(flags.measured), flags.measured, {
+          backend: backend.spec,
+          modelHash: identifyFiles(opened.files),
+        });
+      const asked = flags.lengths.flatMap((length) =>
+        methods.map((method) => {
+          const { policy, index } = planAttention(method.options, backend);
+          return { length, method, model: measured?.models.get(measuredName(policy, index)) };
+        })
       );
+      const shadowed = asked.filter(({ model }) => model === undefined);
+      const shadows = forecaster.answer(shadowed.map(({ length, method }) => ({
+        length,
+        attention: method.options,
+        kvType: options.kvType ?? "f16",
+      })));
       if (flags.json !== true) console.log(HEADER);
-      for (const [i, forecast] of forecaster.answer(questions).entries()) {
+      for (const { length, method, model } of asked) {
+        const forecast = model === undefined
+          ? shadows.shift() as Forecast
+          : told(model.at(length), (measured?.weights ?? 0) + rows * length, rows * length);
         const { deviceBytes, hostBytes } = forecast;
         const row: PlanRow = {
-          length: questions[i]?.length as number,
-          method: methods[i % methods.length]?.name as string,
+          length,
+          method: method.name,
           ...forecast,
           fits: free === undefined ? undefined : deviceBytes + hostBytes <= free,
+          by: model === undefined ? "shadow" : "matrix",
         };
         console.log(flags.json === true ? JSON.stringify(row) : format(row));
       }
@@ -61,7 +88,19 @@ export function planCommand(done: (code: number) => void): Command {
   return command as unknown as Command;
 }
 
-const HEADER = "  tokens  device MB    host MB   index MB    disk MB  build s  ms/token  fits  method";
+/** A forecast of what was measured; `bytes` of weights and cache. */
+function told({ msPerToken, buildMs, indexBytes }: CostPoint, bytes: number, rows: number): Forecast {
+  return {
+    deviceBytes: bytes + indexBytes,
+    hostBytes: 0,
+    indexBytes,
+    diskBytes: rows + indexBytes,
+    buildMs,
+    msPerToken,
+  };
+}
+
+const HEADER = "  tokens  device MB    host MB   index MB    disk MB  build s  ms/token  fits      by  method";
 
 function format(row: PlanRow): string {
   const mb = (bytes: number) => (bytes / 1e6).toFixed(1).padStart(11);
@@ -74,6 +113,7 @@ function format(row: PlanRow): string {
     (row.buildMs / 1000).toFixed(2).padStart(9),
     row.msPerToken.toFixed(2).padStart(10),
     (row.fits === undefined ? "?" : row.fits ? "yes" : "no").padStart(6),
+    row.by.padStart(8),
     `  ${row.method}`,
   ].join("");
 }

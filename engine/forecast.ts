@@ -3,7 +3,7 @@
  *
  * A shadow of the model is run on the machine it is asked about: the file's header says what there is, weights are blank,
  * the cache is filled with random rows, which cost what real ones do. Of a model that does not fit, two shadows of few
- * layers are run, and the rest is more of the same.
+ * layers are run, and the rest is more of the same. Long contexts are told from two shorter ones (`cost_model.ts`).
  *
  * @module
  */
@@ -17,6 +17,7 @@ import { HybridBackend } from "../backends/hybrid.ts";
 import { Ops } from "../backends/ops.ts";
 import { loadModel } from "../model/mod.ts";
 import { SequenceState } from "../attention/state.ts";
+import { CostModel } from "./cost_model.ts";
 import { Forward } from "./forward.ts";
 import { planAttention } from "./plan.ts";
 import { uniform } from "./sampler.ts";
@@ -50,6 +51,8 @@ export interface Forecast {
 const CHUNK = 512;
 /** Steps that are timed; the median counts. */
 const STEPS = 24;
+/** Lengths beyond the second are told from what these two take: rows of both are far more than caches hold. */
+const ANCHORS = [8192, 16384] as const;
 /** Layers of shadows: whole periods of models that alternate local and global attention. */
 const SHALLOW = [6, 12] as const;
 
@@ -69,6 +72,29 @@ export class Forecaster implements Disposable {
 
   /** Answers them all, each a few seconds at most. */
   answer(questions: readonly ForecastQuestion[]): Forecast[] {
+    const asked: ForecastQuestion[] = [];
+    const places = questions.map((question) => {
+      const lengths = this.#isTold(question) ? ANCHORS : [question.length];
+      return lengths.map((length) => {
+        const known = asked.findIndex((other) => isSame(other, { ...question, length }));
+        return known >= 0 ? known : asked.push({ ...question, length }) - 1;
+      });
+    });
+    const answers = this.#answerMeasured(asked);
+    return questions.map((question, i) => {
+      const own = (places[i] as number[]).map((place) => answers[place] as Forecast);
+      return own.length === 1 ? own[0] as Forecast : tell(question.length, own);
+    });
+  }
+
+  /** Whether a length can be told from the anchors: the method must do there what it does at the length. */
+  #isTold({ length, attention }: ForecastQuestion): boolean {
+    if (length <= ANCHORS[1]) return false;
+    const from = planAttention(attention, this.#backend).plan?.attention.params.min_length;
+    return from === undefined || Number(from) <= ANCHORS[0];
+  }
+
+  #answerMeasured(questions: readonly ForecastQuestion[]): Forecast[] {
     const { config, bytes } = this.#opened;
     const longest = Math.max(...questions.map((q) => rowBytes(config, q.kvType) * q.length));
     if (1.5 * (bytes + longest) <= this.#mostBytes || config.layers.length <= SHALLOW[1]) {
@@ -147,16 +173,14 @@ export class Forecaster implements Disposable {
   }
 
   #write(to: Tensor, count: number, seed: number): void {
-    const backend = this.#backend;
-    const from = this.#noise;
-    if (count <= from.length / 2) {
-      const at = (seed * 977) % (from.length - count);
-      return backend.write(to, from.subarray(at, at + count));
+    const { length } = this.#noise;
+    const rows = new Float32Array(count);
+    for (let at = 0, from = (seed * 977) % length; at < count; from = (from * 3 + 1) % length) {
+      const piece = this.#noise.subarray(from, from + count - at);
+      rows.set(piece, at);
+      at += piece.length;
     }
-    backend.write(
-      to,
-      Float32Array.from({ length: count }, (_, i) => from[(i * 3 + seed * 977) % from.length] as number),
-    );
+    this.#backend.write(to, rows);
   }
 
   #bytes(indexBytes: number): Pick<Forecast, "deviceBytes" | "hostBytes" | "indexBytes"> {
@@ -179,8 +203,21 @@ export class Forecaster implements Disposable {
   }
 }
 
+function isSame(a: ForecastQuestion, b: ForecastQuestion): boolean {
+  return a.length === b.length && a.kvType === b.kvType && JSON.stringify(a.attention) === JSON.stringify(b.attention);
+}
+
+/** A forecast for `length` from those for {@link ANCHORS}. */
+function tell(length: number, anchors: readonly Forecast[]): Forecast {
+  const { msPerToken, buildMs } = new CostModel(
+    anchors.map((forecast, i) => ({ length: ANCHORS[i] as number, ...forecast })),
+  ).at(length);
+  const [few, more] = anchors as [Forecast, Forecast];
+  return { ...extrapolate(few, more, (length - ANCHORS[0]) / (ANCHORS[1] - ANCHORS[0])), msPerToken, buildMs };
+}
+
 /** Of one token's keys and values, all layers. */
-function rowBytes({ layers }: ModelConfig, type: KvType): number {
+export function rowBytes({ layers }: ModelConfig, type: KvType): number {
   const [size, scale] = type === "i8" ? [1, 4] : type === "f16" ? [2, 0] : [4, 0];
   return layers.reduce((sum, { kvHeads, headDim }) => sum + 2 * kvHeads * (headDim * size + scale), 0);
 }

@@ -1,0 +1,159 @@
+/**
+ * What plans say against what was measured.
+ *
+ *     deno run -A bench/plan.ts matrix RESULTS.jsonl…
+ *     deno run -A bench/plan.ts shadow MODEL [--text FILE] [--lengths 1024,2048,4096,8192] [--method full --method kvasir …]
+ *
+ * `matrix`: each length of each method is predicted by the cost model (engine/cost_model.ts) fitted to the method's other lengths.
+ * `shadow`: `kvasir plan`'s forecast from the file's header, beside the same model over a text, in turns within one run. Prints a
+ * line a cell, then the median and worst relative error of time, and the worst of memory.
+ *
+ * @module
+ */
+import { parseArgs } from "node:util";
+import { CostModel } from "../engine/cost_model.ts";
+import { Forecaster } from "../engine/forecast.ts";
+import { openModelFile } from "../model/open.ts";
+import { measureCosts } from "./matrix/costs.ts";
+import { parseCells } from "./matrix/store.ts";
+import { grammarText } from "./tasks/grammar.ts";
+import { parseMethod, Probe } from "./probe.ts";
+
+/** One prediction. */
+interface Line {
+  readonly method: string;
+  readonly length: number;
+  readonly toldMs: number;
+  readonly ms: number;
+  readonly toldBytes: number;
+  readonly bytes: number;
+}
+
+/** Turns that are timed, and rounds whose median counts. */
+const PAIRS = 16;
+const ROUNDS = 3;
+
+function fromMatrix(files: readonly string[]): Line[] {
+  const cells = files.flatMap((file) => parseCells(Deno.readTextFileSync(file), file));
+  const methods = Map.groupBy(
+    cells,
+    ({ spec: { modelHash, backend, policy, index }, machine }) =>
+      JSON.stringify([modelHash, backend, machine.cpu, policy, index]),
+  );
+  return [...methods.values()].flatMap((own) => {
+    const points = own.map(({ spec, speed, build, memory }) => ({
+      length: spec.length,
+      msPerToken: speed.ownMs,
+      buildMs: build.settleMs,
+      indexBytes: memory.index,
+    }));
+    const lengths = [...new Set(points.map((point) => point.length))];
+    if (lengths.length < 3) return [];
+    return lengths.map((length): Line => {
+      const here = points.filter((point) => point.length === length);
+      const told = new CostModel(points.filter((point) => point.length !== length)).at(length);
+      const [{ spec: { method }, memory: { weights } }] = own as [typeof own[0]];
+      const cache = own.find((cell) => cell.spec.length === length)?.memory.cache ?? 0;
+      return {
+        method,
+        length,
+        toldMs: told.msPerToken,
+        ms: median(here.map((point) => point.msPerToken)),
+        toldBytes: weights + cache + told.indexBytes,
+        bytes: weights + cache + median(here.map((point) => point.indexBytes)),
+      };
+    });
+  });
+}
+
+async function fromShadow(
+  model: string,
+  text: string | undefined,
+  lengths: readonly number[],
+  methods: readonly string[],
+): Promise<Line[]> {
+  using probe = await Probe.open({ model });
+  const { backend, tokenizer, model: { config } } = probe.loaded;
+  const weights = backend.bytes;
+  const longest = Math.max(...lengths);
+  const prose = text === undefined ? grammarText(10 * longest) : Deno.readTextFileSync(text);
+  const tokens = tokenizer.encode(prose);
+  if (tokens.length < longest) {
+    throw new RangeError(`Cannot measure: the text has ${tokens.length} tokens of ${longest}`);
+  }
+  using opened = openModelFile(model);
+  const lines: Line[] = [];
+  for (const length of lengths) {
+    probe.read(tokens.slice(0, length));
+    using exact = probe.under(parseMethod("full"));
+    for (const name of methods) {
+      const method = parseMethod(name);
+      using state = probe.under(method);
+      const place = { probe, exact, pairs: PAIRS, tokens: tokens.slice(length - 64, length), weights, readMs: 0 };
+      const [ms, toldMs]: [number[], number[]] = [[], []];
+      let [bytes, toldBytes] = [0, 0];
+      for (let round = 0; round < ROUNDS; round++) {
+        const { speed, memory } = measureCosts(place, state, 0);
+        const before = backend.bytes;
+        using forecaster = new Forecaster(opened, backend, 1e12);
+        const [told] = forecaster.answer([{ length, attention: method.options, kvType: "f16" }]);
+        if (told === undefined) throw new Error("Cannot compare: no forecast");
+        ms.push(speed.ownMs);
+        toldMs.push(told.msPerToken);
+        bytes = memory.weights + memory.cache + memory.index;
+        // Beside the weights and the cache that are here already.
+        toldBytes = told.deviceBytes - before;
+      }
+      lines.push({ method: name, length, toldMs: median(toldMs), ms: median(ms), toldBytes, bytes });
+      console.error(`${config.name} ${name} ${length}`);
+    }
+  }
+  return lines;
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1] as number;
+}
+
+function print(lines: readonly Line[]): void {
+  const off = ({ toldMs, ms }: Line) => toldMs / ms - 1;
+  const offBytes = ({ toldBytes, bytes }: Line) => toldBytes / bytes - 1;
+  const percent = (x: number) => `${(100 * x).toFixed(1)} %`;
+  console.log(
+    "| tokens | method | told ms | measured ms | off | told MB | measured MB | off |\n|---|---|---|---|---|---|---|---|",
+  );
+  for (const line of lines.toSorted((a, b) => a.length - b.length)) {
+    console.log(
+      `| ${line.length} | \`${line.method}\` | ${line.toldMs.toFixed(2)} | ${line.ms.toFixed(2)} | ${
+        percent(off(line))
+      } | ` +
+        `${(line.toldBytes / 1e6).toFixed(1)} | ${(line.bytes / 1e6).toFixed(1)} | ${percent(offBytes(line))} |`,
+    );
+  }
+  const errors = lines.map((line) => Math.abs(off(line)));
+  console.log(
+    `\n${lines.length} cells: time off by ${percent(median(errors))} in the median, ${
+      percent(Math.max(...errors))
+    } at worst; ` +
+      `memory by ${percent(Math.max(...lines.map((line) => Math.abs(offBytes(line)))))} at worst`,
+  );
+}
+
+async function main(): Promise<void> {
+  const { values, positionals: [kind, ...rest] } = parseArgs({
+    args: Deno.args,
+    allowPositionals: true,
+    options: {
+      text: { type: "string" },
+      lengths: { type: "string", default: "1024,2048,4096,6144,8192" },
+      method: { type: "string", multiple: true, default: ["full", "kvasir", "exact-topk", "streaming-llm:window=512"] },
+    },
+  });
+  const [first] = rest;
+  if (first === undefined) throw new RangeError("Cannot compare: give matrix RESULTS.jsonl, or shadow MODEL");
+  if (kind === "matrix") return print(fromMatrix(rest));
+  if (kind !== "shadow") throw new RangeError(`Cannot compare by "${kind}": choose matrix or shadow`);
+  print(await fromShadow(first, values.text, values.lengths.split(",").map(Number), values.method));
+}
+
+if (import.meta.main) await main();
