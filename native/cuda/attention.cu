@@ -1,0 +1,202 @@
+#include "attention.h"
+
+#include <algorithm>
+
+#include "attention_merge.cuh"
+#include "attention_plain.cuh"
+#include "attention_tiles.h"
+#include "launch.h"
+
+namespace kvasir {
+namespace {
+
+// A share of the keys shorter than this costs more to merge than it hides.
+constexpr int32_t kLeastKeys = 256;
+// Blocks that a processor has room for, at most: shares beyond them only wait.
+constexpr int32_t kBlocksPerProcessor = 3;
+
+// One launch: a piece of the cache that its arguments have room for, and what of it is looked at.
+template <class Keys>
+struct Piece {
+  KeyTable table;
+  Keys keys;
+  int32_t most_keys;  // of a list
+};
+
+int32_t element_bytes(int32_t dtype) { return dtype == KVASIR_F32 ? 4 : dtype == KVASIR_F16 ? 2 : 1; }
+
+// Segments by as many as a launch takes; body(table, start, end).
+template <class F>
+void each_table(const Attention& call, F&& body) {
+  const int32_t all = static_cast<int32_t>(call.segments.size());
+  for (int32_t first = 0; first < all; first += kMostSegments) {
+    KeyTable table{};
+    table.dtype = call.dtype, table.head_dim = call.head_dim, table.row_bytes = call.head_dim * element_bytes(call.dtype);
+    table.count = std::min(kMostSegments, all - first);
+    std::copy_n(call.segments.data() + first, table.count, table.segments);
+    const KeySegment& last = table.segments[table.count - 1];
+    body(table, table.segments[0].start, last.start + last.count);
+  }
+}
+
+bool on_16_bytes(const Attention& call) {
+  for (const KeySegment& s : call.segments) {
+    if (reinterpret_cast<uintptr_t>(s.keys) % 16 != 0 || reinterpret_cast<uintptr_t>(s.values) % 16 != 0) return false;
+  }
+  return true;
+}
+
+template <int kDim, class Keys>
+bool try_tiles(Workspace& work, const TileLaunch& of, const Keys& keys) {
+  if (tiles_shared_bytes<kDim>(of.few_rows) > work.runtime.facts().block_shared) return false;
+  launch_tiles<kDim>(work, of, keys);
+  return true;
+}
+
+// False where fragments do not divide the rows, or the device has too little shared memory.
+template <class Keys>
+bool launch_tiles_by_dim(Workspace& work, const TileLaunch& of, const Keys& keys) {
+  if (of.args.table.dtype == KVASIR_F32) return false;
+  switch (of.args.table.head_dim) {
+    case 64: return try_tiles<64>(work, of, keys);
+    case 80: return try_tiles<80>(work, of, keys);
+    case 96: return try_tiles<96>(work, of, keys);
+    case 128: return try_tiles<128>(work, of, keys);
+    case 256: return try_tiles<256>(work, of, keys);
+    default: return false;
+  }
+}
+
+// lists: of keys; each has heads / lists query heads.
+template <class Keys>
+void attend(Workspace& work, const Attention& call, int32_t lists, const std::vector<Piece<Keys>>& pieces) {
+  const int32_t d = call.head_dim, rows = call.n * call.heads, group = call.heads / lists;
+  const int32_t most_rows = call.n * group;
+  const bool few_rows = most_rows <= kFewRows, aligned = on_16_bytes(call);
+  const int32_t blocks = lists * ((most_rows + (few_rows ? kFewRows : kManyRows) - 1) / (few_rows ? kFewRows : kManyRows));
+  std::vector<int32_t> splits;
+  int32_t parts = 0;
+  for (const Piece<Keys>& piece : pieces) {
+    const int32_t room = std::max(1, work.runtime.facts().processors * kBlocksPerProcessor / std::max(1, blocks));
+    splits.push_back(std::clamp(piece.most_keys / kLeastKeys, 1, room));
+    parts += splits.back();
+  }
+  AttentionPart to{call.o, call.lse};
+  const size_t part_floats = static_cast<size_t>(rows) * static_cast<size_t>(d);
+  if (parts != 1) {
+    to.o = static_cast<float*>(work.get((part_floats + static_cast<size_t>(rows)) * static_cast<size_t>(parts) * sizeof(float)));
+    to.lse = to.o + part_floats * static_cast<size_t>(parts);
+  }
+  int32_t before = 0;
+  for (size_t i = 0; i < pieces.size(); i++) {
+    TileLaunch of{};
+    of.lists = lists, of.few_rows = few_rows;
+    AttendArguments& args = of.args;
+    args.table = pieces[i].table;
+    args.q = call.q;
+    args.o = to.o + part_floats * static_cast<size_t>(before);
+    args.lse = to.lse == nullptr ? nullptr : to.lse + static_cast<size_t>(rows) * static_cast<size_t>(before);
+    args.n = call.n, args.heads = call.heads, args.group = group, args.kv_heads = call.kv_heads;
+    args.splits = splits[i];
+    args.scale = call.scale, args.softcap = call.softcap;
+    if (!aligned || !launch_tiles_by_dim(work, of, pieces[i].keys)) {
+      const dim3 grid(static_cast<uint32_t>((most_rows + kPlainRows - 1) / kPlainRows), static_cast<uint32_t>(lists),
+                      static_cast<uint32_t>(splits[i]));
+      const size_t bytes = plain_shared_bytes(d);
+      if (bytes > work.runtime.facts().block_shared) {
+        fail(KVASIR_UNSUPPORTED, "Cannot attend: heads of %d dimensions need %zu bytes of shared memory, the device has %zu", d,
+             bytes, work.runtime.facts().block_shared);
+      }
+      launch(work.runtime, "attend_plain", attend_plain<Keys>, grid, dim3(kPlainThreads), bytes, args, pieces[i].keys);
+    }
+    before += splits[i];
+  }
+  if (parts == 1) return;
+  const MergeSplits from{to.o, to.lse, parts, rows};
+  launch(work.runtime, "merge_rows", merge_rows<MergeSplits>, dim3(static_cast<uint32_t>((rows + kMergeWarps - 1) / kMergeWarps)),
+                dim3(32 * kMergeWarps), 0, from, call.o, call.lse, rows, d);
+}
+
+}  // namespace
+
+void attend_causal(Workspace& work, const Attention& call, int32_t window) {
+  std::vector<Piece<CausalKeys>> pieces;
+  const int32_t first = call.end - call.n;
+  each_table(call, [&](const KeyTable& table, int32_t start, int32_t end) {
+    if (window != 0 && end <= first - window + 1 && end < call.end) return;  // before all windows
+    const int32_t seen = window == 0 ? end - start : std::min(end - start, call.n + window);
+    pieces.push_back({table, {start, end, first, window}, seen});
+  });
+  attend(work, call, call.kv_heads, pieces);
+}
+
+void attend_spans(Workspace& work, const Attention& call, const int32_t* spans, int32_t count) {
+  std::vector<Piece<ListedKeys>> pieces;
+  each_table(call, [&](const KeyTable& table, int32_t start, int32_t end) {
+    ListedKeys keys{};
+    int32_t taken = 0;
+    const auto close = [&] {
+      if (taken > 0 || pieces.empty()) pieces.push_back({table, keys, keys.keys});
+      keys = {}, taken = 0;
+    };
+    for (int32_t i = 0; i < count; i++) {
+      const int32_t from = std::max(start, spans[2 * i]), to = std::min(end, spans[2 * i + 1]);
+      if (from >= to) continue;
+      keys.starts[taken] = from;
+      keys.keys += to - from;
+      keys.ends[taken] = keys.keys;
+      if (++taken == kMostSpans) close();
+    }
+    if (taken > 0) close();
+  });
+  if (pieces.empty()) {
+    // No keys at all: a table that nothing is read of.
+    Piece<ListedKeys> none{};
+    none.table.dtype = call.dtype, none.table.head_dim = call.head_dim;
+    pieces.push_back(none);
+  }
+  attend(work, call, call.kv_heads, pieces);
+}
+
+void attend_hits(Workspace& work, const Attention& call, const HitLists& hits) {
+  std::vector<Piece<ListedKeys>> pieces;
+  each_table(call, [&](const KeyTable& table, int32_t start, int32_t end) {
+    ListedKeys keys{};
+    keys.tokens = hits.tokens, keys.counts = hits.counts, keys.biases = hits.biases;
+    keys.capacity = hits.capacity, keys.start = start, keys.end = end;
+    pieces.push_back({table, keys, hits.capacity});
+  });
+  if (pieces.empty() || hits.capacity == 0) {
+    Piece<ListedKeys> none{};
+    none.table.dtype = call.dtype, none.table.head_dim = call.head_dim;
+    pieces.assign(1, none);
+  }
+  attend(work, call, hits.lists, pieces);
+}
+
+void merge_parts(Workspace& work, const AttentionPart& out, const AttentionPart* parts, int32_t count, int32_t rows, int32_t d) {
+  if (rows == 0 || d == 0) return;
+  const dim3 grid(static_cast<uint32_t>((rows + kMergeWarps - 1) / kMergeWarps));
+  MergeParts from{};
+  from.count = std::min(count, kMostParts);
+  for (int32_t i = 0; i < from.count; i++) from.o[i] = parts[i].o, from.lse[i] = parts[i].lse;
+  if (count <= kMostParts) {
+    launch(work.runtime, "merge_rows", merge_rows<MergeParts>, grid, dim3(32 * kMergeWarps), 0, from, out.o, out.lse, rows, d);
+    return;
+  }
+  // In turns, beside the parts: `out` may be one that is merged later.
+  const size_t floats = static_cast<size_t>(rows) * static_cast<size_t>(d);
+  AttentionPart sum{static_cast<float*>(work.get((floats + static_cast<size_t>(rows)) * sizeof(float))), nullptr};
+  sum.lse = sum.o + floats;
+  launch(work.runtime, "merge_rows", merge_rows<MergeParts>, grid, dim3(32 * kMergeWarps), 0, from, sum.o, sum.lse, rows, d);
+  for (int32_t done = kMostParts; done < count;) {
+    from.count = std::min(count - done, kMostParts - 1) + 1;
+    from.o[0] = sum.o, from.lse[0] = sum.lse;
+    for (int32_t i = 1; i < from.count; i++) from.o[i] = parts[done + i - 1].o, from.lse[i] = parts[done + i - 1].lse;
+    done += from.count - 1;
+    const AttentionPart& to = done < count ? sum : out;
+    launch(work.runtime, "merge_rows", merge_rows<MergeParts>, grid, dim3(32 * kMergeWarps), 0, from, to.o, to.lse, rows, d);
+  }
+}
+
+}  // namespace kvasir

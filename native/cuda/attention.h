@@ -1,0 +1,45 @@
+// Attention over a layer's cache: plans launches of attention_tile.cuh and attention_plain.cuh and merges what they leave. Pointers
+// are the device's; everything is checked already.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "attention_keys.cuh"
+#include "workspace.h"
+
+namespace kvasir {
+
+// A layer's cache and the queries that look at it.
+struct Attention {
+  int32_t dtype = 0, kv_heads = 0, head_dim = 0;
+  int32_t start = 0, end = 0;          // positions
+  std::vector<KeySegment> segments;    // in order, without gaps
+  float scale = 1, softcap = 0;        // 0: none
+  int32_t n = 0, heads = 0;
+  const float* q = nullptr;            // [n, heads, head_dim]
+  float* o = nullptr;                  // the same
+  float* lse = nullptr;                // [n, heads], or null
+};
+
+struct HitLists {
+  int32_t lists, capacity;
+  const int32_t* tokens;  // [lists, capacity]
+  const int32_t* counts;  // [lists]
+  const float* biases;    // as tokens, or null
+};
+
+// Query i is at position end - n + i; window 0: none.
+void attend_causal(Workspace& work, const Attention& call, int32_t window);
+// spans: ascending disjoint ranges of positions.
+void attend_spans(Workspace& work, const Attention& call, const int32_t* spans, int32_t count);
+// n is 1, or every query has the same lists.
+void attend_hits(Workspace& work, const Attention& call, const HitLists& hits);
+
+struct AttentionPart {
+  float* o;
+  float* lse;
+};
+// out.lse may be null; out may be one of the parts.
+void merge_parts(Workspace& work, const AttentionPart& out, const AttentionPart* parts, int32_t count, int32_t rows, int32_t d);
+
+}  // namespace kvasir

@@ -1,0 +1,24 @@
+// Launches of attention_tile.cuh by head size: one source file each, so that they are compiled side by side.
+#pragma once
+#include "attention_keys.cuh"
+#include "workspace.h"
+
+namespace kvasir {
+
+struct TileLaunch {
+  AttendArguments args;
+  int32_t lists;
+  bool few_rows;  // warps share out keys instead of rows
+};
+
+// Rows of a block, and bytes of shared memory, either way.
+constexpr int32_t kFewRows = 16, kManyRows = 64;
+
+template <int kDim>
+void launch_tiles(Workspace& work, const TileLaunch& launch, const CausalKeys& keys);
+template <int kDim>
+void launch_tiles(Workspace& work, const TileLaunch& launch, const ListedKeys& keys);
+template <int kDim>
+size_t tiles_shared_bytes(bool few_rows);
+
+}  // namespace kvasir

@@ -1,0 +1,7 @@
+#include "attention_tiles.cuh"
+
+namespace kvasir {
+
+KVASIR_ATTENTION_TILES(256);
+
+}  // namespace kvasir
