@@ -40,18 +40,31 @@ struct KeyRow {
   float key_scale, value_scale;
 };
 
-// The row of a position that the table holds.
-__device__ inline KeyRow find_row(const KeyTable& table, int32_t head, int32_t position) {
-  int32_t i = 0;
-  while (i + 1 < table.count && position >= table.segments[i + 1].start) i++;
-  const KeySegment& s = table.segments[i];
+// The row of a position that one of `count` segments holds.
+__device__ inline KeyRow find_row(const KeySegment* segments, int32_t count, int32_t row_bytes, int32_t head, int32_t position) {
+  int32_t low = 0, high = count - 1;
+  while (low < high) {
+    const int32_t middle = (low + high + 1) / 2;
+    if (position >= segments[middle].start) low = middle;
+    else high = middle - 1;
+  }
+  const KeySegment& s = segments[low];
   const size_t row = static_cast<size_t>(head) * static_cast<size_t>(s.capacity) + static_cast<size_t>(position - s.start);
   KeyRow found;
-  found.key = s.keys + row * static_cast<size_t>(table.row_bytes);
-  found.value = s.values + row * static_cast<size_t>(table.row_bytes);
+  found.key = s.keys + row * static_cast<size_t>(row_bytes);
+  found.value = s.values + row * static_cast<size_t>(row_bytes);
   found.key_scale = s.key_scales == nullptr ? 1.0f : s.key_scales[row];
   found.value_scale = s.value_scales == nullptr ? 1.0f : s.value_scales[row];
   return found;
+}
+__device__ inline KeyRow find_row(const KeyTable& table, int32_t head, int32_t position) {
+  return find_row(table.segments, table.count, table.row_bytes, head, position);
+}
+
+__device__ inline float row_element(const char* row, int32_t dtype, int32_t i) {
+  if (dtype == KVASIR_F32) return reinterpret_cast<const float*>(row)[i];
+  if (dtype == KVASIR_F16) return half_to_float(reinterpret_cast<const uint16_t*>(row)[i]);
+  return static_cast<float>(reinterpret_cast<const int8_t*>(row)[i]);
 }
 
 // Positions that the queries [first, last] of a block may see, and which key numbers of a source those are.

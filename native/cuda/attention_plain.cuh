@@ -5,7 +5,6 @@
 //   1  8 rows x 16 keys a block of 128 threads, everything through shared memory as float
 #pragma once
 #include "attention_keys.cuh"
-#include "tensor_core.h"
 
 namespace kvasir {
 
@@ -15,12 +14,6 @@ constexpr int32_t kPlainRows = 8, kPlainKeys = 16, kPlainThreads = kPlainRows * 
 inline size_t plain_shared_bytes(int32_t d) {
   return sizeof(float) * (2 * kPlainRows * static_cast<size_t>(d) + 2 * kPlainKeys * static_cast<size_t>(d + 1) +
                           kPlainRows * kPlainKeys + 4 * kPlainKeys);
-}
-
-__device__ inline float plain_element(const char* row, int32_t dtype, int32_t i) {
-  if (dtype == KVASIR_F32) return reinterpret_cast<const float*>(row)[i];
-  if (dtype == KVASIR_F16) return half_to_float(reinterpret_cast<const uint16_t*>(row)[i]);
-  return static_cast<float>(reinterpret_cast<const int8_t*>(row)[i]);
 }
 
 // The greatest, or the sum, of 16 neighbouring lanes.
@@ -65,8 +58,8 @@ __global__ void __launch_bounds__(kPlainThreads) attend_plain(const KVASIR_GRID_
     KeyRow found{nullptr, nullptr, 0.0f, 0.0f};
     if (position >= 0) found = find_row(args.table, args.kv_head(list), position);
     for (int32_t i = thread % kPlainRows; i < d; i += kPlainRows) {
-      k[key * (d + 1) + i] = position < 0 ? 0.0f : plain_element(found.key, args.table.dtype, i);
-      v[key * (d + 1) + i] = position < 0 ? 0.0f : plain_element(found.value, args.table.dtype, i) * found.value_scale;
+      k[key * (d + 1) + i] = position < 0 ? 0.0f : row_element(found.key, args.table.dtype, i);
+      v[key * (d + 1) + i] = position < 0 ? 0.0f : row_element(found.value, args.table.dtype, i) * found.value_scale;
     }
     if (thread % kPlainRows == 0) {
       scales[key] = found.key_scale;

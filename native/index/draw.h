@@ -5,7 +5,7 @@
 namespace kvasir {
 
 // lowbias32 (Wellons, "Prospecting for hash functions"): a bijection whose bits avalanche.
-inline uint32_t lowbias32(uint32_t x) {
+constexpr uint32_t lowbias32(uint32_t x) {
   x ^= x >> 16;
   x *= 0x7feb352du;
   x ^= x >> 15;
@@ -15,11 +15,11 @@ inline uint32_t lowbias32(uint32_t x) {
 }
 
 // What the positions of one KV head are hashed with in one draw.
-inline uint32_t draw_key(uint32_t draw, int32_t kv_head) {
+constexpr uint32_t draw_key(uint32_t draw, int32_t kv_head) {
   return lowbias32(draw + 0x9e3779b9u * static_cast<uint32_t>(kv_head + 1));
 }
 
 // 32 uniform bits of a position: kept when bits < p * 2^32.
-inline uint32_t draw_bits(uint32_t key, int32_t position) { return lowbias32(static_cast<uint32_t>(position) ^ key); }
+constexpr uint32_t draw_bits(uint32_t key, int32_t position) { return lowbias32(static_cast<uint32_t>(position) ^ key); }
 
 }  // namespace kvasir

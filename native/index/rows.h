@@ -24,6 +24,7 @@ class Segment {
   int32_t capacity() const { return rows_; }  // rows of a head that are this segment's
   int32_t head_dim() const { return head_dim_; }
   size_t row_bytes() const;
+  int32_t head_rows() const { return stride_; }  // from one head's row 0 to the next one's
 
   // Row `row` of the segment: [head_dim] elements of dtype. Rows of a head follow each other.
   const void* key(int32_t head, int32_t row) const { return at(keys_, head, row); }
@@ -31,6 +32,9 @@ class Segment {
   // 1 unless dtype is KVASIR_I8.
   float key_scale(int32_t head, int32_t row) const { return scale(key_scales_, head, row); }
   float value_scale(int32_t head, int32_t row) const { return scale(value_scales_, head, row); }
+  // [kv_heads, head_rows()]; null unless dtype is KVASIR_I8.
+  const float* key_scales() const { return key_scales_ == nullptr ? nullptr : static_cast<const float*>(key_scales_->data); }
+  const float* value_scales() const { return value_scales_ == nullptr ? nullptr : static_cast<const float*>(value_scales_->data); }
 
  private:
   const void* at(const kvasir_memory* memory, int32_t head, int32_t row) const {

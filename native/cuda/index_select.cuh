@@ -1,0 +1,144 @@
+// The best k of stored scores, exact, in order of position, lower positions first among equals: the threshold by four passes over
+// 8 bits each (radix selection), then counts and places block by block.
+//
+// Ladder (not measured yet: no device was at hand)
+//   1  histograms in shared memory, merged by atomics; the passes read all scores
+#pragma once
+#include "index_draw.cuh"
+
+namespace kvasir {
+
+// Of one row. `least`: bits of the k-th best in order; `equal`: how many that are equal to it are kept.
+struct Selection {
+  uint32_t least;
+  int32_t equal;
+  int32_t wanted;  // of what has not been decided yet
+};
+
+// Bits that order as floats do.
+__device__ inline uint32_t ordered_bits(float x) {
+  const uint32_t bits = __float_as_uint(x);
+  return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
+}
+__device__ inline float float_of_ordered(uint32_t bits) {
+  return __uint_as_float((bits >> 31) != 0 ? bits & 0x7fffffffu : ~bits);
+}
+
+// priorities := scores - ln u (Duffield, Lund, Thorup 2007), u by the draw's bits of (draw, KV head, position). Grid: (blocks, heads).
+__global__ void add_noise(const IndexShape shape, const ScoreOut of, float* priorities, uint32_t draw, int32_t begin) {
+  const int32_t head = static_cast<int32_t>(blockIdx.y);
+  const uint32_t hash = draw_key(draw, head / shape.group());
+  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < kScanKeys; i += kScanThreads) {
+    const int32_t key = static_cast<int32_t>(blockIdx.x) * kScanKeys + i;
+    if (key >= of.keys) return;
+    const size_t at = static_cast<size_t>(head) * of.stride + static_cast<size_t>(key);
+    const float u = (static_cast<float>(draw_bits(hash, begin + key)) + 1.0f) * 2.3283064365386963e-10f;
+    priorities[at] = of.scores[at] - logf(u);
+  }
+}
+
+__global__ void begin_selection(Selection* rows, int32_t* histograms, int32_t wanted) {
+  const int32_t row = static_cast<int32_t>(blockIdx.x);
+  histograms[row * 256 + static_cast<int32_t>(threadIdx.x)] = 0;
+  if (threadIdx.x == 0) rows[row] = Selection{0, 0, wanted};
+}
+
+// Counts by the 8 bits from `shift` on of scores whose higher bits are the threshold's. Grid: (blocks, rows).
+__global__ void count_scores(const float* scores, size_t stride, int32_t keys, const Selection* rows, int32_t* histograms, int32_t shift) {
+  KVASIR_SHARED(int32_t, bins, [256]);
+  const int32_t row = static_cast<int32_t>(blockIdx.y), thread = static_cast<int32_t>(threadIdx.x);
+  bins[thread] = 0;
+  __syncthreads();
+  const uint32_t known = shift == 24 ? 0u : rows[row].least >> (shift + 8);
+  for (int32_t i = thread; i < kScanKeys; i += kScanThreads) {
+    const int32_t key = static_cast<int32_t>(blockIdx.x) * kScanKeys + i;
+    if (key >= keys) break;
+    const uint32_t bits = ordered_bits(scores[static_cast<size_t>(row) * stride + static_cast<size_t>(key)]);
+    if (shift == 24 || bits >> (shift + 8) == known) atomicAdd(bins + (bits >> shift & 255u), 1);
+  }
+  __syncthreads();
+  if (bins[thread] != 0) atomicAdd(histograms + row * 256 + thread, bins[thread]);
+}
+
+// The bin that holds the k-th best; histograms are cleared for the next pass. Grid: rows, 256 threads.
+__global__ void choose_bin(Selection* rows, int32_t* histograms, int32_t shift) {
+  KVASIR_SHARED(int32_t, bins, [256]);
+  const int32_t row = static_cast<int32_t>(blockIdx.x), thread = static_cast<int32_t>(threadIdx.x);
+  bins[thread] = histograms[row * 256 + thread];
+  histograms[row * 256 + thread] = 0;
+  __syncthreads();
+  if (thread != 0) return;
+  int32_t wanted = rows[row].wanted, bin = 255;
+  while (bin > 0 && wanted > bins[bin]) wanted -= bins[bin--];
+  rows[row].least |= static_cast<uint32_t>(bin) << shift;
+  rows[row].wanted = wanted;
+  rows[row].equal = wanted;
+}
+
+// counts [rows][blocks][2]: better than the threshold, and equal to it. Grid: (blocks, rows).
+__global__ void count_selected(const float* scores, size_t stride, int32_t keys, const Selection* rows, int32_t* counts, int32_t blocks) {
+  KVASIR_SHARED(int32_t, sums, [2]);
+  const int32_t row = static_cast<int32_t>(blockIdx.y), block = static_cast<int32_t>(blockIdx.x);
+  if (threadIdx.x == 0) sums[0] = sums[1] = 0;
+  __syncthreads();
+  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < kScanKeys; i += kScanThreads) {
+    const int32_t key = block * kScanKeys + i;
+    if (key >= keys) break;
+    const uint32_t bits = ordered_bits(scores[static_cast<size_t>(row) * stride + static_cast<size_t>(key)]), least = rows[row].least;
+    if (bits > least) atomicAdd(sums, 1);
+    if (bits == least) atomicAdd(sums + 1, 1);
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    counts[row * blocks + block] = sums[0];
+    counts[(static_cast<int32_t>(gridDim.y) + row) * blocks + block] = sums[1];
+  }
+}
+
+// Selected keys as hits. dropped: how many of those equal to the threshold are left out after all (of a sample, the one that sets
+// its weights). scores: not null for a sample: bias = max(0, threshold - score). Grid: (blocks, rows).
+__global__ void place_selected(const float* priorities, const float* scores, size_t stride, int32_t keys, const Selection* rows,
+                               const int32_t* counts, int32_t blocks, int32_t dropped, const HitsOut to) {
+  KVASIR_SHARED(int32_t, sums, [2]);
+  KVASIR_SHARED(int32_t, placed, [2 * (kScanThreads / 32) + 2]);
+  const int32_t row = static_cast<int32_t>(blockIdx.y), block = static_cast<int32_t>(blockIdx.x);
+  const int32_t lane = static_cast<int32_t>(threadIdx.x) % 32, warp = static_cast<int32_t>(threadIdx.x) / 32;
+  constexpr int32_t kWarps = kScanThreads / 32;
+  int32_t better, better_total, equal, equal_total;
+  sum_before(counts + row * blocks, blocks, block, sums, &better, &better_total);
+  __syncthreads();
+  sum_before(counts + (static_cast<int32_t>(gridDim.y) + row) * blocks, blocks, block, sums, &equal, &equal_total);
+  const Selection chosen = rows[row];
+  const int32_t most_equal = chosen.equal - dropped;
+  if (block == 0 && threadIdx.x == 0) {
+    to.counts[row] = better_total + most_equal;
+    to.errors[row] = NAN;
+  }
+  for (int32_t i = 0; i < kScanKeys; i += kScanThreads) {
+    const int32_t key = block * kScanKeys + i + static_cast<int32_t>(threadIdx.x);
+    const size_t from = static_cast<size_t>(row) * stride + static_cast<size_t>(key);
+    const uint32_t bits = key < keys ? ordered_bits(priorities[from]) : 0u;
+    const bool is_better = key < keys && bits > chosen.least, is_equal = key < keys && bits == chosen.least;
+    const uint32_t betters = __ballot_sync(kFullWarp, is_better ? 1 : 0), equals = __ballot_sync(kFullWarp, is_equal ? 1 : 0);
+    __syncthreads();
+    if (lane == 0) placed[warp] = __popc(betters), placed[kWarps + warp] = __popc(equals);
+    __syncthreads();
+    int32_t my_better = better, my_equal = equal;
+    for (int32_t w = 0; w < kWarps; w++) {
+      if (w < warp) my_better += placed[w], my_equal += placed[kWarps + w];
+      better += placed[w], equal += placed[kWarps + w];
+    }
+    const uint32_t lower = (1u << lane) - 1;
+    my_better += __popc(betters & lower), my_equal += __popc(equals & lower);
+    if (is_better || (is_equal && my_equal < most_equal)) {
+      const int32_t place = my_better + at_most(my_equal, most_equal);
+      if (place < to.capacity) {
+        const size_t at = static_cast<size_t>(row) * static_cast<size_t>(to.capacity) + static_cast<size_t>(place);
+        to.tokens[at] = to.begin + key;
+        to.bias[at] = scores == nullptr ? 0.0f : fmaxf(0.0f, float_of_ordered(chosen.least) - scores[from]);
+      }
+    }
+  }
+}
+
+}  // namespace kvasir
