@@ -21,8 +21,6 @@ int32_t kvasir_glu(kvasir_context*, kvasir_tensor, kvasir_tensor, kvasir_tensor,
 int32_t kvasir_rope_table(kvasir_context*, kvasir_tensor, kvasir_tensor, const double*, int32_t, float) { return refuse(); }
 int32_t kvasir_rope(kvasir_context*, const kvasir_tensor*, int32_t, kvasir_tensor, int32_t) { return refuse(); }
 int32_t kvasir_append(kvasir_context*, const int32_t*, int32_t, kvasir_tensor, kvasir_tensor) { return refuse(); }
-int32_t kvasir_merge(kvasir_context*, kvasir_tensor, const kvasir_tensor*, int32_t) { return refuse(); }
-int32_t kvasir_merge_parts(kvasir_context*, kvasir_tensor, kvasir_tensor, const kvasir_tensor*, int32_t) { return refuse(); }
 int32_t kvasir_add_logits(kvasir_context*, kvasir_tensor, int32_t, const int32_t*, const float*, int32_t) { return refuse(); }
 int32_t kvasir_penalize(kvasir_context*, kvasir_tensor, int32_t, const int32_t*, const int32_t*, int32_t, float, float, float) { return refuse(); }
 int32_t kvasir_sample(kvasir_context*, kvasir_tensor, kvasir_tensor, const double*) { return refuse(); }

@@ -5,6 +5,7 @@
 #include "attention_merge.cuh"
 #include "attention_plain.cuh"
 #include "attention_tiles.h"
+#include "error.h"
 #include "launch.h"
 
 namespace kvasir {
@@ -47,7 +48,7 @@ bool on_16_bytes(const Attention& call) {
 }
 
 template <int kDim, class Keys>
-bool try_tiles(Workspace& work, const TileLaunch& of, const Keys& keys) {
+bool try_tiles(DeviceScratch& work, const TileLaunch& of, const Keys& keys) {
   if (tiles_shared_bytes<kDim>(of.few_rows) > work.runtime.facts().block_shared) return false;
   launch_tiles<kDim>(work, of, keys);
   return true;
@@ -55,7 +56,7 @@ bool try_tiles(Workspace& work, const TileLaunch& of, const Keys& keys) {
 
 // False where fragments do not divide the rows, or the device has too little shared memory.
 template <class Keys>
-bool launch_tiles_by_dim(Workspace& work, const TileLaunch& of, const Keys& keys) {
+bool launch_tiles_by_dim(DeviceScratch& work, const TileLaunch& of, const Keys& keys) {
   if (of.args.table.dtype == KVASIR_F32) return false;
   switch (of.args.table.head_dim) {
     case 64: return try_tiles<64>(work, of, keys);
@@ -69,7 +70,7 @@ bool launch_tiles_by_dim(Workspace& work, const TileLaunch& of, const Keys& keys
 
 // lists: of keys; each has heads / lists query heads.
 template <class Keys>
-void attend(Workspace& work, const Attention& call, int32_t lists, const std::vector<Piece<Keys>>& pieces) {
+void attend(DeviceScratch& work, const Attention& call, int32_t lists, const std::vector<Piece<Keys>>& pieces) {
   const int32_t d = call.head_dim, rows = call.n * call.heads, group = call.heads / lists;
   const int32_t most_rows = call.n * group;
   const bool few_rows = most_rows <= kFewRows, aligned = on_16_bytes(call);
@@ -119,7 +120,7 @@ void attend(Workspace& work, const Attention& call, int32_t lists, const std::ve
 
 }  // namespace
 
-void attend_causal(Workspace& work, const Attention& call, int32_t window) {
+void attend_causal(DeviceScratch& work, const Attention& call, int32_t window) {
   std::vector<Piece<CausalKeys>> pieces;
   const int32_t first = call.end - call.n;
   each_table(call, [&](const KeyTable& table, int32_t start, int32_t end) {
@@ -130,7 +131,7 @@ void attend_causal(Workspace& work, const Attention& call, int32_t window) {
   attend(work, call, call.kv_heads, pieces);
 }
 
-void attend_spans(Workspace& work, const Attention& call, const int32_t* spans, int32_t count) {
+void attend_spans(DeviceScratch& work, const Attention& call, const int32_t* spans, int32_t count) {
   std::vector<Piece<ListedKeys>> pieces;
   each_table(call, [&](const KeyTable& table, int32_t start, int32_t end) {
     ListedKeys keys{};
@@ -158,7 +159,7 @@ void attend_spans(Workspace& work, const Attention& call, const int32_t* spans, 
   attend(work, call, call.kv_heads, pieces);
 }
 
-void attend_hits(Workspace& work, const Attention& call, const HitLists& hits) {
+void attend_hits(DeviceScratch& work, const Attention& call, const HitLists& hits) {
   std::vector<Piece<ListedKeys>> pieces;
   each_table(call, [&](const KeyTable& table, int32_t start, int32_t end) {
     ListedKeys keys{};
@@ -174,7 +175,7 @@ void attend_hits(Workspace& work, const Attention& call, const HitLists& hits) {
   attend(work, call, hits.lists, pieces);
 }
 
-void merge_parts(Workspace& work, const AttentionPart& out, const AttentionPart* parts, int32_t count, int32_t rows, int32_t d) {
+void merge_parts(DeviceScratch& work, const AttentionPart& out, const AttentionPart* parts, int32_t count, int32_t rows, int32_t d) {
   if (rows == 0 || d == 0) return;
   const dim3 grid(static_cast<uint32_t>((rows + kMergeWarps - 1) / kMergeWarps));
   MergeParts from{};

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "attention_keys.cuh"
-#include "workspace.h"
+#include "device_scratch.h"
 
 namespace kvasir {
 
@@ -29,17 +29,17 @@ struct HitLists {
 };
 
 // Query i is at position end - n + i; window 0: none.
-void attend_causal(Workspace& work, const Attention& call, int32_t window);
+void attend_causal(DeviceScratch& work, const Attention& call, int32_t window);
 // spans: ascending disjoint ranges of positions.
-void attend_spans(Workspace& work, const Attention& call, const int32_t* spans, int32_t count);
+void attend_spans(DeviceScratch& work, const Attention& call, const int32_t* spans, int32_t count);
 // n is 1, or every query has the same lists.
-void attend_hits(Workspace& work, const Attention& call, const HitLists& hits);
+void attend_hits(DeviceScratch& work, const Attention& call, const HitLists& hits);
 
 struct AttentionPart {
   float* o;
   float* lse;
 };
 // out.lse may be null; out may be one of the parts.
-void merge_parts(Workspace& work, const AttentionPart& out, const AttentionPart* parts, int32_t count, int32_t rows, int32_t d);
+void merge_parts(DeviceScratch& work, const AttentionPart& out, const AttentionPart* parts, int32_t count, int32_t rows, int32_t d);
 
 }  // namespace kvasir

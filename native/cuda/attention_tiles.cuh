@@ -16,7 +16,7 @@ size_t tiles_shared_bytes(bool few_rows) {
 }
 
 template <int kDim, class Element, class Keys>
-void launch_tiles_of(Workspace& work, const TileLaunch& of, const Keys& keys) {
+void launch_tiles_of(DeviceScratch& work, const TileLaunch& of, const Keys& keys) {
   const int32_t block = of.few_rows ? kFewRows : kManyRows, rows = of.args.n * of.args.group;
   const dim3 grid(static_cast<uint32_t>((rows + block - 1) / block), static_cast<uint32_t>(of.lists),
                   static_cast<uint32_t>(of.args.splits));
@@ -29,12 +29,12 @@ void launch_tiles_of(Workspace& work, const TileLaunch& of, const Keys& keys) {
 
 #define KVASIR_ATTENTION_TILES(kDim)                                                                              \
   template <>                                                                                                     \
-  void launch_tiles<kDim>(Workspace & work, const TileLaunch& of, const CausalKeys& keys) {                    \
+  void launch_tiles<kDim>(DeviceScratch & work, const TileLaunch& of, const CausalKeys& keys) {                    \
     if (of.args.table.dtype == KVASIR_F16) launch_tiles_of<kDim, uint16_t>(work, of, keys);             \
     else launch_tiles_of<kDim, int8_t>(work, of, keys);                                                     \
   }                                                                                                               \
   template <>                                                                                                     \
-  void launch_tiles<kDim>(Workspace & work, const TileLaunch& of, const ListedKeys& keys) {                    \
+  void launch_tiles<kDim>(DeviceScratch & work, const TileLaunch& of, const ListedKeys& keys) {                    \
     if (of.args.table.dtype == KVASIR_F16) launch_tiles_of<kDim, uint16_t>(work, of, keys);             \
     else launch_tiles_of<kDim, int8_t>(work, of, keys);                                                     \
   }                                                                                                               \

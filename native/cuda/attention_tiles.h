@@ -1,7 +1,7 @@
 // Launches of attention_tile.cuh by head size: one source file each, so that they are compiled side by side.
 #pragma once
 #include "attention_keys.cuh"
-#include "workspace.h"
+#include "device_scratch.h"
 
 namespace kvasir {
 
@@ -15,9 +15,9 @@ struct TileLaunch {
 constexpr int32_t kFewRows = 16, kManyRows = 64;
 
 template <int kDim>
-void launch_tiles(Workspace& work, const TileLaunch& launch, const CausalKeys& keys);
+void launch_tiles(DeviceScratch& work, const TileLaunch& launch, const CausalKeys& keys);
 template <int kDim>
-void launch_tiles(Workspace& work, const TileLaunch& launch, const ListedKeys& keys);
+void launch_tiles(DeviceScratch& work, const TileLaunch& launch, const ListedKeys& keys);
 template <int kDim>
 size_t tiles_shared_bytes(bool few_rows);
 

@@ -6,18 +6,6 @@
 
 namespace kvasir {
 
-void* DeviceScratch::get(size_t bytes) {
-  if (bytes <= bytes_) return data_;
-  runtime_.free(data_);
-  data_ = nullptr, bytes_ = 0;
-  // By an eighth more, so that lengths that creep up do not allocate each time.
-  const size_t wanted = (bytes + bytes / 8 + 255) / 256 * 256;
-  data_ = runtime_.allocate(wanted);
-  if (data_ == nullptr) fail(KVASIR_MEMORY, "Cannot run kernel: out of memory for %zu bytes on the device", wanted);
-  bytes_ = wanted;
-  return data_;
-}
-
 void HostInts::written(const uint8_t* data, const int32_t* values, size_t first, size_t count, size_t total) {
   const auto found = known_.find(data);
   std::vector<int32_t> mine = found == known_.end() ? std::vector<int32_t>() : found->second;
@@ -65,7 +53,8 @@ kvasir_context::kvasir_context(std::unique_ptr<kvasir::Runtime> device)
       tensors(new DeviceTensors(*this)),
       table(new kvasir::Table(*tensors)),
       scratch(new kvasir::DeviceScratch(*runtime)),
-      operand(new kvasir::DeviceScratch(*runtime)) {}
+      operand(new kvasir::DeviceScratch(*runtime)),
+      attention(new kvasir::DeviceScratch(*runtime)) {}
 
 kvasir_context::~kvasir_context() = default;
 

@@ -5,28 +5,13 @@
 #include <memory>
 #include <vector>
 
+#include "device_scratch.h"
 #include "error.h"
 #include "kvasir_backend.h"
 #include "runtime.h"
 #include "table.h"
 
 namespace kvasir {
-
-// Memory of the device that grows and is kept; contents undefined, valid until the next get.
-class DeviceScratch {
- public:
-  explicit DeviceScratch(Runtime& runtime) : runtime_(runtime) {}
-  ~DeviceScratch() { runtime_.free(data_); }
-  DeviceScratch(const DeviceScratch&) = delete;
-  DeviceScratch& operator=(const DeviceScratch&) = delete;
-  void* get(size_t bytes);  // throws Error{KVASIR_MEMORY}
-  template <class T> T* array(size_t count) { return static_cast<T*>(get(count * sizeof(T))); }
-
- private:
-  Runtime& runtime_;
-  void* data_ = nullptr;
-  size_t bytes_ = 0;
-};
 
 // What the host wrote to small tensors of integers, so that ids are checked without waiting for the device.
 class HostInts {
@@ -48,6 +33,7 @@ struct kvasir_context {
   std::unique_ptr<kvasir::TensorMemory> tensors;
   std::unique_ptr<kvasir::Table> table;
   std::unique_ptr<kvasir::DeviceScratch> scratch, operand;  // operand: a product only its own call sees, while matmul uses scratch
+  std::unique_ptr<kvasir::DeviceScratch> attention;         // partial results of splits
 
   explicit kvasir_context(std::unique_ptr<kvasir::Runtime> device);
   ~kvasir_context();

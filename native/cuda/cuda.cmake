@@ -9,11 +9,13 @@ file(GLOB cuda_kernels CONFIGURE_DEPENDS cuda/*.cu)
 file(GLOB cuda_emulated CONFIGURE_DEPENDS cuda/emulation.cc cuda/*_emulated.cc)
 file(GLOB cuda_real CONFIGURE_DEPENDS cuda/*_cuda.cc)
 list(REMOVE_ITEM cuda_hosts ${cuda_emulated} ${cuda_real})
+# What indexes over any memory share.
+list(APPEND cuda_hosts index/params.cc index/rows.cc)
 
 # The twin. Kernels are C++ to it; what depends on which of two builds a source is for is a definition.
 set_source_files_properties(${cuda_kernels} PROPERTIES LANGUAGE CXX)
 add_library(kvasir_cuda_emulated_objects OBJECT EXCLUDE_FROM_ALL ${cuda_hosts} ${cuda_emulated} ${cuda_kernels})
-target_include_directories(kvasir_cuda_emulated_objects PRIVATE include base cuda)
+target_include_directories(kvasir_cuda_emulated_objects PRIVATE include base index cuda)
 target_compile_options(kvasir_cuda_emulated_objects PRIVATE ${flags} -x c++ -Wno-unknown-pragmas -Wno-unused-variable)
 target_compile_definitions(kvasir_cuda_emulated_objects PRIVATE KVASIR_EMULATION=1 ${KVASIR_CUDA_DEFINES})
 kvasir_library(kvasir_cuda_emulated kvasir_cuda_emulated_objects)
@@ -23,7 +25,7 @@ if(KVASIR_TESTS)
   file(GLOB cuda_tests CONFIGURE_DEPENDS cuda/test/*_test.cc)
   add_executable(kvasir_cuda_test EXCLUDE_FROM_ALL ${cuda_tests} test/main.cc $<TARGET_OBJECTS:kvasir_base_objects>
                                   $<TARGET_OBJECTS:kvasir_cuda_emulated_objects>)
-  target_include_directories(kvasir_cuda_test PRIVATE include base cuda test)
+  target_include_directories(kvasir_cuda_test PRIVATE include base index cuda test)
   target_compile_options(kvasir_cuda_test PRIVATE ${flags})
   target_compile_definitions(kvasir_cuda_test PRIVATE KVASIR_EMULATION=1)
   target_link_libraries(kvasir_cuda_test PRIVATE Threads::Threads ${link_flags})
@@ -44,7 +46,7 @@ if(KVASIR_NVCC)
     list(APPEND gencode -gencode arch=compute_${newest},code=compute_${newest})
   endif()
   set(objects "")
-  file(GLOB cuda_headers CONFIGURE_DEPENDS cuda/*.h cuda/*.cuh base/*.h include/*.h)
+  file(GLOB cuda_headers CONFIGURE_DEPENDS cuda/*.h cuda/*.cuh base/*.h index/*.h include/*.h)
   foreach(source ${cuda_kernels})
     get_filename_component(name ${source} NAME)
     set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/${name}.o)
@@ -53,7 +55,8 @@ if(KVASIR_NVCC)
       COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/cuda
       COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/cuda/nvcc.sh ${object} ${KVASIR_NVCC} -std=c++17 -O3 ${gencode} -lineinfo -ccbin ${CMAKE_CXX_COMPILER} -Xcompiler
               -fPIC,-fvisibility=hidden -Xptxas -v --expt-relaxed-constexpr
-              -I${CMAKE_CURRENT_SOURCE_DIR}/include -I${CMAKE_CURRENT_SOURCE_DIR}/base -I${CMAKE_CURRENT_SOURCE_DIR}/cuda
+              -I${CMAKE_CURRENT_SOURCE_DIR}/include -I${CMAKE_CURRENT_SOURCE_DIR}/base -I${CMAKE_CURRENT_SOURCE_DIR}/index
+              -I${CMAKE_CURRENT_SOURCE_DIR}/cuda
               -c ${source}
       DEPENDS ${source} ${cuda_headers}
       COMMENT "nvcc ${name}"
@@ -61,7 +64,7 @@ if(KVASIR_NVCC)
     list(APPEND objects ${object})
   endforeach()
   add_library(kvasir_cuda_objects OBJECT EXCLUDE_FROM_ALL ${cuda_hosts} ${cuda_real})
-  target_include_directories(kvasir_cuda_objects PRIVATE include base cuda)
+  target_include_directories(kvasir_cuda_objects PRIVATE include base index cuda)
   target_include_directories(kvasir_cuda_objects SYSTEM PRIVATE ${cuda_root}/include)
   target_compile_options(kvasir_cuda_objects PRIVATE ${flags})
   add_library(kvasir_cuda SHARED EXCLUDE_FROM_ALL ${objects} $<TARGET_OBJECTS:kvasir_base_objects> $<TARGET_OBJECTS:kvasir_cuda_objects>)

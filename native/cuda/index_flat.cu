@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "error.h"
 #include "index_select.cuh"
 #include "launch.h"
 
@@ -58,7 +59,7 @@ int32_t element_size(int32_t dtype) { return dtype == KVASIR_F32 ? 4 : dtype == 
 
 }  // namespace
 
-DeviceFlat::DeviceFlat(Workspace& search, Workspace& attention, const IndexShape& shape, Kind kind)
+DeviceFlat::DeviceFlat(DeviceScratch& search, DeviceScratch& attention, const IndexShape& shape, Kind kind)
     : runtime_(search.runtime), search_(search), attention_(attention), shape_(shape), kind_(kind),
       layout_(code_layout(shape.dim, kind == kInt4)) {}
 

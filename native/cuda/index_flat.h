@@ -37,7 +37,7 @@ class DeviceFlat {
   enum Kind { kInt8, kInt4, kNone };  // kNone: rows are scored themselves
 
   // search, attention: memory that a search needs, and its attention beside it; shared by all indexes of a context.
-  DeviceFlat(Workspace& search, Workspace& attention, const IndexShape& shape, Kind kind);
+  DeviceFlat(DeviceScratch& search, DeviceScratch& attention, const IndexShape& shape, Kind kind);
 
   Rows& rows() { return rows_; }
   int32_t begin() const { return begin_; }
@@ -74,7 +74,7 @@ class DeviceFlat {
   double code_bytes() const;  // of a key and KV head
 
   Runtime& runtime_;
-  Workspace &search_, &attention_;
+  DeviceScratch &search_, &attention_;
   IndexShape shape_;
   Kind kind_;
   CodeLayout layout_{};

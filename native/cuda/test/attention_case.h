@@ -178,7 +178,7 @@ class AttentionCase {
   std::vector<DeviceArray<uint8_t>> rows_;
   std::vector<DeviceArray<float>> scales_;
   std::optional<DeviceArray<float>> queries_, outputs_, sums_;
-  std::optional<Workspace> work_;
+  std::optional<DeviceScratch> work_;
   std::vector<KeySegment> segments_;
 };
 

@@ -22,7 +22,7 @@ struct Shape {
 
 void check_causal(const Shape& s) {
   AttentionCase c(s.dtype, s.n, s.length, s.kv_heads, s.group, s.dim, s.start, s.cuts, s.softcap, s.sharp);
-  c.run([&](Workspace& work, const Attention& a) { attend_causal(work, a, s.window); });
+  c.run([&](DeviceScratch& work, const Attention& a) { attend_causal(work, a, s.window); });
   c.expect("causal", [&](int32_t query, int32_t, int32_t row) -> double {
     const int32_t at = s.length - s.n + query;
     return row <= at && (s.window == 0 || row > at - s.window) ? 0 : -INFINITY;
@@ -86,19 +86,19 @@ TEST("cuda attention: spans and hits") {
     for (const int32_t group : {1, 3, 4, 8}) {
       AttentionCase c(type, 1, 129, 2, group, group == 3 ? 80 : 64, 1000, {1, 33, 64, 96}, 0, 2);
       const int32_t spans[] = {1000, 1006, 1038, 1038, 1045, 1077, 1103, 1129};
-      c.run([&](Workspace& work, const Attention& a) { attend_spans(work, a, spans, 4); });
+      c.run([&](DeviceScratch& work, const Attention& a) { attend_spans(work, a, spans, 4); });
       const auto inside = [&](int32_t row) {
         bool in = false;
         for (int32_t i = 0; i < 4; i++) in = in || (row + 1000 >= spans[2 * i] && row + 1000 < spans[2 * i + 1]);
         return in;
       };
       c.expect("spans", [&](int32_t, int32_t, int32_t row) { return inside(row) ? 0.0 : -INFINITY; });
-      c.run([&](Workspace& work, const Attention& a) { attend_spans(work, a, nullptr, 0); });
+      c.run([&](DeviceScratch& work, const Attention& a) { attend_spans(work, a, nullptr, 0); });
       c.expect("no spans", [](int32_t, int32_t, int32_t) { return -INFINITY; });
       for (const int32_t lists : {2, 2 * group}) {
         for (const bool biased : {true, false}) {
           const TestHits hits(*c.runtime, lists, 129, 1000, biased, 5);
-          c.run([&](Workspace& work, const Attention& a) { attend_hits(work, a, hits.lists()); });
+          c.run([&](DeviceScratch& work, const Attention& a) { attend_hits(work, a, hits.lists()); });
           c.expect("hits", [&](int32_t, int32_t head, int32_t row) { return hits.bias(head / (2 * group / lists), row); });
         }
       }
@@ -111,13 +111,13 @@ TEST("cuda attention: many spans, many queries, long lists") {
     std::vector<int32_t> spans;
     for (int32_t i = 0; i < 40; i++) spans.push_back(i * 3), spans.push_back(i * 3 + 1 + i % 2);
     AttentionCase c(type, 20, 130, 1, 3, 64, 0, {50}, 0, 2);
-    c.run([&](Workspace& work, const Attention& a) { attend_spans(work, a, spans.data(), 40); });
+    c.run([&](DeviceScratch& work, const Attention& a) { attend_spans(work, a, spans.data(), 40); });
     c.expect("many spans", [&](int32_t, int32_t, int32_t row) {
       return row < 120 && (row % 3 == 0 || (row % 3 == 1 && row / 3 % 2 == 1)) ? 0.0 : -INFINITY;
     });
     AttentionCase long_case(type, 1, 1500, 1, 4, 128, 0, {700}, 0, 2);
     const TestHits hits(*long_case.runtime, 1, 1500, 0, true, 9);
-    long_case.run([&](Workspace& work, const Attention& a) { attend_hits(work, a, hits.lists()); });
+    long_case.run([&](DeviceScratch& work, const Attention& a) { attend_hits(work, a, hits.lists()); });
     long_case.expect("long list", [&](int32_t, int32_t, int32_t row) { return hits.bias(0, row); });
   }
 }
@@ -128,7 +128,7 @@ TEST("cuda attention: the order of threads changes no bit") {
       std::vector<float> first;
       for (uint64_t seed = 1; seed <= 20; seed++) {
         AttentionCase c(KVASIR_F16, n, 70, 1, 4, dim, 0, {20}, 0, 2, seed);
-        c.run([&](Workspace& work, const Attention& a) { attend_causal(work, a, 0); });
+        c.run([&](DeviceScratch& work, const Attention& a) { attend_causal(work, a, 0); });
         if (seed == 1) first = c.o;
         EXPECT(c.o == first);
       }
@@ -142,7 +142,7 @@ TEST("cuda attention: merge") {
   std::normal_distribution<float> bell;
   std::vector<std::vector<float>> o(count, std::vector<float>(rows * d)), lse(count, std::vector<float>(rows));
   const auto runtime = Runtime::open({});
-  Workspace work(*runtime);
+  DeviceScratch work(*runtime);
   std::vector<DeviceArray<float>> memory;
   std::vector<AttentionPart> parts;
   for (int32_t p = 0; p < count; p++) {

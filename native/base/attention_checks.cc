@@ -1,0 +1,85 @@
+#include "attention_checks.h"
+
+#include <cmath>
+
+#include "dtype.h"
+#include "error.h"
+
+namespace kvasir {
+
+void check_queries(const Tensor& q) {
+  expect_dtype(q, KVASIR_F32, "queries");
+  if (q.rank == 3) return;
+  fail(KVASIR_ARGUMENT, "Cannot use queries: shape %s, expected [n, heads, headDim]", shape_text(q.shape, q.rank).c_str());
+}
+
+void check_attention(const Tensor& q, const KvView& kv, float scale, float softcap) {
+  if (!std::isfinite(scale) || !std::isfinite(softcap) || softcap < 0.0f) {
+    fail(KVASIR_ARGUMENT, "Cannot attend: scale %g and softcap %g must be finite, the softcap not negative",
+         static_cast<double>(scale), static_cast<double>(softcap));
+  }
+  if (kv.head_dim != q.shape[2] || kv.kv_heads == 0 || q.shape[1] % kv.kv_heads != 0) {
+    fail(KVASIR_ARGUMENT, "Cannot attend: queries %s do not fit %d KV heads of %d dimensions",
+         shape_text(q.shape, q.rank).c_str(), kv.kv_heads, kv.head_dim);
+  }
+}
+
+void check_part(const Tensor& o, const Tensor& lse, const int32_t* shape) {
+  expect_dtype(o, KVASIR_F32, "attention output");
+  expect_shape(o, {shape[0], shape[1], shape[2]}, "attention output");
+  expect_dtype(lse, KVASIR_F32, "log-sum-exp of attention");
+  expect_shape(lse, {shape[0], shape[1]}, "log-sum-exp of attention");
+}
+
+void check_spans(const KvView& kv, const int32_t* spans, int32_t count) {
+  if (count < 0 || (count > 0 && spans == nullptr)) {
+    fail(KVASIR_ARGUMENT, "Cannot attend: %d spans without a list", count);
+  }
+  int32_t end = kv.start;
+  for (int32_t i = 0; i < count; i++) {
+    const int32_t from = spans[2 * i], to = spans[2 * i + 1];
+    if (from < end || to < from || to > kv.end) {
+      fail(KVASIR_ARGUMENT, "Cannot attend: span %d is %d to %d, expected ascending positions in %d to %d", i, from, to,
+           end, kv.end);
+    }
+    end = to;
+  }
+}
+
+HitShape check_hit_tensors(const Tensor& tokens, const Tensor& counts, const Tensor* bias, const KvView& kv, int32_t heads) {
+  expect_dtype(tokens, KVASIR_I32, "tokens of hits");
+  if (tokens.rank != 2 || (tokens.shape[0] != heads && tokens.shape[0] != kv.kv_heads)) {
+    fail(KVASIR_ARGUMENT, "Cannot use tokens of hits: shape %s, expected [%d or %d, capacity]",
+         shape_text(tokens.shape, tokens.rank).c_str(), heads, kv.kv_heads);
+  }
+  const HitShape shape = {tokens.shape[0], tokens.shape[1]};
+  expect_dtype(counts, KVASIR_I32, "counts of hits");
+  expect_shape(counts, {shape.rows}, "counts of hits");
+  if (bias != nullptr) {
+    expect_dtype(*bias, KVASIR_F32, "bias of hits");
+    expect_shape(*bias, {shape.rows, shape.capacity}, "bias of hits");
+  }
+  return shape;
+}
+
+void check_hits(const HitShape& shape, const int32_t* tokens, const int32_t* counts, const float* bias, const KvView& kv) {
+  for (int32_t r = 0; r < shape.rows; r++) {
+    const int32_t count = counts[r];
+    if (count < 0 || count > shape.capacity) {
+      fail(KVASIR_ARGUMENT, "Cannot attend: row %d has %d hits, its capacity is %d", r, count, shape.capacity);
+    }
+    const size_t first = static_cast<size_t>(r) * static_cast<size_t>(shape.capacity);
+    for (int32_t i = 0; i < count; i++) {
+      const int32_t token = tokens[first + static_cast<size_t>(i)];
+      if (token < kv.start || token >= kv.end) {
+        fail(KVASIR_ARGUMENT, "Cannot attend: hit %d of row %d is position %d, the cache holds %d to %d", i, r, token,
+             kv.start, kv.end);
+      }
+      if (bias != nullptr && !std::isfinite(bias[first + static_cast<size_t>(i)])) {
+        fail(KVASIR_ARGUMENT, "Cannot attend: the bias of hit %d of row %d is not finite", i, r);
+      }
+    }
+  }
+}
+
+}  // namespace kvasir
