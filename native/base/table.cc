@@ -212,7 +212,7 @@ kvasir_memory* Table::memory(uint32_t id) {
   Slot& s = find(id, "tensor to share");
   if (s.tensor.packed != nullptr) fail(KVASIR_UNSUPPORTED, "Cannot share tensor: weights are repacked");
   if (!s.owner) fail(KVASIR_ARGUMENT, "Cannot share tensor: it is a view, share the tensor it shows");
-  if (s.memory == nullptr) s.memory = share_memory(s.tensor.data, s.tensor.bytes);
+  if (s.memory == nullptr) s.memory = share_held(s.tensor.data, s.tensor.bytes, where_.keeper(s.tensor.data));
   return s.memory;
 }
 

@@ -2,6 +2,7 @@
 // ended is recognized: 0 is never one, a slot is reused only after 1024 others, and then under a new generation.
 #pragma once
 #include <deque>
+#include <memory>
 #include <vector>
 
 #include "dtype.h"
@@ -15,6 +16,8 @@ class TensorMemory {
   virtual ~TensorMemory() = default;
   virtual uint8_t* allocate(size_t bytes) = 0;   // null when memory is out
   virtual void free(uint8_t* data) noexcept = 0;  // of allocate, or null
+  // What frees data once nobody holds it; null: the host's memory, which aligned_free does.
+  virtual std::shared_ptr<const void> keeper(uint8_t*) { return nullptr; }
   // Sets packed and bytes of a rank-2 model tensor; throws Error.
   virtual void make_weight(Tensor& tensor) = 0;
 };
@@ -53,7 +56,7 @@ class Table {
   uint32_t map(int32_t dtype, int32_t rank, const int32_t* shape, uint8_t* data, size_t bytes,
                     std::shared_ptr<const void> holder);
   void destroy(uint32_t id);
-  kvasir_memory* memory(uint32_t id);  // of host memory only; made at the first call
+  kvasir_memory* memory(uint32_t id);  // made at the first call
 
  private:
   uint32_t take_slot();

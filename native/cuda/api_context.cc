@@ -39,7 +39,7 @@ int32_t kvasir_context_describe(kvasir_context* ctx, char* buf, int32_t cap) {
   });
 }
 
-const kvasir_executor* kvasir_context_executor(kvasir_context*) { return nullptr; }
+const kvasir_executor* kvasir_context_executor(kvasir_context* ctx) { return &ctx->executor; }
 
 int32_t kvasir_context_bytes(kvasir_context* ctx, double* out) {
   return guard([&] {

@@ -77,14 +77,22 @@ int32_t kvasir_tensor_read(kvasir_context* ctx, void* dst, kvasir_tensor src, do
   });
 }
 
-void* kvasir_tensor_address(kvasir_context*, kvasir_tensor) {
-  report(KVASIR_UNSUPPORTED, "Cannot lend tensor: it lies in the memory of a device");
-  return nullptr;
+void* kvasir_tensor_address(kvasir_context* ctx, kvasir_tensor tensor) {
+  void* address = nullptr;
+  guard([&] {
+    const Tensor& t = ctx->tensor(tensor, "tensor to lend");
+    if (t.packed != nullptr) fail(KVASIR_UNSUPPORTED, "Cannot lend tensor: weights are repacked");
+    // Whoever was lent it may write to it.
+    if (t.dtype == KVASIR_I32) ctx->ints.forget(t.data, t.bytes);
+    address = t.data;
+  });
+  return address;
 }
 
-kvasir_memory* kvasir_tensor_memory(kvasir_context*, kvasir_tensor) {
-  report(KVASIR_UNSUPPORTED, "Cannot share tensor: it lies in the memory of a device");
-  return nullptr;
+kvasir_memory* kvasir_tensor_memory(kvasir_context* ctx, kvasir_tensor tensor) {
+  kvasir_memory* memory = nullptr;
+  guard([&] { memory = ctx->table->memory(tensor); });
+  return memory;
 }
 
 }  // extern "C"

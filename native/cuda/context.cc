@@ -37,6 +37,9 @@ class DeviceTensors final : public kvasir::TensorMemory {
   explicit DeviceTensors(kvasir_context& ctx) : ctx_(ctx) {}
   uint8_t* allocate(size_t bytes) override { return static_cast<uint8_t*>(ctx_.runtime->allocate(bytes)); }
   void free(uint8_t* data) noexcept override { ctx_.runtime->free(data); }
+  std::shared_ptr<const void> keeper(uint8_t* data) override {
+    return {static_cast<const void*>(data), [runtime = ctx_.runtime](const void* d) { runtime->free(const_cast<void*>(d)); }};
+  }
   void make_weight(kvasir::Tensor& t) override {
     t.packed = kvasir::weight_create(*ctx_.runtime, t.dtype, t.shape[0], t.shape[1]);
     t.bytes = t.packed->bytes;
@@ -46,7 +49,18 @@ class DeviceTensors final : public kvasir::TensorMemory {
   kvasir_context& ctx_;
 };
 
+void run_in_order(void*, int32_t tasks, void* body, void (*entry)(void* body, int32_t task, int32_t worker)) {
+  for (int32_t task = 0; task < tasks; task++) entry(body, task, 0);
+}
+
 }  // namespace
+
+kvasir_context& kvasir::context_of(const kvasir_executor* executor) {
+  if (executor == nullptr || executor->run != run_in_order) {
+    fail(KVASIR_UNSUPPORTED, "Cannot open index: the device's works on memory of backend cuda alone");
+  }
+  return *static_cast<kvasir_context*>(executor->self);
+}
 
 kvasir_context::kvasir_context(std::unique_ptr<kvasir::Runtime> device)
     : runtime(std::move(device)),
@@ -54,7 +68,8 @@ kvasir_context::kvasir_context(std::unique_ptr<kvasir::Runtime> device)
       table(new kvasir::Table(*tensors)),
       scratch(new kvasir::DeviceScratch(*runtime)),
       operand(new kvasir::DeviceScratch(*runtime)),
-      attention(new kvasir::DeviceScratch(*runtime)) {}
+      attention(new kvasir::DeviceScratch(*runtime)),
+      executor{this, 1, run_in_order} {}
 
 kvasir_context::~kvasir_context() = default;
 

@@ -25,15 +25,20 @@ class HostInts {
   std::map<const uint8_t*, std::vector<int32_t>> known_;
 };
 
+// The context that an executor is of; throws Error{KVASIR_UNSUPPORTED} where it is another library's.
+kvasir_context& context_of(const kvasir_executor* executor);
+
 }  // namespace kvasir
 
 struct kvasir_context {
-  std::unique_ptr<kvasir::Runtime> runtime;
+  std::shared_ptr<kvasir::Runtime> runtime;  // memory lent to an index holds it too
   kvasir::HostInts ints;
   std::unique_ptr<kvasir::TensorMemory> tensors;
   std::unique_ptr<kvasir::Table> table;
   std::unique_ptr<kvasir::DeviceScratch> scratch, operand;  // operand: a product only its own call sees, while matmul uses scratch
   std::unique_ptr<kvasir::DeviceScratch> attention;         // partial results of splits
+
+  kvasir_executor executor;  // one thread: by it an index library knows whose device it works on
 
   explicit kvasir_context(std::unique_ptr<kvasir::Runtime> device);
   ~kvasir_context();

@@ -73,14 +73,15 @@ KVASIR_API int32_t kvasir_tensor_copy(kvasir_context* ctx, kvasir_tensor dst, do
 KVASIR_API int32_t kvasir_tensor_read_rows(kvasir_context* ctx, void* dst, kvasir_tensor src, double bytes, int32_t row);
 
 /*
- * Doors for other libraries over host memory (kvasir_index.h); KVASIR_UNSUPPORTED where memory is a device's.
+ * Doors for other libraries over this one's memory (kvasir_index.h). Addresses of a device are for a library of that device.
  *
  * Where a plain tensor's elements lie, valid until the tensor ends. NULL on failure: see kvasir_last_error. */
 KVASIR_API void* kvasir_tensor_address(kvasir_context* ctx, kvasir_tensor tensor);
 /* The memory of a plain tensor that is no view, for callees that keep it; valid as kvasir_tensor_address says unless retained.
  * NULL on failure: see kvasir_last_error. */
 KVASIR_API kvasir_memory* kvasir_tensor_memory(kvasir_context* ctx, kvasir_tensor tensor);
-/* The context's own threads, valid as long as the context. NULL where it has none to lend. */
+/* The context's own threads, valid as long as the context; a library of the same device knows the device by it. NULL where it has
+ * none to lend. */
 KVASIR_API const kvasir_executor* kvasir_context_executor(kvasir_context* ctx);
 
 /*
