@@ -1,6 +1,5 @@
 // Caches: append and causal attention.
-#include <cmath>
-
+#include "attention_checks.h"
 #include "attention_parts.h"
 #include "attention_plan.h"
 #include "attention_sink_plan.h"
@@ -13,79 +12,21 @@ using namespace kvasir;
 
 namespace {
 
-void check_queries(const Tensor& q) {
-  expect_dtype(q, KVASIR_F32, "queries");
-  if (q.rank == 3) return;
-  fail(KVASIR_ARGUMENT, "Cannot use queries: shape %s, expected [n, heads, headDim]", shape_text(q.shape, q.rank).c_str());
-}
-
-AttentionShape check_shape(const Tensor& q, const KvView& kv, float scale, float softcap) {
-  if (!std::isfinite(scale) || !std::isfinite(softcap) || softcap < 0.0f) {
-    fail(KVASIR_ARGUMENT, "Cannot attend: scale %g and softcap %g must be finite, the softcap not negative",
-         static_cast<double>(scale), static_cast<double>(softcap));
-  }
-  if (kv.head_dim != q.shape[2] || kv.kv_heads == 0 || q.shape[1] % kv.kv_heads != 0) {
-    fail(KVASIR_ARGUMENT, "Cannot attend: queries %s do not fit %d KV heads of %d dimensions",
-         shape_text(q.shape, q.rank).c_str(), kv.kv_heads, kv.head_dim);
-  }
+AttentionShape shape_of(const Tensor& q, const KvView& kv, float scale, float softcap) {
+  check_attention(q, kv, scale, softcap);
   return {kv.dtype, kv.head_dim, scale, softcap};
 }
 
-AttentionOut check_part(const Tensor& o, const Tensor& lse, const int32_t* shape) {
-  expect_dtype(o, KVASIR_F32, "attention output");
-  expect_shape(o, {shape[0], shape[1], shape[2]}, "attention output");
-  expect_dtype(lse, KVASIR_F32, "log-sum-exp of attention");
-  expect_shape(lse, {shape[0], shape[1]}, "log-sum-exp of attention");
+AttentionOut part_of(const Tensor& o, const Tensor& lse, const int32_t* shape) {
+  check_part(o, lse, shape);
   return {o.as<float>(), lse.as<float>()};
 }
 
-void check_spans(const KvView& kv, const int32_t* spans, int32_t count) {
-  if (count < 0 || (count > 0 && spans == nullptr)) {
-    fail(KVASIR_ARGUMENT, "Cannot attend: %d spans without a list", count);
-  }
-  int32_t end = kv.start;
-  for (int32_t i = 0; i < count; i++) {
-    const int32_t from = spans[2 * i], to = spans[2 * i + 1];
-    if (from < end || to < from || to > kv.end) {
-      fail(KVASIR_ARGUMENT, "Cannot attend: span %d is %d to %d, expected ascending positions in %d to %d", i, from, to,
-           end, kv.end);
-    }
-    end = to;
-  }
-}
-
-AttentionHits check_hits(const Tensor& tokens, const Tensor& counts, const Tensor* bias, const KvView& kv, int32_t heads) {
-  expect_dtype(tokens, KVASIR_I32, "tokens of hits");
-  if (tokens.rank != 2 || (tokens.shape[0] != heads && tokens.shape[0] != kv.kv_heads)) {
-    fail(KVASIR_ARGUMENT, "Cannot use tokens of hits: shape %s, expected [%d or %d, capacity]",
-         shape_text(tokens.shape, tokens.rank).c_str(), heads, kv.kv_heads);
-  }
-  const int32_t rows = tokens.shape[0], capacity = tokens.shape[1];
-  expect_dtype(counts, KVASIR_I32, "counts of hits");
-  expect_shape(counts, {rows}, "counts of hits");
-  if (bias != nullptr) {
-    expect_dtype(*bias, KVASIR_F32, "bias of hits");
-    expect_shape(*bias, {rows, capacity}, "bias of hits");
-  }
-  const AttentionHits hits{rows, capacity, tokens.as<int32_t>(), counts.as<int32_t>(),
+AttentionHits hits_of(const Tensor& tokens, const Tensor& counts, const Tensor* bias, const KvView& kv, int32_t heads) {
+  const HitShape shape = check_hit_tensors(tokens, counts, bias, kv, heads);
+  const AttentionHits hits{shape.rows, shape.capacity, tokens.as<int32_t>(), counts.as<int32_t>(),
                            bias == nullptr ? nullptr : bias->as<float>()};
-  for (int32_t r = 0; r < rows; r++) {
-    const int32_t count = hits.counts[r];
-    if (count < 0 || count > capacity) {
-      fail(KVASIR_ARGUMENT, "Cannot attend: row %d has %d hits, its capacity is %d", r, count, capacity);
-    }
-    const size_t first = static_cast<size_t>(r) * static_cast<size_t>(capacity);
-    for (int32_t i = 0; i < count; i++) {
-      const int32_t token = hits.tokens[first + i];
-      if (token < kv.start || token >= kv.end) {
-        fail(KVASIR_ARGUMENT, "Cannot attend: hit %d of row %d is position %d, the cache holds %d to %d", i, r, token,
-             kv.start, kv.end);
-      }
-      if (hits.bias != nullptr && !std::isfinite(hits.bias[first + i])) {
-        fail(KVASIR_ARGUMENT, "Cannot attend: the bias of hit %d of row %d is not finite", i, r);
-      }
-    }
-  }
+  check_hits(shape, hits.tokens, hits.counts, hits.bias, kv);
   return hits;
 }
 
@@ -97,14 +38,14 @@ void attend_all(kvasir_context& ctx, kvasir_tensor out, const kvasir_tensor* lse
   const int32_t n = from.shape[0], heads = from.shape[1], d = from.shape[2];
   expect_dtype(to, KVASIR_F32, "attention output");
   expect_shape(to, {n, heads, d}, "attention output");
-  float* sums = lse == nullptr ? nullptr : check_part(to, ctx.tensor(*lse, "log-sum-exp of attention"), from.shape).lse;
+  float* sums = lse == nullptr ? nullptr : part_of(to, ctx.tensor(*lse, "log-sum-exp of attention"), from.shape).lse;
   if (window < 0) fail(KVASIR_ARGUMENT, "Cannot attend: window %d is negative", window);
   const KvView kv = check_segments(*ctx.table, segments, segment_count);
   if (n > kv.end - kv.start) {
     fail(KVASIR_ARGUMENT, "Cannot attend: %d queries, the cache holds %d tokens", n, kv.end - kv.start);
   }
   if (n == 0) return;
-  const AttentionShape shape = check_shape(from, kv, scale, softcap);
+  const AttentionShape shape = shape_of(from, kv, scale, softcap);
   if (heads == 0 || d == 0) return;
   attend_causal(ctx, shape, kv, to.as<float>(), sums, from.as<float>(), n, heads, window);
 }
@@ -146,10 +87,10 @@ void merge_all(kvasir_context& ctx, kvasir_tensor out, const kvasir_tensor* lse,
     fail(KVASIR_ARGUMENT, "Cannot merge: shape %s, expected [n, heads, headDim]", shape_text(to.shape, to.rank).c_str());
   }
   if (count < 1 || parts == nullptr) fail(KVASIR_ARGUMENT, "Cannot merge: %d parts", count);
-  float* sums = lse == nullptr ? nullptr : check_part(to, ctx.tensor(*lse, "merged log-sum-exp"), to.shape).lse;
+  float* sums = lse == nullptr ? nullptr : part_of(to, ctx.tensor(*lse, "merged log-sum-exp"), to.shape).lse;
   std::vector<AttentionOut> from(static_cast<size_t>(count));
   for (int32_t p = 0; p < count; p++) {
-    from[static_cast<size_t>(p)] = check_part(ctx.tensor(parts[2 * p], "attention output to merge"),
+    from[static_cast<size_t>(p)] = part_of(ctx.tensor(parts[2 * p], "attention output to merge"),
                                               ctx.tensor(parts[2 * p + 1], "log-sum-exp to merge"), to.shape);
   }
   merge_parts({to.as<float>(), sums}, from.data(), count, static_cast<size_t>(to.shape[0]) * to.shape[1],
@@ -213,7 +154,7 @@ int32_t kvasir_attend_causal_sink(kvasir_context* ctx, kvasir_tensor out, kvasir
     const int32_t n = from.shape[0], heads = from.shape[1];
     const PromptSink sink = check_sink(*ctx, kv, n, heads, every, tokens, scores, sums);
     if (from.elements() == 0 || (sink.topk == 0 && sink.sums == nullptr)) return;
-    fill_sink(*ctx, check_shape(from, kv, scale, softcap), kv, from.as<float>(), n, heads, window, sink);
+    fill_sink(*ctx, shape_of(from, kv, scale, softcap), kv, from.as<float>(), n, heads, window, sink);
   });
 }
 
@@ -223,11 +164,11 @@ int32_t kvasir_attend_window(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor
   return guard([&] {
     const Tensor& from = ctx->tensor(q, "queries");
     check_queries(from);
-    const AttentionOut out = check_part(ctx->tensor(o, "attention output"), ctx->tensor(lse, "log-sum-exp of attention"),
+    const AttentionOut out = part_of(ctx->tensor(o, "attention output"), ctx->tensor(lse, "log-sum-exp of attention"),
                                         from.shape);
     const KvView kv = check_segments(*ctx->table, segments, segment_count);
     check_spans(kv, spans, span_count);
-    const AttentionShape shape = check_shape(from, kv, scale, softcap);
+    const AttentionShape shape = shape_of(from, kv, scale, softcap);
     if (from.elements() == 0) return;
     attend_window(*ctx, shape, kv, out, from.as<float>(), from.shape[0], from.shape[1], spans, span_count);
   });
@@ -242,11 +183,11 @@ int32_t kvasir_attend_topk(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor l
     if (from.shape[0] != 1) {
       fail(KVASIR_ARGUMENT, "Cannot attend to hits: %d queries, expected 1", from.shape[0]);
     }
-    const AttentionOut out = check_part(ctx->tensor(o, "attention output"), ctx->tensor(lse, "log-sum-exp of attention"),
+    const AttentionOut out = part_of(ctx->tensor(o, "attention output"), ctx->tensor(lse, "log-sum-exp of attention"),
                                         from.shape);
     const KvView kv = check_segments(*ctx->table, segments, segment_count);
-    const AttentionShape shape = check_shape(from, kv, scale, softcap);
-    const AttentionHits hits = check_hits(ctx->tensor(tokens, "tokens of hits"), ctx->tensor(counts, "counts of hits"),
+    const AttentionShape shape = shape_of(from, kv, scale, softcap);
+    const AttentionHits hits = hits_of(ctx->tensor(tokens, "tokens of hits"), ctx->tensor(counts, "counts of hits"),
                                           bias == 0 ? nullptr : &ctx->tensor(bias, "bias of hits"), kv, from.shape[1]);
     if (from.elements() == 0) return;
     attend_topk(*ctx, shape, kv, out, from.as<float>(), from.shape[1], hits);

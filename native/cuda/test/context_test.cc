@@ -27,8 +27,7 @@ TEST("cuda: tensors are written, viewed, copied and read") {
   EXPECT_OK(kvasir_tensor_copy(ctx, y, 1, view, 0, 2));
   EXPECT(ctx.read(y, 3) == std::vector<float>({0, 4, 5}));
   EXPECT_FAILS(kvasir_tensor_copy(ctx, y, 2, view, 0, 2), KVASIR_ARGUMENT, "Cannot copy tensor");
-  EXPECT(kvasir_tensor_address(ctx, x) == nullptr);
-  EXPECT(last_error().find("memory of a device") != std::string::npos);
+  EXPECT(kvasir_tensor_address(ctx, x) != nullptr);  // the device's
   EXPECT_OK(kvasir_tensor_destroy(ctx, x));
   EXPECT_FAILS(kvasir_tensor_destroy(ctx, x), KVASIR_ARGUMENT, "stale");
 }
