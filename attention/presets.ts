@@ -109,6 +109,16 @@ export const presets: Readonly<Record<string, Preset>> = {
     policy: "retrieval:sinks=4,window=512,budget=100",
     index: "mol",
   },
+  "robust-vamana": {
+    summary: "the 100 best keys that a graph of near keys finds, stitched by prompt queries (Jaiswal et al. 2022)",
+    policy: "retrieval:sinks=128,window=512,budget=100",
+    index: "vamana",
+  },
+  roargraph: {
+    summary: "the 100 best keys that a graph projected from prompt queries finds (Chen et al. 2024)",
+    policy: "retrieval:sinks=128,window=512,budget=100",
+    index: "roar",
+  },
   "softmax-lift": {
     summary: "a fixed number of sampled keys (priority sampling): unbiased",
     policy: "retrieval:sinks=4,window=512,budget=128,tail=sample",

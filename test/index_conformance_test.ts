@@ -33,9 +33,12 @@ const METHODS = [
   "mol",
 ];
 
+/** Other wirings of what type `graph` searches. */
+const GRAPHS = ["vamana:min=64,r=24,l=30", "roar:min=64,m=12,l=30"];
+
 const types = new IndexRegistry();
 const native = Object.keys(types.types).filter((name) =>
-  name !== "flat-reference" && !METHODS.some((spec) => spec === name || spec.startsWith(`${name}:`))
+  name !== "flat-reference" && ![...METHODS, ...GRAPHS].some((spec) => spec === name || spec.startsWith(`${name}:`))
 );
 
 const THOUSANDS = [
@@ -51,6 +54,11 @@ const LARGE = {
 const APPROXIMATE = {
   reason: "the best keys by approximate scores: no single key is promised, nothing is built behind",
   laws: [...THOUSANDS, "life: growth after building", "life: searching while building", "life: memory"],
+};
+
+const WIRINGS = {
+  reason: "all but who becomes whose neighbour is type graph's",
+  laws: ["draws:", "life: growth", "life: searching while building", "life: memory", "search: groups", "search: heads"],
 };
 
 /** Parameters and instruction sets that take other paths than the defaults on this machine. */
@@ -79,6 +87,7 @@ const SUBJECTS: readonly (Pick<IndexSubject, "spec" | "skip"> & { readonly on: s
     }]
     : []),
   ...native.map((spec) => ({ spec, on: "cpu" })),
+  ...(missing === "" ? GRAPHS.map((spec) => ({ spec, on: "cpu", skip: WIRINGS })) : []),
   ...(missing === "" ? METHODS.map((spec) => ({ spec, on: "cpu", skip: APPROXIMATE })) : []),
   // With structure over few keys, so that laws of small caches try it too.
   ...native.filter((name) => Object.hasOwn(types.types[name]?.defaults ?? {}, "min"))

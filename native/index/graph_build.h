@@ -23,6 +23,9 @@ struct GraphOptions {
   int32_t m = 32;            // a key takes 8 m bytes at most, its list up to m slots: see slots_for
   int32_t nq = 64;           // exact nearest keys of a training query
   int32_t pivots = 12;       // of the nearest keys, those that lead to the others
+  int32_t l = 100;           // width of the searches that types "vamana" and "roar" build with
+  double alpha = 1.2;        // of "vamana": how much longer than an edge a detour may be
+  double sample = 0.01;      // of "vamana": training queries that are stitched in, as a share of the keys
   int32_t entries = 4;       // centroids of training queries whose best keys a search starts from
   int32_t ef = 0;            // queue width; 0: the least that reaches `recall` on held-out queries
   double recall = 0.95;

@@ -12,6 +12,7 @@ class Params {
   // than the default's.
   Params(const std::string& type, const char* defaults, const std::string& given);
 
+  const char* type() const { return type_.c_str(); }
   double number(const char* key) const;
   // An integer in [low, high]; throws Error{KVASIR_ARGUMENT} outside.
   int32_t integer(const char* key, int32_t low, int32_t high) const;
