@@ -171,7 +171,7 @@ export class Probe implements Disposable {
     for (let start = 0; start < tokens.length; start += CHUNK) {
       const numTokens = Math.min(CHUNK, tokens.length - start);
       try {
-        this.#forward.run([{ state, tokens, start, numTokens, numLogits: 0 }]);
+        this.#forward.run([{ state, tokens, start, numTokens, numLogits: 0, isPrompt: true }]);
       } finally {
         backend.endStep();
       }

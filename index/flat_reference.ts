@@ -7,7 +7,7 @@
 import type { Tensor } from "../core/tensor.ts";
 import type { KvChunk, KvLayer, KvSegment } from "../core/kv.ts";
 import type { Backend } from "../backends/backend.ts";
-import type { FileRange, Goal, IndexStats, IndexType, KvIndex, SearchHits } from "./index.ts";
+import type { FileRange, Goal, IndexStats, IndexType, KvIndex, Params, SearchHits } from "./index.ts";
 import { checkChunk, checkFinite, checkGoal, checkQuery, readFloats } from "./check.ts";
 import { Unsupported } from "../core/errors.ts";
 import { drawKey } from "./draw.ts";
@@ -17,8 +17,63 @@ import { best, type Kept, priority, threshold } from "./select_reference.ts";
 export const flatReference: IndexType = {
   summary: "pure TypeScript in float64, on any backend: the oracle, and the fallback without a native library",
   defaults: {},
-  create: (kv, _params, on) => new FlatReference(kv, on, EMPTY),
-  map: (path, kv, _params, on, range) => restore(path, kv, on, range),
+  create: (kv, _params, on) => new FlatReference(kv, on, EMPTY, EXACT),
+  map: (path, kv, _params, on, range) => restore(path, kv, on, range, EXACT),
+};
+
+/** An estimate of q·k: `q` and `k` hold vectors of `headDim` from positions `qAt` and `kAt` on. */
+export type KeyScore<P extends Params> = (
+  q: Float32Array,
+  qAt: number,
+  k: Float32Array,
+  kAt: number,
+  headDim: number,
+  params: P,
+) => number;
+
+/**
+ * An index type that is a cheap score and nothing else: it finds the keys that score best, or samples by the scores. Everything
+ * that a type must do besides is `flat-reference`'s. For trying ideas: keys are copied, and scored one by one in TypeScript.
+ */
+export function scoredType<P extends Params>(
+  name: string,
+  summary: string,
+  defaults: P,
+  score: KeyScore<P>,
+): IndexType {
+  const method = (params: Params): Method => ({
+    name,
+    isExact: false,
+    settings: JSON.stringify(params),
+    // Parameters have the types of their defaults.
+    score: (q, qAt, k, kAt, headDim) => score(q, qAt, k, kAt, headDim, params as P),
+  });
+  return {
+    summary,
+    defaults,
+    create: (kv, params, on) => new FlatReference(kv, on, EMPTY, method(params)),
+    map: (path, kv, params, on, range) => restore(path, kv, on, range, method(params)),
+  };
+}
+
+/** How keys are scored. */
+interface Method {
+  readonly name: string;
+  readonly isExact: boolean;
+  /** What files must agree in. */
+  readonly settings: string;
+  score(q: Float32Array, qAt: number, k: Float32Array, kAt: number, headDim: number): number;
+}
+
+const EXACT: Method = {
+  name: "flat-reference",
+  isExact: true,
+  settings: "{}",
+  score(q, qAt, k, kAt, headDim) {
+    let sum = 0;
+    for (let j = 0; j < headDim; j++) sum += (q[qAt + j] as number) * (k[kAt + j] as number);
+    return sum;
+  },
 };
 
 /** Keys of consecutive tokens, f32 [kvHeads, count, headDim]; immutable, so that forks share them. */
@@ -40,12 +95,14 @@ const EMPTY: State = { begin: 0, end: 0, searchable: 0, blocks: [] };
 class FlatReference implements KvIndex {
   readonly #kv: KvLayer;
   readonly #on: Backend;
+  readonly #method: Method;
   #state: State | undefined;
 
-  constructor(kv: KvLayer, on: Backend, state: State) {
+  constructor(kv: KvLayer, on: Backend, state: State, method: Method) {
     this.#kv = kv;
     this.#on = on;
     this.#state = state;
+    this.#method = method;
   }
 
   add(chunk: KvChunk): void {
@@ -82,7 +139,7 @@ class FlatReference implements KvIndex {
     checkQuery(q, exact, this.#kv.shape);
     checkGoal(goal);
     if ("topk" in goal && goal.tail === "surrogate") {
-      throw new Unsupported('Cannot search index "flat-reference": it has no surrogates, use tail=sample');
+      throw new Unsupported(`Cannot search index "${this.#method.name}": it has no surrogates, use tail=sample`);
     }
     const queries = readFloats(q);
     const attended = readFloats(exact);
@@ -104,7 +161,9 @@ class FlatReference implements KvIndex {
     fill(out, rows, begin, this.#on);
     const scored = (searchable - begin) * kvHeads;
     const { report } = out;
-    report.certificate = !("error" in goal) && goal.tail === undefined ? "exact" : "unbiased";
+    const isBest = !("error" in goal) && goal.tail === undefined;
+    // Samples are unbiased whatever the scores are: they only decide what is drawn.
+    report.certificate = !isBest ? "unbiased" : this.#method.isExact ? "exact" : "none";
     report.keysScored = scored;
     report.keysKept = rows.reduce((sum, row) => sum + row.keys.length, 0);
     report.bytesRead = scored * headDim * Float32Array.BYTES_PER_ELEMENT;
@@ -112,7 +171,7 @@ class FlatReference implements KvIndex {
   }
 
   fork(kv: KvLayer): KvIndex {
-    return new FlatReference(kv, this.#on, this.#live());
+    return new FlatReference(kv, this.#on, this.#live(), this.#method);
   }
 
   save(path: string): void {
@@ -158,7 +217,9 @@ class FlatReference implements KvIndex {
   #describe(): Uint8Array {
     const { begin, end, searchable } = this.#live();
     const { heads, kvHeads, headDim } = this.#kv.shape;
-    const text = JSON.stringify({ format: FORMAT, heads, kvHeads, headDim, begin, end, searchable });
+    const { name, settings, isExact } = this.#method;
+    const made = { format: `kvasir ${name} 1`, ...(isExact ? {} : { settings }) };
+    const text = JSON.stringify({ ...made, heads, kvHeads, headDim, begin, end, searchable });
     return new TextEncoder().encode(text + "\n");
   }
 
@@ -171,9 +232,7 @@ class FlatReference implements KvIndex {
     for (const { count, keys } of blocks) {
       for (let row = 0; row < count && i < out.length; row++, i++) {
         const at = (kvHead * count + row) * headDim;
-        let sum = 0;
-        for (let j = 0; j < headDim; j++) sum += (queries[head * headDim + j] as number) * (keys[at + j] as number);
-        const logit = scale * sum;
+        const logit = scale * this.#method.score(queries, head * headDim, keys, at, headDim);
         out[i] = softcap === undefined ? logit : softcap * Math.tanh(logit / softcap);
       }
     }
@@ -181,15 +240,13 @@ class FlatReference implements KvIndex {
   }
 
   #live(): State {
-    if (this.#state === undefined) throw new Error('Cannot use index "flat-reference": it was disposed');
+    if (this.#state === undefined) throw new Error(`Cannot use index "${this.#method.name}": it was disposed`);
     return this.#state;
   }
 }
 
-const FORMAT = "kvasir flat-reference 1";
-
 /** Keys are rows of the cache: a file says which, and of what shape. */
-function restore(path: string, kv: KvLayer, on: Backend, range?: FileRange): KvIndex {
+function restore(path: string, kv: KvLayer, on: Backend, range: FileRange | undefined, method: Method): KvIndex {
   const text = readText(path, range);
   let saved: Readonly<Record<string, unknown>> | null = null;
   try {
@@ -198,7 +255,10 @@ function restore(path: string, kv: KvLayer, on: Backend, range?: FileRange): KvI
     // Said below.
   }
   const complain = (why: string) => new RangeError(`Cannot open index "${path}": ${why}`);
-  if (typeof saved !== "object" || saved?.format !== FORMAT) throw complain("it is no file of flat-reference");
+  if (typeof saved !== "object" || saved?.format !== `kvasir ${method.name} 1`) {
+    throw complain(`it is no file of ${method.name}`);
+  }
+  if (!method.isExact && saved.settings !== method.settings) throw complain(`it was made with ${saved.settings}`);
   for (const key of ["heads", "kvHeads", "headDim"] as const) {
     if (saved[key] !== kv.shape[key]) throw complain(`${key} is ${saved[key]}, expected ${kv.shape[key]}`);
   }
@@ -206,7 +266,7 @@ function restore(path: string, kv: KvLayer, on: Backend, range?: FileRange): KvI
   if (![begin, end, searchable].every(Number.isInteger) || !(begin <= searchable && searchable <= end)) {
     throw complain(`positions ${begin}, ${searchable}, ${end} are not in order`);
   }
-  const index = new FlatReference(kv, on, EMPTY);
+  const index = new FlatReference(kv, on, EMPTY, method);
   if (searchable > begin) index.add({ start: begin, count: searchable - begin });
   index.commit();
   if (end > searchable) index.add({ start: searchable, count: end - searchable });

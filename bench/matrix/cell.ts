@@ -25,8 +25,9 @@ export interface CellSpec {
   readonly kv: string;
   /** Base of the rotary frequencies, where it is not the model's own. */
   readonly ropeFreqBase?: number | undefined;
-  /** As the user wrote it, for tables. */
+  /** As the user wrote it, for tables; and parameters that every method that has them was given. */
   readonly method: string;
+  readonly settings?: Readonly<Record<string, string>> | undefined;
   /** Canonical specs: what the method came to. */
   readonly policy: string;
   readonly index: string;
@@ -46,7 +47,7 @@ export interface CellSpec {
 
 /** Equal keys mean equal answers; the method's name and the tables' labels are not part of it. */
 export function cellKey(spec: CellSpec): string {
-  const { method: _, ...rest } = spec;
+  const { method: _, settings: __, ...rest } = spec;
   const sorted = Object.entries(rest).filter(([, value]) => value !== undefined).sort(([a], [b]) => a < b ? -1 : 1);
   return createHash("sha256").update(JSON.stringify(sorted)).digest("hex").slice(0, 24);
 }

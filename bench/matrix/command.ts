@@ -19,7 +19,15 @@ import { effortOf, planGroups, type Wanted } from "./rows.ts";
 import { type Group, runGroup } from "./run.ts";
 import { ResultFile } from "./store.ts";
 import { suites } from "./suites.ts";
-import { openHaystack, openTasks } from "./tasks.ts";
+import { openHaystack, openTasks, userTask } from "./tasks.ts";
+
+function parseSettings(pairs: readonly string[]): Record<string, string> {
+  return Object.fromEntries(pairs.map((pair) => {
+    const [, key, value] = /^([a-z][a-z0-9_]*)=(.+)$/.exec(pair) ?? [];
+    if (key === undefined || value === undefined) throw new UsageError(`Cannot set "${pair}": expected key=value`);
+    return [key, value];
+  }));
+}
 
 /** Why a run ended before its rows did. */
 class Stopped extends Error {}
@@ -32,6 +40,7 @@ export function matrixCommand(done: (code: number) => void): Command {
     .option("--models <list...>", "several models, in place of -m")
     .option("--backends <list...>", "several backends, in place of --backend")
     .option("--methods <list...>", "PRESET[:key=value,…][@INDEX] (default: the suite's, or every preset)")
+    .option("--set <key=value...>", "parameters of all methods that retrieve, e.g. min_length=0")
     .option("--tasks <list...>", "in place of the suite's")
     .option("--lengths <tokens>", "in place of the suite's", integers(256))
     .option("--samples <n>", "contexts a cell", integer(1, 10000))
@@ -46,6 +55,8 @@ export function matrixCommand(done: (code: number) => void): Command {
     .option("--write", "let the model write its answers, and grade them")
     .option("--pairs <n>", "turns of decode steps that are timed", integer(3, 10000), 24)
     .option("--haystack <file>", "prose that things are hidden in (default: generated)")
+    .option("--squad <file>", "adds task qa_1 over questions of SQuAD's JSON")
+    .option("--hotpot <file>", "adds task qa_2 over questions of HotpotQA's JSON")
     .option("--filter <regexp>", 'only rows whose "backend model method task length mode" match')
     .option("--budget-minutes <n>", "stop when so much time is gone", decimal(0, 1e6))
     .requiredOption("-o, --output <file>", "results, appended as JSON lines")
@@ -58,9 +69,12 @@ export function matrixCommand(done: (code: number) => void): Command {
       if (suite === undefined) {
         throw new UsageError(`Cannot run suite "${flags.suite}": expected one of ${Object.keys(suites).join(", ")}`);
       }
+      const extra = [["qa_1", flags.squad], ["qa_2", flags.hotpot]] as const;
+      const ownTasks = extra.flatMap(([name, file]) => file === undefined ? [] : [userTask(name, file)]);
       const wanted: Wanted = {
         methods: flags.methods ?? suite.methods ?? Object.keys(presets),
-        tasks: flags.tasks ?? suite.tasks,
+        settings: flags.set === undefined ? undefined : parseSettings(flags.set),
+        tasks: [...flags.tasks ?? suite.tasks, ...ownTasks.map(({ name }) => name)],
         lengths: flags.lengths ?? suite.lengths,
         modes: flags.mode === "both" ? ["shared", "cold"] : [flags.mode as Mode],
         samples: flags.samples ?? suite.samples,
@@ -84,7 +98,7 @@ export function matrixCommand(done: (code: number) => void): Command {
           const model = await resolveModel(name, options.offline === undefined ? {} : { offline: options.offline });
           using probe = await Probe.open({ ...options, model, ...(backend === undefined ? {} : { backend }) }, plugins);
           const weights = probe.loaded.backend.bytes;
-          const tasks = openTasks(probe.loaded, haystack);
+          const tasks = openTasks(probe.loaded, haystack, ownTasks);
           const groups = planGroups(probe, tasks, wanted, (key) => results.has(key));
           if (flags.list === true) {
             for (const { specs } of groups) for (const spec of specs) console.log(cellName(spec));

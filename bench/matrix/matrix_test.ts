@@ -1,5 +1,9 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { DEFAULT_MODEL, pullModel } from "../../model/hub.ts";
+import { loadPlugins } from "../../engine/plugins.ts";
+import { openBackend } from "../../backends/mod.ts";
+import { IndexRegistry } from "../../index/mod.ts";
+import { indexConformance } from "../../test/index_conformance.ts";
 import { Probe } from "../probe.ts";
 import type { Cell, CellSpec, QuestionQuality, TextQuality } from "./cell.ts";
 import { cellKey } from "./cell.ts";
@@ -55,6 +59,17 @@ Deno.test("a cell's key is its specs, not its label", () => {
   assertEquals(parseCells(JSON.stringify(cellOf("m", 3)) + "\n", "here").length, 1);
 });
 
+Deno.test("a method of one's own takes 60 lines and keeps the laws", async () => {
+  const file = new URL("../toy_method.ts", import.meta.url);
+  assert(Deno.readTextFileSync(file).trimEnd().split("\n").length <= 60);
+  const { indexTypes } = await loadPlugins([file.href]);
+  using backend = openBackend("reference");
+  const skip = { reason: "much work for TypeScript", laws: ["draws: samples", "search: some thousand keys"] };
+  const results = indexConformance({ spec: "corner", types: new IndexRegistry(indexTypes), backend, skip });
+  assertEquals(results.filter(({ outcome }) => outcome === "failed"), []);
+  assert(results.filter(({ outcome }) => outcome === "passed").length > 10);
+});
+
 Deno.test("suites name tasks that there are", () => {
   for (const { tasks } of Object.values(suites)) {
     for (const task of tasks) assert(matrixTasks[task] !== undefined, task);
@@ -64,10 +79,12 @@ Deno.test("suites name tasks that there are", () => {
 /** One seen through: what `kvasir bench matrix --suite smoke` does, smaller. */
 Deno.test("smoke: whoever loses the evidence falls to chance, the default stays with full attention, and twice is the same", async (t) => {
   const length = 1344;
-  using probe = await Probe.open({ model: await pullModel(DEFAULT_MODEL) });
+  const plugins = await loadPlugins([new URL("../toy_method.ts", import.meta.url).href]);
+  using probe = await Probe.open({ model: await pullModel(DEFAULT_MODEL) }, plugins);
   const tasks = openTasks(probe.loaded, openHaystack(4 * length));
   const wanted: Wanted = {
-    methods: ["full", "kvasir:min_length=0", "streaming-llm:window=256"],
+    methods: ["full", "kvasir", "streaming-llm:window=256"],
+    settings: { min_length: "0" },
     tasks: ["copy", "text"],
     lengths: [length],
     modes: ["shared"],
@@ -87,7 +104,8 @@ Deno.test("smoke: whoever loses the evidence falls to chance, the default stays 
     weights: probe.loaded.backend.bytes,
     breathe: () => Promise.resolve(),
   };
-  const groups = planGroups(probe, tasks, wanted, () => false);
+  const own = { ...wanted, tasks: ["text"], methods: ["exact-topk:budget=64@corner"] };
+  const groups = [...planGroups(probe, tasks, wanted, () => false), ...planGroups(probe, tasks, own, () => false)];
   const cells: Cell[] = [];
   for (const group of groups) cells.push(...await runGroup(place, group));
   const of = (task: string, method: string) =>
@@ -103,6 +121,9 @@ Deno.test("smoke: whoever loses the evidence falls to chance, the default stays 
     assertEquals([answers("full").rightMinusFull, text("full").deltaNll], [[0, 0, 0], [0, 0, 0]]);
     assert(text("full").kl[0] < 1e-9);
     assert(text("kvasir").kl[0] < 0.01 && text("kvasir").kl[0] > 0, `${text("kvasir").kl}`);
+    // A cheap score finds keys that a window does not see, and a top-k leaves out what a sample does not.
+    assert(text("exact-topk").kl[0] < 0.5 * text("streaming").kl[0], `${text("exact-topk").kl}`);
+    assert(text("exact-topk").kl[0] > 2 * text("kvasir").kl[0], `${text("exact-topk").kl}`);
     assert(text("streaming").kl[0] > 10 * text("kvasir").kl[0], `${text("streaming").kl}`);
     const { headErrors } = of("text", "kvasir");
     assert(headErrors !== null && headErrors.mean > 0 && headErrors.mean < 0.1, `${headErrors?.mean}`);

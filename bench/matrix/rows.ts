@@ -3,14 +3,17 @@
  *
  * @module
  */
+import { lookUp } from "../../core/spec.ts";
 import { parseMethod, type Probe } from "../probe.ts";
 import { cellKey, cellName, type CellSpec, type Mode, SUITE_VERSION } from "./cell.ts";
 import type { Group } from "./run.ts";
-import { matrixTasks, type TaskPlace } from "./tasks.ts";
+import type { TaskPlace } from "./tasks.ts";
 
 /** What is asked of one model on one backend. */
 export interface Wanted {
   readonly methods: readonly string[];
+  /** Parameters of policies that retrieve: `min_length` above all. */
+  readonly settings?: Readonly<Record<string, string>> | undefined;
   readonly tasks: readonly string[];
   readonly lengths: readonly number[];
   readonly modes: readonly Mode[];
@@ -24,29 +27,23 @@ export interface Wanted {
   readonly filter?: RegExp | undefined;
 }
 
-/** Throws `RangeError` that lists what there is, for names that are unknown. */
-export function checkTasks(names: readonly string[]): void {
-  for (const name of names) {
-    if (matrixTasks[name] !== undefined) continue;
-    throw new RangeError(`Cannot run task "${name}": expected one of ${Object.keys(matrixTasks).join(", ")}`);
-  }
-}
-
-/** Groups in the order in which they run: short contexts first. `isDone` is asked by key. */
+/**
+ * Groups in the order in which they run: short contexts first. `isDone` is asked by key. Throws `RangeError` that lists what there
+ * is, for tasks and methods that are unknown.
+ */
 export function planGroups(
   probe: Probe,
-  { haystack }: TaskPlace,
+  { haystack, tasks }: TaskPlace,
   wanted: Wanted,
   isDone: (key: string) => boolean,
 ): Group[] {
-  checkTasks(wanted.tasks);
   const { backend, file, tokenizer: _, ...rest } = probe.loaded;
   const { model, tokenizer } = rest.identify();
-  const own = wanted.methods.map((method) => ({ method, plan: probe.plan(parseMethod(method)) }));
+  const own = wanted.methods.map((method) => ({ method, plan: probe.plan(parseMethod(method, wanted.settings)) }));
   const groups: Group[] = [];
   for (const length of wanted.lengths) {
     for (const name of wanted.tasks) {
-      const task = matrixTasks[name] as Group["task"];
+      const task = lookUp("task", name, tasks);
       for (const mode of task.kind === "text" ? ["shared"] as const : wanted.modes) {
         const specs = own.map(({ method, plan }): CellSpec => ({
           suiteVersion: SUITE_VERSION,
@@ -57,6 +54,7 @@ export function planGroups(
           kv: "f16",
           ropeFreqBase: wanted.ropeFreqBase,
           method,
+          settings: wanted.settings,
           policy: plan.policy,
           index: plan.index,
           task: name,
@@ -66,7 +64,7 @@ export function planGroups(
           samples: wanted.samples,
           questions: task.kind === "text" ? wanted.tokens : wanted.questions,
           writes: wanted.writes,
-          haystackHash: haystack.hash,
+          haystackHash: task.sourceHash ?? haystack.hash,
         }));
         const left = specs.filter((spec) => wanted.filter?.test(cellName(spec)) !== false && !isDone(cellKey(spec)));
         if (left.length > 0) groups.push({ task, length, specs: left });

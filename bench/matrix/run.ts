@@ -63,7 +63,7 @@ export async function runGroup(place: RunPlace, { task, length, specs }: Group):
   const { probe } = place;
   const make = (name: string, spec?: CellSpec): Gathered => ({
     spec,
-    method: (draw) => parseMethod(name, { seed: String((first.seed + draw) >>> 0) }),
+    method: (draw) => parseMethod(name, { ...spec?.settings, seed: String((first.seed + draw) >>> 0) }),
     answers: [],
     divergence: { kl: [], sameTop: [], nll: [], nllFull: [] },
     stats: [],

@@ -10,6 +10,7 @@ import { Random } from "../tasks/random.ts";
 import type { Material, Sample, Task } from "../tasks/sample.ts";
 import { buildSample, RIVALS, toSample } from "../tasks/text/build.ts";
 import { textTasks } from "../tasks/text/mod.ts";
+import { fileTask } from "../tasks/text/qa.ts";
 import type { TextTask } from "../tasks/text/task.ts";
 import { tasks as tokenTasks } from "../tasks/mod.ts";
 import { grammarText } from "../tasks/grammar.ts";
@@ -27,6 +28,8 @@ export interface TaskPlace {
   readonly loaded: Loaded;
   readonly material: Material;
   readonly haystack: Haystack;
+  /** By name: all there are, the user's own among them. */
+  readonly tasks: Readonly<Record<string, MatrixTask>>;
 }
 
 /** One task of the matrix. */
@@ -35,6 +38,8 @@ export interface MatrixTask {
   readonly summary: string;
   /** Of being right without looking. */
   readonly chance: number;
+  /** Of what samples are made from, where that is not the haystack. */
+  readonly sourceHash?: string;
   /** `text` has no questions: methods are compared token by token. */
   readonly kind: "questions" | "text";
   /** Sample `index`: at most `length` tokens with its questions, the same for the same seed whatever other samples there are. */
@@ -97,8 +102,15 @@ export function openHaystack(longest: number, file?: string): Haystack {
 }
 
 /** See {@link TaskPlace}. */
-export function openTasks(loaded: Loaded, haystack: Haystack): TaskPlace {
-  return { loaded, material: material(loaded, haystack.text), haystack };
+export function openTasks(loaded: Loaded, haystack: Haystack, own: readonly MatrixTask[] = []): TaskPlace {
+  const tasks = { ...matrixTasks, ...Object.fromEntries(own.map((task) => [task.name, task])) };
+  return { loaded, material: material(loaded, haystack.text), haystack, tasks };
+}
+
+/** A task over the user's own file of SQuAD or HotpotQA. */
+export function userTask(name: "qa_1" | "qa_2", file: string): MatrixTask {
+  const json = Deno.readTextFileSync(file);
+  return { ...ofText(fileTask(name, json, file)), sourceHash: hashOf(json) };
 }
 
 /** SHA-256, 16 hex digits. */

@@ -59,6 +59,7 @@ export function groupPoints(cells: readonly Cell[]): PointGroup[] {
   const slugs = new Set<string>();
   return [...groups.values()].map((group): PointGroup => {
     const [{ spec, machine }] = group as [Cell];
+    const settings = new Set(group.map((cell) => JSON.stringify(cell.spec.settings ?? {})));
     const name = spec.model.replace(/\.gguf$/i, "");
     const short = `${name}-${spec.backend.split(":")[0]}`.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
     const slug = slugs.has(short) ? `${short}-${slugs.size + 1}` : short;
@@ -68,14 +69,21 @@ export function groupPoints(cells: readonly Cell[]): PointGroup[] {
       slug,
       machine: `${machine.cpu}, ${machine.cores} cores, ${machine.os}`,
       commits: [...new Set(group.map((cell) => cell.commit.slice(0, 12)))],
-      points: group.map((cell) => pointOf(cell, medianExact(group, cell.spec.length))),
+      points: group.map((cell) => pointOf(cell, medianExact(group, cell.spec.length), settings.size > 1)),
     };
   });
 }
 
-function pointOf({ spec, work, speed, memory, build, headErrors, quality }: Cell, exactMs: number): Point {
+function pointOf(
+  { spec, work, speed, memory, build, headErrors, quality }: Cell,
+  exactMs: number,
+  isTold: boolean,
+): Point {
+  const settings = Object.entries(spec.settings ?? {}).map(([key, value]) => `${key}=${value}`).join(",");
   return {
-    method: spec.method,
+    method: isTold && spec.policy.startsWith("retrieval") && settings !== ""
+      ? `${spec.method} ${settings}`
+      : spec.method,
     family: spec.method.split(/[:@]/)[0] as string,
     task: spec.task,
     length: spec.length,
