@@ -5,7 +5,7 @@
  */
 import type { Tensor } from "../core/tensor.ts";
 import type { Backend } from "../backends/backend.ts";
-import type { Model } from "../model/model.ts";
+import type { Model, Tokenizer } from "../model/model.ts";
 import type { EvaluateOptions, Evaluation } from "./types.ts";
 import type { Pacer } from "./pacer.ts";
 import { DoesNotFit } from "../core/errors.ts";
@@ -14,6 +14,7 @@ import type { KvType } from "../attention/kv_cache.ts";
 import { type AttentionPlan, SequenceState } from "../attention/state.ts";
 import { Forward } from "./forward.ts";
 import { LogitsFile } from "./logits_file.ts";
+import { tokenLogprob } from "./token_logprob.ts";
 
 /** Logits of so many bytes at most are held at once: [rows, vocab], twice with a base to compare with. */
 const LOGITS_BYTES = 64 << 20;
@@ -24,6 +25,8 @@ export interface EvaluateContext {
   readonly model: Model;
   /** Where it is loaded. */
   readonly backend: Backend;
+  /** Names tokens, with `top`. */
+  readonly tokenizer: Tokenizer;
   /** Type of cached keys and values. */
   readonly kvType: KvType;
   /** Most tokens. */
@@ -57,6 +60,7 @@ export function* evaluate(
   const logprobs = new Float32Array(count);
   const kl = new Float32Array(base === undefined ? 0 : count);
   const sameTop = new Uint8Array(kl.length);
+  const named: NonNullable<Evaluation["tokens"]>[number][] = [];
   const forward = new Forward(model, new Ops(backend), context.batchSize);
   const mostRows = Math.max(1, Math.floor(LOGITS_BYTES / (4 * vocab * (base === undefined ? 1 : 2))));
 
@@ -80,6 +84,9 @@ export function* evaluate(
         const next = tokens.slice(start + 1, start + 1 + numTokens);
         const row = start - first;
         logprobs.set(scores(backend, logits, next), row);
+        if (options.top !== undefined) {
+          named.push(...name(context, logits, next, logprobs.subarray(row, row + numTokens), options.top));
+        }
         save?.append(next, backend.read(logits) as Float32Array);
         if (base !== undefined) {
           const compared = compare(backend, logits, next, base, (options.klRow ?? 0) + row);
@@ -94,14 +101,18 @@ export function* evaluate(
     start += numTokens;
     yield;
   }
-  const attended = options.mode === "decode" ? { attended: state.stats() } : {};
-  return base === undefined ? { logprobs, ...attended } : { logprobs, kl, sameTop, ...attended };
+  return {
+    logprobs,
+    ...(options.top === undefined ? {} : { tokens: named }),
+    ...(base === undefined ? {} : { kl, sameTop }),
+    ...(options.mode === "decode" ? { attended: state.stats() } : {}),
+  };
 }
 
 function checkArguments(
   { model, ctxSize }: EvaluateContext,
   tokens: Int32Array,
-  { from, klRow = 0 }: Omit<EvaluateOptions, "signal">,
+  { from, klRow = 0, top = 0 }: Omit<EvaluateOptions, "signal">,
 ): void {
   const n = tokens.length;
   if (!Number.isInteger(from) || from < 1 || from >= n) {
@@ -109,6 +120,9 @@ function checkArguments(
   }
   if (!Number.isInteger(klRow) || klRow < 0) {
     throw new RangeError(`Cannot score text: klRow is ${klRow}, must be a whole number of at least 0`);
+  }
+  if (!Number.isInteger(top) || top < 0 || top > 20) {
+    throw new RangeError(`Cannot score text: top is ${top}, must be a whole number from 0 to 20`);
   }
   if (n - 1 > ctxSize) {
     throw new DoesNotFit(
@@ -130,6 +144,26 @@ function scores(backend: Backend, logits: Tensor, next: Int32Array<ArrayBuffer>)
   const out = backend.alloc([next.length], "f32", "step");
   backend.kernels.tokenLogprobs(out, logits, tokens);
   return backend.read(out) as Float32Array;
+}
+
+/** Tokens with their scores, and the best `k` beside each. */
+function name(
+  { backend, tokenizer }: EvaluateContext,
+  logits: Tensor,
+  next: Int32Array,
+  scores: Float32Array,
+  k: number,
+): NonNullable<Evaluation["tokens"]> {
+  const rows = next.length;
+  const [ids, best] = [backend.alloc([rows, k], "i32", "step"), backend.alloc([rows, k], "f32", "step")];
+  if (k > 0) backend.kernels.topLogprobs(ids, best, logits);
+  const [topIds, topScores] = [backend.read(ids), backend.read(best)];
+  return Array.from(next, (token, i) => ({
+    logprob: tokenLogprob(tokenizer, token, scores[i] as number),
+    top: Array.from({ length: k }, (_, j) => {
+      return tokenLogprob(tokenizer, topIds[i * k + j] as number, topScores[i * k + j] as number);
+    }),
+  }));
 }
 
 function compare(

@@ -4,6 +4,7 @@
  * @module
  */
 import type { TokenDecoder, Tokenizer } from "../model/model.ts";
+import { tokenLogprob } from "./token_logprob.ts";
 import type { AttendedStats, Sampling, Timings, TokenEvent, TokenLogprob } from "./types.ts";
 import type { Sequence } from "./sequence.ts";
 import type { StepLogprobs } from "./runner.ts";
@@ -174,7 +175,6 @@ export class Generation {
   }
 
   #logprob(token: number, logprob: number): TokenLogprob {
-    const bytes = this.#tokenizer.bytes(token);
-    return { token, text: new TextDecoder().decode(bytes), bytes: [...bytes], logprob };
+    return tokenLogprob(this.#tokenizer, token, logprob);
   }
 }

@@ -101,10 +101,10 @@ export class Host {
         return await this.#context(id, request.call, result);
       case "evaluate": {
         const open = this.#opened();
-        const { model, backend } = open.loaded;
+        const { model, backend, tokenizer } = open.loaded;
         const { attention } = request.options;
         const { plan } = attention === undefined ? open.attention : open.planOf(attention);
-        const context = { ...open, model, backend, plan, ...this.#interruptible() };
+        const context = { ...open, model, backend, tokenizer, plan, ...this.#interruptible() };
         const pieces = evaluate(context, request.tokens, request.options);
         const failed = (error: unknown) => this.#options.post({ type: "error", id, error: toRemote(error) });
         return open.loop.addJob({ id, pieces, done: result, failed });

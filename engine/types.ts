@@ -211,6 +211,8 @@ export interface EvaluateOptions {
   readonly klBase?: string;
   /** Default 0. */
   readonly klRow?: number;
+  /** Names the scored tokens, and so many of the likeliest at each place, 0 to 20. */
+  readonly top?: number;
   /** How it attends, in place of what the engine was opened with. */
   readonly attention?: AttentionOptions;
   /** Aborting it gives up. */
@@ -221,6 +223,8 @@ export interface EvaluateOptions {
 export interface Evaluation {
   /** Of the token that came, in nats. */
   readonly logprobs: Float32Array;
+  /** The scored tokens themselves, and the likeliest at their places, best first; with `top`. */
+  readonly tokens?: readonly { readonly logprob: TokenLogprob; readonly top: readonly TokenLogprob[] }[];
   /** KL divergence of the base's distribution from ours, in nats. */
   readonly kl?: Float32Array;
   /** 1 where the best token equals the base's. */

@@ -14,13 +14,15 @@ export type Token = Extract<TokenEvent, { type: "token" }>;
 /** Why generation ended, in OpenAI's words. */
 export type FinishReason = "stop" | "length" | "tool_calls";
 
-/** `usage` of every answer. */
-export function usageOf(t: Timings): Readonly<Record<string, unknown>> {
+/** `usage` of every answer: of all its generations. */
+export function usageOf(all: readonly Timings[]): Readonly<Record<string, unknown>> {
+  const sum = (of: (t: Timings) => number) => all.reduce((total, t) => total + of(t), 0);
+  const [prompt, predicted] = [sum((t) => t.promptTokens), sum((t) => t.predictedTokens)];
   return {
-    prompt_tokens: t.promptTokens,
-    completion_tokens: t.predictedTokens,
-    total_tokens: t.promptTokens + t.predictedTokens,
-    prompt_tokens_details: { cached_tokens: cachedTokens(t) },
+    prompt_tokens: prompt,
+    completion_tokens: predicted,
+    total_tokens: prompt + predicted,
+    prompt_tokens_details: { cached_tokens: sum(cachedTokens) },
   };
 }
 
@@ -164,8 +166,17 @@ export class LegacyLogprobs {
     this.#offset = offset;
   }
 
+  /** Adds the first token of all: nothing was there to tell what comes. */
+  pushFirst(text: string): void {
+    this.tokens.push(text);
+    this.token_logprobs.push(null);
+    this.top_logprobs.push(null);
+    this.text_offset.push(this.#offset);
+    this.#offset += text.length;
+  }
+
   /** Adds one position. */
-  push({ logprob, top, text }: Token): void {
+  push({ logprob, top, text }: Pick<Token, "logprob" | "top" | "text">): void {
     if (logprob === undefined) return;
     this.tokens.push(logprob.text);
     this.token_logprobs.push(finite(logprob.logprob));

@@ -45,6 +45,42 @@ export async function answer(
     ...telemetry(call, running, done, service.kvBytes),
   });
   if (body.stream) return await stream(service, running, body, shape, about, c.get("requestId"));
+  const done = await finish(running, shape);
+  return c.json({ ...shape.head, choices: [shape.whole(done)], usage: usageOf([done.timings]), ...about(done) });
+}
+
+/** Answers several prompts in one body, `parallel` of them at once. The first that fails ends the others. */
+export async function answerAll(
+  c: Context<Env>,
+  service: Service,
+  calls: readonly Call[],
+  shapes: readonly Shape[],
+): Promise<Response> {
+  const all: Done[] = new Array(calls.length);
+  const running = new Set<Running>();
+  let next = 0;
+  const work = async () => {
+    while (next < calls.length) {
+      const i = next++;
+      const one = await service.start(calls[i] as Call, c.get("tenant"), c.req.raw.signal);
+      running.add(one);
+      all[i] = await finish(one, shapes[i] as Shape);
+      running.delete(one);
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: Math.min(service.options.parallel ?? 4, calls.length) }, work));
+  } catch (error) {
+    next = calls.length;
+    await Promise.all(Array.from(running, (one) => one.leave()));
+    throw error;
+  }
+  const choices = shapes.map((shape, i) => shape.whole(all[i] as Done));
+  return c.json({ ...shapes[0]?.head, choices, usage: usageOf(all.map((done) => done.timings)) });
+}
+
+/** The last event; the others are the shape's. */
+async function finish(running: Running, shape: Shape): Promise<Done> {
   let last: Done | undefined;
   for await (const events of running.events) {
     for (const event of events) {
@@ -52,8 +88,7 @@ export async function answer(
       else if (event.type === "done") last = event;
     }
   }
-  const done = last as Done;
-  return c.json({ ...shape.head, choices: [shape.whole(done)], usage: usageOf(done.timings), ...about(done) });
+  return last as Done;
 }
 
 function telemetry(call: Call, running: Running, done: Done, kvBytes: number): Readonly<Record<string, unknown>> {
@@ -123,7 +158,7 @@ async function* texts(
           const choices = shape.end(event);
           const last = choices.pop();
           for (const choice of choices) text += chunk(choice);
-          const usage = usageOf(event.timings);
+          const usage = usageOf([event.timings]);
           if (withUsage) {
             text += chunk(last) + sseEvent({ ...head, choices: [], usage, ...about(event) });
           } else {

@@ -5,13 +5,22 @@
  */
 import type { AttentionOptions } from "../attention/mod.ts";
 import type { ContextInfo, ContextOptions } from "../engine/context_types.ts";
-import type { EngineInfo, EngineLike, GenerateOptions, Progress, Sampling, TokenEvent } from "../engine/types.ts";
+import type {
+  EngineInfo,
+  EngineLike,
+  Evaluation,
+  GenerateOptions,
+  Progress,
+  Sampling,
+  TokenEvent,
+} from "../engine/types.ts";
 import type { Prompt } from "../engine/protocol.ts";
 import type { Knobs } from "./fields.ts";
 import { resolveAttention } from "../attention/mod.ts";
 import { Admission } from "./admission.ts";
 import { endOf } from "./answer.ts";
 import { ApiError, toApiError } from "./errors.ts";
+import { cancelled, Life } from "./life.ts";
 import { attentionOf } from "./knobs.ts";
 import { probeTemplate, type TemplateTools, type ToolParserName } from "./tools.ts";
 import { Metrics } from "./metrics.ts";
@@ -244,6 +253,20 @@ export class Service {
     }
   }
 
+  /** What the model thinks of a text's tokens but the first, as one request of `tenant`. Throws `ApiError`. */
+  async score(tokens: Int32Array, top: number, tenant: string, signal: AbortSignal): Promise<Evaluation> {
+    using life = new Life(this.admission.enter(tenant), signal, this.options.timeoutMs ?? 3_600_000);
+    this.#lives.add(life);
+    try {
+      return await this.engine.evaluate(tokens, { from: 1, mode: "prefill", top, signal: life.signal });
+    } catch (error) {
+      if (life.signal.aborted) throw cancelled(life.isLate);
+      throw toApiError(error, (unknown) => this.report(unknown, "scoring"));
+    } finally {
+      this.#lives.delete(life);
+    }
+  }
+
   /** Ends everything that runs. */
   abortAll(): void {
     for (const life of this.#lives) life.end();
@@ -346,47 +369,6 @@ function kvBytesOf({ config, kvType }: EngineInfo): number {
   // One-byte keys and values come with a scale of four bytes a head.
   const [size, extra] = kvType === "f32" ? [4, 0] : kvType === "f16" ? [2, 0] : [1, 4];
   return config.layers.reduce((sum, { kvHeads, headDim }) => sum + 2 * kvHeads * (headDim * size + extra), 0);
-}
-
-/** What a generation holds besides the engine: a place, a time limit, an ear for the client's leaving. */
-class Life implements Disposable {
-  /** Whether its time was up. */
-  isLate = false;
-  readonly #controller = new AbortController();
-  readonly #place: Disposable;
-  readonly #client: AbortSignal;
-  readonly #timer: ReturnType<typeof setTimeout>;
-  readonly #end = () => this.end();
-
-  constructor(place: Disposable, client: AbortSignal, timeoutMs: number) {
-    this.#place = place;
-    this.#client = client;
-    this.#timer = setTimeout(() => {
-      this.isLate = true;
-      this.end();
-    }, timeoutMs);
-    if (client.aborted) this.end();
-    else client.addEventListener("abort", this.#end);
-  }
-
-  get signal(): AbortSignal {
-    return this.#controller.signal;
-  }
-
-  end(): void {
-    this.#controller.abort();
-  }
-
-  [Symbol.dispose](): void {
-    clearTimeout(this.#timer);
-    this.#client.removeEventListener("abort", this.#end);
-    this.#place[Symbol.dispose]();
-  }
-}
-
-function cancelled(isLate: boolean): ApiError {
-  if (isLate) return new ApiError("timeout_error", "Cannot finish: the request took longer than the server allows");
-  return new ApiError("unavailable_error", "Cannot finish: the request was cancelled, or the server is shutting down");
 }
 
 /** Eight hexadecimal digits (FNV-1a). */

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { Unsupported } from "../core/errors.ts";
 import { toApiError } from "../server/errors.ts";
@@ -145,7 +145,55 @@ describe("POST /v1/completions", () => {
     const { events } = await readEvents(await server.post(TEXT, { ...echoed, stream: true }));
     assertEquals(events.map((e) => e.choices[0].text).join(""), `Hello${text}`);
     await errorOf(await server.post(TEXT, { ...body, prompt: [999_999] }), 400);
-    await errorOf(await server.post(TEXT, { ...body, prompt: ["a", "b"] }), 400);
+    await errorOf(await server.post(TEXT, { ...body, prompt: [] }), 400);
+    await errorOf(await server.post(TEXT, { ...body, prompt: ["a", ""] }), 400);
+  });
+
+  it("echoes a prompt's log-probabilities: of each token behind the others, as if it had been drawn", async () => {
+    await using server = await openServer();
+    const body = { prompt: "Hello", temperature: 0, max_tokens: 6, logprobs: 2 };
+    const { choices: [drawn] } = await (await server.post(TEXT, body)).json();
+    const whole = { ...body, prompt: `Hello${drawn.text}`, max_tokens: 1, echo: true };
+    const { choices: [choice] } = await (await server.post(TEXT, whole)).json();
+    const { tokens, token_logprobs, top_logprobs, text_offset } = choice.logprobs;
+    assertEquals(tokens.join(""), choice.text);
+    assertEquals([tokens.length, token_logprobs.length, top_logprobs.length], [12, 12, 12]);
+    assertEquals(text_offset, [...tokens.keys()]);
+    assertEquals([token_logprobs[0], top_logprobs[0]], [null, null]);
+    for (let i = 0; i < 6; i++) {
+      assertAlmostEquals(token_logprobs[5 + i], drawn.logprobs.token_logprobs[i], 1e-4);
+      assertEquals(Object.keys(top_logprobs[5 + i]), Object.keys(drawn.logprobs.top_logprobs[i]));
+      // Greedy: what came is the likeliest, which evaluation harnesses look for.
+      assertAlmostEquals(Math.max(...Object.values(top_logprobs[5 + i]) as number[]), token_logprobs[5 + i], 1e-6);
+    }
+    const { events } = await readEvents(await server.post(TEXT, { ...whole, stream: true }));
+    assertEquals(events[0].choices[0].logprobs.tokens, tokens.slice(0, 11));
+    assertEquals(events.map((e) => e.choices[0].text).join(""), choice.text);
+    const one = await (await server.post(TEXT, { ...whole, prompt: "H" })).json();
+    assertEquals(one.choices[0].logprobs.token_logprobs[0], null);
+  });
+
+  it("answers several prompts, each as it would alone, in their order", async () => {
+    await using server = await openServer({ parallel: 2 });
+    const body = { temperature: 0, max_tokens: 8, logprobs: 1, echo: true };
+    const prompts = ["Hello", "Long before", "a", "Hello again", "x y z"];
+    const all = await (await server.post(TEXT, { ...body, prompt: prompts })).json();
+    const usage = { prompt_tokens: 0, completion_tokens: 0 };
+    for (const [i, prompt] of prompts.entries()) {
+      const alone = await (await server.post(TEXT, { ...body, prompt })).json();
+      assertEquals([all.choices[i].index, all.choices[i].text], [i, alone.choices[0].text]);
+      assertEquals(all.choices[i].logprobs.tokens, alone.choices[0].logprobs.tokens);
+      usage.prompt_tokens += alone.usage.prompt_tokens;
+      usage.completion_tokens += alone.usage.completion_tokens;
+    }
+    assertEquals([all.usage.prompt_tokens, all.usage.completion_tokens], Object.values(usage));
+    const ids = prompts.map((text) => [...new TextEncoder().encode(text)]);
+    const byIds = await (await server.post(TEXT, { ...body, prompt: ids })).json();
+    assertEquals(byIds.choices.map((c: Json) => c.text), all.choices.map((c: Json) => c.text));
+    await errorOf(await server.post(TEXT, { ...body, prompt: prompts, stream: true }), 400);
+    await errorOf(await server.post(TEXT, { ...body, prompt: new Array(129).fill("a") }), 400);
+    await errorOf(await server.post(TEXT, { ...body, prompt: ["a", "b", "c".repeat(100_000)] }), 400);
+    assertEquals(server.service.admission.total, 0);
   });
 });
 
