@@ -7,6 +7,7 @@
  */
 import { Command, CommanderError } from "@commander-js/extra-typings";
 import denoJson from "../deno.json" with { type: "json" };
+import { expandConfig } from "./config.ts";
 import { describeError, EXIT, exitCode } from "./exit.ts";
 import { normalizeArguments } from "./options.ts";
 
@@ -62,7 +63,14 @@ const SERVER_COMMANDS: typeof COMMANDS = {
 };
 
 /** Runs one command line; resolves to the exit code. */
-export async function main(args: readonly string[]): Promise<number> {
+export async function main(given: readonly string[]): Promise<number> {
+  let args: readonly string[];
+  try {
+    args = expandConfig(given, (name) => Deno.env.get(name));
+  } catch (error) {
+    console.error(`kvasir: ${describeError(error)}`);
+    return exitCode(error);
+  }
   let code: number = EXIT.OK;
   const done = (result: number): void => {
     code = result;
@@ -105,6 +113,8 @@ export async function main(args: readonly string[]): Promise<number> {
 
 function inheritSettings(command: Command, from: Command): void {
   command.copyInheritedSettings(from);
+  // For the help: a file of settings is read before flags are parsed.
+  if (command.commands.length === 0) command.option("--config <file>", "flags from a JSON file");
   for (const child of command.commands) inheritSettings(child as unknown as Command, command);
 }
 
