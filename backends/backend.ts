@@ -52,7 +52,7 @@ export interface Backend extends Disposable {
   endStep(): void;
   /** Files of tensors; absent where it keeps none: contexts then live in memory only. */
   readonly files?: TensorFiles;
-  /** Doors for libraries that work on this backend's memory; absent where it is not host memory of native code. */
+  /** Doors for libraries that work on this backend's memory; absent where it is not memory of native code. */
   readonly host?: HostMemory;
 }
 
@@ -99,6 +99,8 @@ export interface HostMemory {
   input(tensor: Tensor): NativePointer;
   /** A plain tensor's memory (no view's), which the library may hold beyond the tensor's end: `kvasir_memory`. */
   memory(tensor: Tensor): NativePointer;
+  /** File of the library whose indexes work on this memory, where it is a device's: `libkvasir_index` does not. */
+  readonly indexLibrary?: string;
   /** The backend's threads, as long as the backend: `kvasir_executor`. */
   readonly executor: NativePointer;
   /** Disposes `library`, which works with what is lent here, right before the backend ends. */

@@ -326,6 +326,7 @@ export class HybridBackend implements Backend {
   #lend(host: HostMemory, works: HostMemory, codes: Side): HostMemory {
     const onHost = (tensor: Tensor, what: string) => this.#tensors.on("host", tensor, what);
     return {
+      ...(works.indexLibrary === undefined ? {} : { indexLibrary: works.indexLibrary }),
       executor: works.executor,
       attach: (library) => host.attach(library),
       address: (tensor) => host.address(onHost(tensor, "tensor to lend")),

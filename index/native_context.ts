@@ -46,9 +46,10 @@ export class IndexContext implements Disposable {
       );
     }
     this.host = backend.host;
-    this.#library = loadIndexLibrary(path);
+    const own = this.host.indexLibrary ?? path;
+    this.#library = loadIndexLibrary(own);
     const isa = parseSpec(backend.spec).params.get("isa") ?? "auto";
-    const costs = planned ? machineCosts(this.#library, path, isa) : undefined;
+    const costs = planned && own === path ? machineCosts(this.#library, path, isa) : undefined;
     // Searches with the instruction set that the backend was opened with.
     const options = cString(`isa=${isa}${costs === undefined ? "" : `,costs=(${costs.text})`}`);
     const context = this.#library.symbols.kvasir_index_context_create(options, this.host.executor);

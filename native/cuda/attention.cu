@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "attention_keys.cuh"
 #include "attention_merge.cuh"
 #include "attention_plain.cuh"
 #include "attention_tiles.h"

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "attention_keys.cuh"
 #include "device_scratch.h"
+#include "key_segment.h"
 
 namespace kvasir {
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "key_segment.h"
 #include "kvasir_abi.h"
 #include "device.h"
 
@@ -16,15 +17,6 @@ namespace kvasir {
 
 __device__ inline int32_t at_most(int32_t x, int32_t bound) { return x < bound ? x : bound; }
 __device__ inline int32_t at_least(int32_t bound, int32_t x) { return x > bound ? x : bound; }
-
-// Rows [start, start + count) of the cache; pointers are those of head 0, row 0.
-struct KeySegment {
-  const char* keys;  // [kvHeads, capacity, headDim]
-  const char* values;
-  const float* key_scales;  // [kvHeads, capacity] with KVASIR_I8, else null
-  const float* value_scales;
-  int32_t start, count, capacity;
-};
 
 // As many segments as a launch takes with its arguments; longer tables are attended to in pieces.
 constexpr int32_t kMostSegments = 16;

@@ -10,7 +10,7 @@ file(GLOB cuda_emulated CONFIGURE_DEPENDS cuda/emulation.cc cuda/*_emulated.cc)
 file(GLOB cuda_real CONFIGURE_DEPENDS cuda/*_cuda.cc)
 list(REMOVE_ITEM cuda_hosts ${cuda_emulated} ${cuda_real})
 # What indexes over any memory share.
-list(APPEND cuda_hosts index/params.cc index/rows.cc)
+list(APPEND cuda_hosts index/arguments.cc index/params.cc index/rows.cc)
 
 # The twin. Kernels are C++ to it; what depends on which of two builds a source is for is a definition.
 set_source_files_properties(${cuda_kernels} PROPERTIES LANGUAGE CXX)

@@ -10,35 +10,13 @@
 //   1  a warp a key, a lane a dimension of the band: its rotation is five shuffles
 #pragma once
 #include "attention_keys.cuh"
+#include "index_types.h"
 
 namespace kvasir {
 
-constexpr int32_t kCodeChunk = 2048, kCodeBlock = 32, kCodeBand = 32;
-
-struct CodeLayout {
-  int32_t dim, bands, pieces;  // pieces of 16 bytes a key and band: 1 with 4 bits, 2 with 8
-  int32_t block_bytes, head_bytes;
-
-  __host__ __device__ int32_t width() const { return bands * kCodeBand; }
-  __host__ __device__ int32_t blocks_at() const { return 2 * width() * 4; }
-  __host__ __device__ int32_t scales_at() const { return bands * pieces * kCodeBlock * 16; }
-};
-
-inline CodeLayout code_layout(int32_t dim, bool nibbles) {
-  CodeLayout layout{};
-  layout.dim = dim, layout.bands = (dim + kCodeBand - 1) / kCodeBand, layout.pieces = nibbles ? 1 : 2;
-  layout.block_bytes = layout.bands * (layout.pieces * kCodeBlock * 16 + kCodeBlock * 2);
-  layout.head_bytes = layout.blocks_at() + kCodeChunk / kCodeBlock * layout.block_bytes;
-  return layout;
+__device__ inline KeyRow row_of(const RowTable& table, int32_t head, int32_t position) {
+  return find_row(table.segments, table.count, table.row_bytes, head, position);
 }
-
-// Rows of a layer's cache, with as many segments as there are.
-struct RowTable {
-  const KeySegment* segments;
-  int32_t count, dtype, dim, row_bytes;
-
-  __device__ KeyRow row(int32_t head, int32_t position) const { return find_row(segments, count, row_bytes, head, position); }
-};
 
 // What was added: keys [from, to) of the index, which begin at position `begin`.
 struct EncodeArguments {
@@ -49,14 +27,14 @@ struct EncodeArguments {
 };
 
 // Keys whose mean centres a chunk of `count`, as on the CPU.
-__host__ __device__ inline int32_t centred_by(int32_t count) { return count < 32 ? 0 : count < 256 ? 32 : count < 1024 ? 256 : 1024; }
+__device__ inline int32_t centred_by(int32_t count) { return count < 32 ? 0 : count < 256 ? 32 : count < 1024 ? 256 : 1024; }
 
 // Sets *bad where a key of the rows [from, to) is not finite. Grid: (keys / 8, heads), 256 threads.
 __global__ void check_keys(const RowTable rows, int32_t from, int32_t to, int32_t* bad) {
   const int32_t lane = static_cast<int32_t>(threadIdx.x) % 32;
   const int32_t position = from + static_cast<int32_t>(blockIdx.x * 8 + threadIdx.x / 32);
   if (position >= to) return;
-  const KeyRow row = rows.row(static_cast<int32_t>(blockIdx.y), position);
+  const KeyRow row = row_of(rows, static_cast<int32_t>(blockIdx.y), position);
   for (int32_t i = lane; i < rows.dim; i += 32) {
     const float x = row_element(row.key, rows.dtype, i) * row.key_scale;
     if (!(fabsf(x) <= 3.4028235e38f)) *bad = 1;
@@ -69,10 +47,10 @@ __global__ void centre_codes(const EncodeArguments a, int32_t chunks_before) {
   const int32_t chunk = a.first_chunk + chunks_before + static_cast<int32_t>(blockIdx.x), head = static_cast<int32_t>(blockIdx.y);
   const size_t at = static_cast<size_t>(head) * static_cast<size_t>(a.layout.head_bytes);
   float* centre = reinterpret_cast<float*>(a.chunks[chunk - a.first_chunk] + at);
-  float* sum = centre + a.layout.width();
+  float* sum = centre + a.layout.width;
   const int32_t first = chunk * kCodeChunk, had = at_least(0, a.from - first), has = at_most(a.to - first, kCodeChunk);
   const int32_t summed = centred_by(had), wanted = centred_by(has);
-  for (int32_t d = static_cast<int32_t>(threadIdx.x); d < a.layout.width(); d += static_cast<int32_t>(blockDim.x)) {
+  for (int32_t d = static_cast<int32_t>(threadIdx.x); d < a.layout.width; d += static_cast<int32_t>(blockDim.x)) {
     if (had == 0) sum[d] = 0.0f, centre[d] = 0.0f;
     if (wanted == 0) {
       if (had == 0 && chunk > 0) centre[d] = reinterpret_cast<const float*>(a.chunks[chunk - a.first_chunk - 1] + at)[d];
@@ -81,7 +59,7 @@ __global__ void centre_codes(const EncodeArguments a, int32_t chunks_before) {
     if (wanted == summed || d >= a.layout.dim) continue;
     float total = sum[d];
     for (int32_t i = summed; i < wanted; i++) {
-      const KeyRow row = a.rows.row(head, a.begin + first + i);
+      const KeyRow row = row_of(a.rows, head, a.begin + first + i);
       total += row_element(row.key, a.rows.dtype, d) * row.key_scale;
     }
     sum[d] = total;
@@ -113,8 +91,8 @@ __global__ void encode_codes(const EncodeArguments a, int32_t chunks_before) {
   int32_t had = at_least(0, a.from - first);
   if (centred_by(had) != centred_by(has)) had = 0;
   for (int32_t key = had + static_cast<int32_t>(threadIdx.x) / 32; key < has; key += warps) {
-    const KeyRow row = a.rows.row(head, a.begin + first + key);
-    uint8_t* block = data + a.layout.blocks_at() + key / kCodeBlock * a.layout.block_bytes;
+    const KeyRow row = row_of(a.rows, head, a.begin + first + key);
+    uint8_t* block = data + a.layout.blocks_at + key / kCodeBlock * a.layout.block_bytes;
     for (int32_t band = 0; band < a.layout.bands; band++) {
       const int32_t d = band * kCodeBand + lane;
       float x = d < a.layout.dim ? row_element(row.key, a.rows.dtype, d) * row.key_scale - centre[d] : 0.0f;
@@ -136,7 +114,7 @@ __global__ void encode_codes(const EncodeArguments a, int32_t chunks_before) {
         to[lane / 16 * kCodeBlock * 16 + lane % 16] = static_cast<uint8_t>(code);
       }
       if (lane == 0) {
-        reinterpret_cast<uint16_t*>(block + a.layout.scales_at())[band * kCodeBlock + key % kCodeBlock] = scale;
+        reinterpret_cast<uint16_t*>(block + a.layout.scales_at)[band * kCodeBlock + key % kCodeBlock] = scale;
       }
     }
   }

@@ -10,15 +10,6 @@
 
 namespace kvasir {
 
-// What a draw keeps, block by block of kScanKeys keys, then in order.
-struct DrawOut {
-  int32_t* keys;      // [kv_heads][blocks * kScanKeys]: of each block the first `counts` places
-  int16_t* tops;      // beside them: logarithms of p * 2^16
-  int32_t* counts;    // [kv_heads][blocks]
-  int64_t* squares;   // [heads]: sums of (1 - p) w^2 in units of 2^-30
-  int32_t blocks;
-};
-
 // offsets [heads]: what turns scores into logarithms of p * 2^16, rounded up. squares are cleared. Grid: heads, 1 warp.
 __global__ void find_offsets(const IndexShape shape, const ScoreOut of, const float* exact, const float* refs, double tau,
                              int32_t* offsets, int64_t* squares) {
@@ -67,7 +58,7 @@ __device__ inline bool stays(int32_t key, int32_t top, uint32_t first, uint32_t 
 // Grid: (blocks of kScanKeys, KV heads), kScanThreads.
 __global__ void draw_keys(const IndexShape shape, const ScoreOut of, const int32_t* offsets, uint32_t draw, const DrawOut to) {
   KVASIR_SHARED(int32_t, before, [kScanThreads / 32 + 1]);
-  const int32_t group = shape.group(), kv_head = static_cast<int32_t>(blockIdx.y), block = static_cast<int32_t>(blockIdx.x);
+  const int32_t group = shape.group, kv_head = static_cast<int32_t>(blockIdx.y), block = static_cast<int32_t>(blockIdx.x);
   const int32_t lane = static_cast<int32_t>(threadIdx.x) % 32, warp = static_cast<int32_t>(threadIdx.x) / 32;
   const uint32_t first = draw_key(draw, kv_head), second = lowbias32(first ^ 0x5bd1e995u);
   int32_t kept = 0;
@@ -116,15 +107,6 @@ __global__ void draw_keys(const IndexShape shape, const ScoreOut of, const int32
   for (int32_t i = 0; i < kept; i++) to.keys[place + static_cast<size_t>(i)] = mine[i], to.tops[place + static_cast<size_t>(i)] = tops[i];
 }
 
-// Where hits go. Rows that do not fit in `capacity` are only counted.
-struct HitsOut {
-  int32_t* tokens;  // [rows][capacity]
-  float* bias;
-  int32_t* counts;  // [rows]
-  float* errors;
-  int32_t capacity, begin;  // position of key 0
-};
-
 // Sums of counts[0, blocks) of one row, and of those before `block`; all threads of the block get them.
 __device__ inline void sum_before(const int32_t* counts, int32_t blocks, int32_t block, int32_t* shared, int32_t* before, int32_t* total) {
   int32_t some = 0, all = 0;
@@ -143,7 +125,7 @@ __device__ inline void sum_before(const int32_t* counts, int32_t blocks, int32_t
 // Kept keys as hits in order, their bias -ln p, counts, and the estimated error of the worst head. Grid: (blocks, KV heads).
 __global__ void place_hits(const IndexShape shape, const DrawOut of, const HitsOut to, float tau) {
   KVASIR_SHARED(int32_t, sums, [2]);
-  const int32_t kv_head = static_cast<int32_t>(blockIdx.y), block = static_cast<int32_t>(blockIdx.x), group = shape.group();
+  const int32_t kv_head = static_cast<int32_t>(blockIdx.y), block = static_cast<int32_t>(blockIdx.x), group = shape.group;
   int32_t before, total;
   sum_before(of.counts + kv_head * of.blocks, of.blocks, block, sums, &before, &total);
   if (block == 0 && threadIdx.x == 0) {

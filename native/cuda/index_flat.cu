@@ -32,7 +32,8 @@ struct DeviceFlat::Buffers {
   Selection* selections;
   int32_t* histograms;
   int32_t* selected;  // [2][heads][blocks]
-  HitsOut list;       // of a search whose hits nobody wants
+  float *q, *exact;   // [heads, dim], [heads]
+  HitsOut list;       // hits, until they are copied or attended to
   uint8_t* const* chunks;
 };
 
@@ -61,7 +62,7 @@ int32_t element_size(int32_t dtype) { return dtype == KVASIR_F32 ? 4 : dtype == 
 
 DeviceFlat::DeviceFlat(DeviceScratch& search, DeviceScratch& attention, const IndexShape& shape, Kind kind)
     : runtime_(search.runtime), search_(search), attention_(attention), shape_(shape), kind_(kind),
-      layout_(code_layout(shape.dim, kind == kInt4)) {}
+      layout_(code_layout(shape.dim, kind == kInt4)), brought_(search.runtime) {}
 
 double DeviceFlat::bytes() const {
   return static_cast<double>(chunks_.size()) * static_cast<double>(layout_.head_bytes) * shape_.kv_heads;
@@ -78,15 +79,53 @@ std::vector<KeySegment> DeviceFlat::segments() const {
   return all;
 }
 
-RowTable DeviceFlat::row_table() {
-  const std::vector<KeySegment> all = segments();
-  const int32_t dtype = all.empty() ? KVASIR_F32 : rows_.segments().front()->dtype();
-  return {runtime_.stage(all.data(), all.size()), static_cast<int32_t>(all.size()), dtype, shape_.dim,
+RowTable DeviceFlat::table_of(const std::vector<KeySegment>& segments) {
+  const int32_t dtype = rows_.segments().empty() ? KVASIR_F32 : rows_.segments().front()->dtype();
+  return {runtime_.stage(segments.data(), segments.size()), static_cast<int32_t>(segments.size()), dtype, shape_.dim,
           shape_.dim * element_size(dtype)};
 }
 
+bool DeviceFlat::reaches_rows() const {
+  for (const auto& s : rows_.segments()) {
+    if (!runtime_.reaches(s->key(0, 0))) return false;
+  }
+  return true;
+}
+
+RowTable DeviceFlat::row_table() {
+  if (!reaches_rows()) {
+    fail(KVASIR_UNSUPPORTED, "Cannot score keys by their rows: they lie on the host, use an error goal with codes=int4");
+  }
+  return table_of(segments());
+}
+
+std::vector<KeySegment> DeviceFlat::bring(int32_t from, int32_t to) {
+  const size_t heads = static_cast<size_t>(shape_.kv_heads), rows = static_cast<size_t>(to - from);
+  const Segment& first = *rows_.segments().front();
+  const size_t row_bytes = first.row_bytes(), keys_bytes = (heads * rows * row_bytes + 255) / 256 * 256;
+  uint8_t* data = static_cast<uint8_t*>(brought_.get(keys_bytes + heads * rows * sizeof(float)));
+  float* scales = reinterpret_cast<float*>(data + keys_bytes);
+  for (int32_t at = from; at < to;) {
+    const Segment& s = rows_.find(at);
+    const int32_t row = at - s.start(), count = std::min(to - at, s.capacity() - row);
+    for (size_t h = 0; h < heads; h++) {
+      const size_t place = h * rows + static_cast<size_t>(at - from);
+      runtime_.transfer(data + place * row_bytes, s.key(static_cast<int32_t>(h), row), static_cast<size_t>(count) * row_bytes);
+      if (s.key_scales() != nullptr) {
+        runtime_.transfer(scales + place, s.key_scales() + h * static_cast<size_t>(s.head_rows()) + static_cast<size_t>(row),
+                          static_cast<size_t>(count) * sizeof(float));
+      }
+    }
+    at += count;
+  }
+  const char* keys = reinterpret_cast<const char*>(data);
+  return {{keys, keys, first.key_scales() == nullptr ? nullptr : scales, nullptr, from, to - from, to - from}};
+}
+
 void DeviceFlat::add(int32_t start, int32_t count) {
-  const RowTable table = row_table();
+  // What encoding reads: new rows, and those of their chunk whose mean becomes its centre.
+  const int32_t begin = begin_ == end_ ? start : begin_, from = begin + (start - begin) / kCodeChunk * kCodeChunk;
+  const RowTable table = reaches_rows() ? row_table() : table_of(bring(from, start + count));
   int32_t* bad = static_cast<int32_t*>(search_.get(sizeof(int32_t)));
   runtime_.fill(bad, 0, sizeof(int32_t));
   launch(runtime_, "check_keys", check_keys, dim3(blocks_of(count, 8), static_cast<uint32_t>(shape_.kv_heads)), dim3(256), 0, table,
@@ -96,12 +135,12 @@ void DeviceFlat::add(int32_t start, int32_t count) {
   if (found != 0) {
     fail(KVASIR_ARGUMENT, "Cannot add tokens: a key in positions %d to %d is not finite", start, start + count - 1);
   }
-  if (begin_ == end_) begin_ = end_ = start;
-  if (kind_ != kNone) encode(start, count);
-  end_ += count;
+  begin_ = begin;
+  if (kind_ != kNone) encode(table, start, count);
+  end_ = start + count;
 }
 
-void DeviceFlat::encode(int32_t start, int32_t count) {
+void DeviceFlat::encode(const RowTable& rows, int32_t start, int32_t count) {
   const int32_t from = start - begin_, to = from + count, first = from / kCodeChunk, last = (to - 1) / kCodeChunk;
   const size_t bytes = static_cast<size_t>(layout_.head_bytes) * static_cast<size_t>(shape_.kv_heads);
   if (from % kCodeChunk != 0 && !own_open_) {
@@ -115,11 +154,11 @@ void DeviceFlat::encode(int32_t start, int32_t count) {
   std::vector<uint8_t*> pointers;
   for (int32_t c = first - before; c <= last; c++) pointers.push_back(chunks_[static_cast<size_t>(c)]->data);
   EncodeArguments args{};
-  args.rows = row_table(), args.layout = layout_;
+  args.rows = rows, args.layout = layout_;
   args.chunks = runtime_.stage(pointers.data(), pointers.size()) + before;
   args.first_chunk = first, args.begin = begin_, args.from = from, args.to = to;
   const uint32_t heads = static_cast<uint32_t>(shape_.kv_heads), whole = static_cast<uint32_t>(last - first);
-  const dim3 lanes(static_cast<uint32_t>(std::min(layout_.width(), 256)));
+  const dim3 lanes(static_cast<uint32_t>(std::min(layout_.width, 256)));
   // The centre of a chunk of few keys is the previous chunk's: only the last one has few, and waits.
   if (whole > 0) launch(runtime_, "centre_codes", centre_codes, dim3(whole, heads), lanes, 0, args, 0);
   launch(runtime_, "centre_codes", centre_codes, dim3(1, heads), lanes, 0, args, static_cast<int32_t>(whole));
@@ -139,7 +178,7 @@ std::unique_ptr<DeviceFlat> DeviceFlat::fork(Rows rows) const {
 DeviceFlat::Buffers DeviceFlat::place(int32_t list_capacity) {
   const size_t heads = static_cast<size_t>(shape_.heads), kv_heads = static_cast<size_t>(shape_.kv_heads);
   const size_t blocks = static_cast<size_t>((searchable_ + kScanKeys - 1) / kScanKeys), stride = blocks * kScanKeys;
-  const size_t width = static_cast<size_t>(layout_.width()), chunks = chunks_.size();
+  const size_t width = static_cast<size_t>(layout_.width), chunks = chunks_.size();
   Buffers b{};
   uint8_t* base = nullptr;
   for (int32_t turn = 0; turn < 2; turn++) {
@@ -157,6 +196,7 @@ DeviceFlat::Buffers DeviceFlat::place(int32_t list_capacity) {
     b.selections = c.take<Selection>(heads);
     b.histograms = c.take<int32_t>(heads * 256);
     b.selected = c.take<int32_t>(2 * heads * blocks);
+    b.q = c.take<float>(heads * static_cast<size_t>(shape_.dim)), b.exact = c.take<float>(heads);
     const size_t room = heads * static_cast<size_t>(list_capacity);
     b.list = {c.take<int32_t>(room), c.take<float>(room), c.take<int32_t>(heads), c.take<float>(heads), list_capacity, begin_};
     if (turn == 0) base = static_cast<uint8_t*>(search_.get(c.used()));
@@ -170,7 +210,7 @@ DeviceFlat::Buffers DeviceFlat::place(int32_t list_capacity) {
 // Scores by codes, or by rows where there are none: logarithms, or floats.
 void DeviceFlat::score(const Buffers& b, const float* q, const float* exact, bool logs, bool always) {
   const dim3 grid(static_cast<uint32_t>(b.scores.blocks), static_cast<uint32_t>(shape_.kv_heads)), threads(kScanThreads);
-  const size_t shared = sizeof(int32_t) * static_cast<size_t>(shape_.group() * (layout_.width() / 4 + layout_.bands) + kScanThreads / 32);
+  const size_t shared = sizeof(int32_t) * static_cast<size_t>(shape_.group * (layout_.width / 4 + layout_.bands) + kScanThreads / 32);
   if (kind_ == kNone) {
     launch(runtime_, "scan_rows", scan_rows, grid, threads, 0, shape_, row_table(), begin_, q, b.scores, true);
   } else if (kind_ == kInt4 && logs) {
@@ -273,11 +313,20 @@ std::vector<int32_t> DeviceFlat::finish(const Buffers& b, const HitsOut& hits, i
 }
 
 bool DeviceFlat::search(const FlatHits& to, const FlatGoal& goal, const float* q, const float* exact, FlatReport& report) {
-  const Buffers b = place(0);
-  const HitsOut hits{to.tokens, to.bias, to.counts, to.errors, to.capacity, begin_};
-  const int32_t rows = find(b, hits, goal, q, exact);
-  for (const int32_t count : finish(b, hits, rows, goal, report)) {
-    if (count > to.capacity) return false;
+  const Buffers b = place(to.capacity);
+  const size_t heads = static_cast<size_t>(shape_.heads);
+  runtime_.transfer(b.q, q, heads * static_cast<size_t>(shape_.dim) * sizeof(float));
+  runtime_.transfer(b.exact, exact, heads * sizeof(float));
+  const int32_t rows = find(b, b.list, goal, b.q, b.exact);
+  int32_t most = 0;
+  for (const int32_t count : finish(b, b.list, rows, goal, report)) most = std::max(most, count);
+  runtime_.transfer(to.counts, b.list.counts, static_cast<size_t>(rows) * sizeof(int32_t));
+  runtime_.transfer(to.errors, b.list.errors, static_cast<size_t>(rows) * sizeof(float));
+  if (most > to.capacity) return false;
+  const size_t bytes = static_cast<size_t>(rows) * static_cast<size_t>(to.capacity) * 4;
+  if (bytes > 0) {
+    runtime_.transfer(to.tokens, b.list.tokens, bytes);
+    runtime_.transfer(to.bias, b.list.bias, bytes);
   }
   return true;
 }

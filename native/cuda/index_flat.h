@@ -1,13 +1,13 @@
 // Type "flat" on the device: codes of all keys, made from the cache's rows where they lie; exact best keys, samples without bias, and
-// attention over what a search keeps without the host in between. All pointers but reports are the device's.
+// attention over what a search keeps without the host in between. Queries and hits may lie on either side; rows may lie on the host
+// where nothing but codes is read.
 #pragma once
 #include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "attention.h"
-#include "index_codes.cuh"
-#include "index_draw.cuh"
+#include "index_types.h"
 #include "rows.h"
 
 namespace kvasir {
@@ -60,9 +60,14 @@ class DeviceFlat {
  private:
   struct Chunk;
   struct Buffers;
-  void encode(int32_t start, int32_t count);
+  void encode(const RowTable& rows, int32_t start, int32_t count);
   std::vector<KeySegment> segments() const;
+  RowTable table_of(const std::vector<KeySegment>& segments);
+  // All rows, where kernels reach them; throws Error{KVASIR_UNSUPPORTED} where they do not.
   RowTable row_table();
+  bool reaches_rows() const;
+  // Rows [from, to) copied to the device: a segment of their own.
+  std::vector<KeySegment> bring(int32_t from, int32_t to);
   Buffers place(int32_t list_capacity);
   // Rows of hits; sets what `goal` finds on its way to `hits`.
   int32_t find(const Buffers& b, const HitsOut& hits, const FlatGoal& goal, const float* q, const float* exact);
@@ -78,6 +83,7 @@ class DeviceFlat {
   IndexShape shape_;
   Kind kind_;
   CodeLayout layout_{};
+  DeviceScratch brought_;
   Rows rows_;
   std::vector<std::shared_ptr<Chunk>> chunks_;
   mutable bool own_open_ = true;

@@ -9,29 +9,6 @@
 
 namespace kvasir {
 
-constexpr int32_t kScanKeys = 512, kScanThreads = 256;  // of a block; 512 divides a chunk
-
-// A group's queries as codes want them. Widths are code_layout's.
-struct PreparedQueries {
-  int8_t* codes;     // [heads][width]
-  int32_t* offsets;  // [heads][bands]: takes back the 8 that nibbles are above what they stand for
-  float* factors;    // [heads]: turns scale * integer into a logit
-  float* bases;      // [chunks][heads]: what logits of a chunk's keys start from
-};
-
-struct IndexShape {
-  int32_t heads, kv_heads, dim;
-  float scale, softcap;
-
-  __host__ __device__ int32_t group() const { return heads / kv_heads; }
-};
-
-// What a search finds wrong or in need of the slower way, on the device.
-struct SearchFlags {
-  int32_t bad_query, bad_exact;  // not finite
-  int32_t by_floats;             // logarithms relative to what is attended exactly do not do: none, or scores far above it
-};
-
 // q [heads, dim] as integers of 7 bits. Grid: heads, 128 threads.
 template <bool kNibbles>
 __global__ void prepare_queries(const IndexShape shape, const CodeLayout layout, const PreparedQueries to, const float* q,
@@ -59,7 +36,7 @@ __global__ void prepare_queries(const IndexShape shape, const CodeLayout layout,
   for (int32_t band = warp; band < layout.bands; band += warps) {
     const int32_t d = band * kCodeBand + lane;
     const int32_t code = step > 0 ? static_cast<int32_t>(rint(static_cast<double>(turned[d]) / step)) : 0;
-    to.codes[static_cast<size_t>(head) * static_cast<size_t>(layout.width()) + static_cast<size_t>(d)] = static_cast<int8_t>(code);
+    to.codes[static_cast<size_t>(head) * static_cast<size_t>(layout.width) + static_cast<size_t>(d)] = static_cast<int8_t>(code);
     const float sum = warp_sum(static_cast<float>(code));  // exact: at most 32 * 127
     if (lane == 0) to.offsets[head * layout.bands + band] = kNibbles ? -8 * static_cast<int32_t>(sum) : 0;
   }
@@ -78,22 +55,12 @@ __global__ void base_scores(const IndexShape shape, const CodeLayout layout, con
   const int32_t chunk = static_cast<int32_t>(blockIdx.x * 8 + threadIdx.x / 32);
   if (chunk >= count) return;
   const float* centre = reinterpret_cast<const float*>(
-      chunks[chunk] + static_cast<size_t>(head / shape.group()) * static_cast<size_t>(layout.head_bytes));
+      chunks[chunk] + static_cast<size_t>(head / shape.group) * static_cast<size_t>(layout.head_bytes));
   float dot = 0.0f;
   for (int32_t d = lane; d < shape.dim; d += 32) dot += q[head * shape.dim + d] * centre[d];
   dot = warp_sum(dot);
   if (lane == 0) to.bases[chunk * shape.heads + head] = dot * shape.scale;
 }
-
-// Where scores go: logarithms or floats by [head][stride], and of every block of keys the sum of the logarithms' bits, or the
-// greatest score, by [block][head].
-struct ScoreOut {
-  int16_t* logs;
-  float* scores;
-  float* parts;
-  size_t stride;
-  int32_t keys, blocks;
-};
 
 __device__ inline float log_value(int32_t log) { return __uint_as_float(static_cast<uint32_t>(log) << 16); }
 // The logarithm of a score: given already as kLogUnit * (score - ref) + kLogOne.
@@ -123,7 +90,7 @@ __global__ void scan_codes(const IndexShape shape, const CodeLayout layout, cons
                            const float* exact, const ScoreOut to, SearchFlags* flags, bool always) {
   KVASIR_DYNAMIC_SHARED(uint8_t, shared);
   if (!always && (flags->by_floats != 0) == kLogs) return;
-  const int32_t group = shape.group(), kv_head = static_cast<int32_t>(blockIdx.y), words = layout.width() / 4;
+  const int32_t group = shape.group, kv_head = static_cast<int32_t>(blockIdx.y), words = layout.width / 4;
   const int32_t first = static_cast<int32_t>(blockIdx.x) * kScanKeys, chunk = first / kCodeChunk;
   int32_t* const q = reinterpret_cast<int32_t*>(shared);         // [group][words]
   int32_t* const offsets = q + group * words;                    // [group][bands]
@@ -134,7 +101,7 @@ __global__ void scan_codes(const IndexShape shape, const CodeLayout layout, cons
     offsets[i] = query.offsets[kv_head * group * layout.bands + i];
   }
   __syncthreads();
-  const uint8_t* codes = chunks[chunk] + static_cast<size_t>(kv_head) * static_cast<size_t>(layout.head_bytes) + layout.blocks_at();
+  const uint8_t* codes = chunks[chunk] + static_cast<size_t>(kv_head) * static_cast<size_t>(layout.head_bytes) + layout.blocks_at;
   const int32_t lane = static_cast<int32_t>(threadIdx.x) % 32;
   for (int32_t g0 = 0; g0 < group; g0 += 4) {
     const int32_t some = at_most(4, group - g0);
@@ -165,7 +132,7 @@ __global__ void scan_codes(const IndexShape shape, const CodeLayout layout, cons
             }
           }
         }
-        const float scale = bfloat_to_float(reinterpret_cast<const uint16_t*>(at + layout.scales_at())[band * kCodeBlock + lane]);
+        const float scale = bfloat_to_float(reinterpret_cast<const uint16_t*>(at + layout.scales_at)[band * kCodeBlock + lane]);
 #pragma unroll
         for (int32_t g = 0; g < 4; g++) {
           if (g < some) logits[g] += static_cast<float>(sums[g] + offsets[(g0 + g) * layout.bands + band]) * scale;
@@ -200,13 +167,13 @@ __global__ void scan_codes(const IndexShape shape, const CodeLayout layout, cons
 // The same by rows, a warp a key, as floats; with `softened` after the softcap. Grid: (blocks of kScanKeys, KV heads), kScanThreads.
 __global__ void scan_rows(const IndexShape shape, const RowTable rows, int32_t begin, const float* q, const ScoreOut to, bool softened) {
   KVASIR_SHARED(float, folded, [kScanThreads / 32]);
-  const int32_t group = shape.group(), kv_head = static_cast<int32_t>(blockIdx.y), lane = static_cast<int32_t>(threadIdx.x) % 32;
+  const int32_t group = shape.group, kv_head = static_cast<int32_t>(blockIdx.y), lane = static_cast<int32_t>(threadIdx.x) % 32;
   const int32_t first = static_cast<int32_t>(blockIdx.x) * kScanKeys, end = at_most(first + kScanKeys, to.keys);
   for (int32_t g0 = 0; g0 < group; g0 += 4) {
     const int32_t some = at_most(4, group - g0);
     float most[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
     for (int32_t key = first + static_cast<int32_t>(threadIdx.x) / 32; key < end; key += kScanThreads / 32) {
-      const KeyRow row = rows.row(kv_head, begin + key);
+      const KeyRow row = row_of(rows, kv_head, begin + key);
       float dots[4] = {0.0f, 0.0f, 0.0f, 0.0f};
       for (int32_t d = lane; d < shape.dim; d += 32) {
         const float x = row_element(row.key, rows.dtype, d);

@@ -27,7 +27,7 @@ __device__ inline float float_of_ordered(uint32_t bits) {
 // priorities := scores - ln u (Duffield, Lund, Thorup 2007), u by the draw's bits of (draw, KV head, position). Grid: (blocks, heads).
 __global__ void add_noise(const IndexShape shape, const ScoreOut of, float* priorities, uint32_t draw, int32_t begin) {
   const int32_t head = static_cast<int32_t>(blockIdx.y);
-  const uint32_t hash = draw_key(draw, head / shape.group());
+  const uint32_t hash = draw_key(draw, head / shape.group);
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < kScanKeys; i += kScanThreads) {
     const int32_t key = static_cast<int32_t>(blockIdx.x) * kScanKeys + i;
     if (key >= of.keys) return;

@@ -41,6 +41,10 @@ class Runtime {
   // Waits.
   virtual void download(void* to, const void* from, size_t bytes) = 0;
   virtual void copy(void* to, const void* from, size_t bytes) = 0;
+  // The same where either may be the host's memory; waits where one is.
+  virtual void transfer(void* to, const void* from, size_t bytes) = 0;
+  // Whether kernels can read what lies there: the device's memory, or pinned memory of the host.
+  virtual bool reaches(const void* data) = 0;
   virtual void fill(void* to, uint8_t value, size_t bytes) = 0;
   virtual void wait() = 0;
   // Pinned memory that kernels can read and write where it lies; the same address on both sides. Null when out.

@@ -94,6 +94,17 @@ class CudaRuntime final : public Runtime {
     enter();
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "a copy on the device");
   }
+  void transfer(void* to, const void* from, size_t bytes) override {
+    enter();
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_), "a copy");
+    if (!reaches(to) || !reaches(from)) wait();
+  }
+  bool reaches(const void* data) override {
+    enter();
+    cudaPointerAttributes a{};
+    check(cudaPointerGetAttributes(&a, data), "asking where memory lies");
+    return a.type != cudaMemoryTypeUnregistered;
+  }
   void fill(void* to, uint8_t value, size_t bytes) override {
     enter();
     check(cudaMemsetAsync(to, value, bytes, stream_), "a fill");

@@ -47,6 +47,14 @@ class EmulatedRuntime final : public Runtime {
     check_lost();
     std::memmove(to, from, bytes);
   }
+  void transfer(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
+  bool reaches(const void* data) override {
+    const auto* at = static_cast<const uint8_t*>(data);
+    for (const auto& [block, bytes] : blocks_) {
+      if (at >= block && at < block + bytes) return true;
+    }
+    return false;
+  }
   void fill(void* to, uint8_t value, size_t bytes) override {
     check_lost();
     std::memset(to, value, bytes);

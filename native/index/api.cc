@@ -1,6 +1,4 @@
 // Version, errors, contexts, segments, and an index's life. Searching is in api_search.cc, files in api_file.cc.
-#include <cmath>
-#include <cstdio>
 #include <cstring>
 
 #include "context.h"
@@ -8,61 +6,7 @@
 
 using namespace kvasir;
 
-namespace {
-
-constexpr int32_t kMaxHeads = 4096, kMaxDim = 4096;
-
-int32_t whole(double value, int32_t low, int32_t high, const char* what) {
-  if (!(value >= low && value <= high) || value != std::floor(value)) {
-    fail(KVASIR_ARGUMENT, "Cannot create index: %s is %g, expected a whole number from %d to %d", what, value, low, high);
-  }
-  return static_cast<int32_t>(value);
-}
-
-void copy_whole(char* buf, int32_t cap, const std::string& text, const char* what) {
-  if (buf == nullptr || cap <= static_cast<int32_t>(text.size())) {
-    fail(KVASIR_CAPACITY, "Cannot write %s: buffer of %d bytes, needs %zu", what, cap, text.size() + 1);
-  }
-  copy_text(buf, cap, text.c_str());
-}
-
-}  // namespace
-
 namespace kvasir {
-
-LayerShape parse_shape(const double* shape, const double* frequencies) {
-  if (shape == nullptr) fail(KVASIR_ARGUMENT, "Cannot create index: shape is missing");
-  LayerShape s;
-  s.heads = whole(shape[0], 1, kMaxHeads, "heads");
-  s.kv_heads = whole(shape[1], 1, kMaxHeads, "kvHeads");
-  s.head_dim = whole(shape[2], 1, kMaxDim, "headDim");
-  if (s.heads % s.kv_heads != 0) {
-    fail(KVASIR_ARGUMENT, "Cannot create index: %d heads are no multiple of %d kvHeads", s.heads, s.kv_heads);
-  }
-  if (!std::isfinite(shape[3]) || shape[3] <= 0) fail(KVASIR_ARGUMENT, "Cannot create index: scale is %g", shape[3]);
-  if (!std::isfinite(shape[4]) || shape[4] < 0) fail(KVASIR_ARGUMENT, "Cannot create index: softcap is %g", shape[4]);
-  s.scale = static_cast<float>(shape[3]);
-  s.softcap = static_cast<float>(shape[4]);
-  const int32_t dims = whole(shape[5], 0, s.head_dim, "rotated dims");
-  if (dims % 2 != 0) fail(KVASIR_ARGUMENT, "Cannot create index: rotated dims are %d, expected even", dims);
-  s.neighbours = whole(shape[6], 0, 1, "pairing") == KVASIR_INDEX_NEIGHBOURS;
-  if (!(shape[7] >= 0 && shape[7] <= 4294967295.0)) fail(KVASIR_ARGUMENT, "Cannot create index: seed is %g", shape[7]);
-  s.seed = static_cast<uint32_t>(shape[7]);
-  if (dims > 0 && frequencies == nullptr) fail(KVASIR_ARGUMENT, "Cannot create index: frequencies are missing");
-  for (int32_t i = 0; i < dims / 2; i++) {
-    if (!std::isfinite(frequencies[i])) fail(KVASIR_ARGUMENT, "Cannot create index: frequency %d is not finite", i);
-    s.frequencies.push_back(frequencies[i]);
-  }
-  return s;
-}
-
-void append_segment(const LayerShape& shape, Rows& rows, std::shared_ptr<const Segment> segment) {
-  if (segment->kv_heads() != shape.kv_heads || segment->head_dim() != shape.head_dim) {
-    fail(KVASIR_ARGUMENT, "Cannot append segment: %d heads of %d, expected %d of %d", segment->kv_heads(),
-         segment->head_dim(), shape.kv_heads, shape.head_dim);
-  }
-  rows.append(std::move(segment));
-}
 
 Rows collect_rows(kvasir_index_context* ctx, const LayerShape& shape, const kvasir_segment* segments, int32_t count) {
   if (count < 0 || (count > 0 && segments == nullptr)) fail(KVASIR_ARGUMENT, "Cannot open index: %d segments", count);

@@ -33,32 +33,6 @@ void check_keys(const Index& index, const Rows& rows, int32_t start, int32_t cou
   }
 }
 
-Goal parse_goal(const double* goal) {
-  if (goal == nullptr) fail(KVASIR_ARGUMENT, "Cannot search: goal is missing");
-  Goal g;
-  if (goal[0] != KVASIR_GOAL_ERROR && goal[0] != KVASIR_GOAL_TOPK) {
-    fail(KVASIR_ARGUMENT, "Cannot search: unknown goal %g", goal[0]);
-  }
-  g.kind = goal[0] == KVASIR_GOAL_ERROR ? Goal::kError : Goal::kTopk;
-  g.value = goal[1];
-  if (g.kind == Goal::kError && !(g.value >= 0 && g.value <= 1)) {
-    fail(KVASIR_ARGUMENT, "Cannot search: error is %g, expected 0 to 1", g.value);
-  }
-  if (g.kind == Goal::kTopk && !(g.value >= 1 && g.value <= 4096 && g.value == std::floor(g.value))) {
-    fail(KVASIR_ARGUMENT, "Cannot search: topk is %g, expected a whole number from 1 to 4096", g.value);
-  }
-  if (goal[2] != KVASIR_TAIL_NONE && goal[2] != KVASIR_TAIL_SAMPLE && goal[2] != KVASIR_TAIL_SURROGATE) {
-    fail(KVASIR_ARGUMENT, "Cannot search: unknown tail %g", goal[2]);
-  }
-  g.sample_tail = goal[2] == KVASIR_TAIL_SAMPLE;
-  g.surrogate_tail = goal[2] == KVASIR_TAIL_SURROGATE;
-  if (!(goal[3] >= 0 && goal[3] <= 4294967295.0) || goal[3] != std::floor(goal[3])) {
-    fail(KVASIR_ARGUMENT, "Cannot search: draw is %g, expected 32 bits", goal[3]);
-  }
-  g.draw = static_cast<uint32_t>(goal[3]);
-  return g;
-}
-
 }  // namespace
 
 extern "C" {

@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "arguments.h"
 #include "builders.h"
 #include "cost.h"
 #include "index.h"
@@ -29,8 +30,7 @@ struct kvasir_index_context {
 
 namespace kvasir {
 
-// From the arguments of the C interface, checked; throw Error{KVASIR_ARGUMENT}.
-LayerShape parse_shape(const double* shape, const double* frequencies);
+// Segments by their ids; throws Error{KVASIR_ARGUMENT}.
 Rows collect_rows(kvasir_index_context* ctx, const LayerShape& shape, const kvasir_segment* segments, int32_t count);
 
 }  // namespace kvasir
