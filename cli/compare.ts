@@ -4,8 +4,7 @@
  * @module
  */
 import type { Command } from "@commander-js/extra-typings";
-import type { Engine } from "../engine/engine.ts";
-import type { AttendedStats, Timings, TokenEvent } from "../engine/types.ts";
+import type { AttendedStats, EngineLike, Timings, TokenEvent } from "../engine/types.ts";
 import type { Method } from "../attention/method.ts";
 import type { Message } from "../model/model.ts";
 import { parseMethod } from "../attention/method.ts";
@@ -59,21 +58,9 @@ export function compareCommand(done: (code: number) => void): Command {
         await Deno.mkdir(folder, { recursive: true });
         const base = await Deno.makeTempFile({ dir: folder, prefix: "compare-" });
         try {
-          let answer: number[] = [];
-          for (const method of methods) {
-            progress.report({ phase: "prefill", done: 0, total: 0, detail: method.name });
-            const run = await answerBy(engine, ids, method, flags.predict, signal);
-            if (method.name === "full") answer = run.tokens;
-            const force = Int32Array.from([...ids, ...answer]);
-            const divergence = await engine.evaluate(force, {
-              from: ids.length,
-              mode: "decode",
-              attention: method.options,
-              signal,
-              ...(method.name === "full" ? { saveLogits: base } : { klBase: base }),
-            });
+          const report = (name: string) => progress.report({ phase: "prefill", done: 0, total: 0, detail: name });
+          for await (const row of compareMethods(engine, ids, methods, flags.predict, base, signal, report)) {
             progress.clear();
-            const row = compared(method, run, divergence.kl, divergence.sameTop);
             console.log(flags.json === true ? JSON.stringify(row) : format(row));
           }
         } finally {
@@ -86,6 +73,35 @@ export function compareCommand(done: (code: number) => void): Command {
   return command as unknown as Command;
 }
 
+/**
+ * Answers by each method in turn, the first of which is `full`: its answer is what the others are forced through. `base` is a file
+ * for its logits. `starts` is told what comes next.
+ */
+export async function* compareMethods(
+  engine: EngineLike,
+  ids: Int32Array,
+  methods: readonly Method[],
+  maxTokens: number,
+  base: string,
+  signal: AbortSignal,
+  starts: (method: string) => void = () => {},
+): AsyncGenerator<Compared, void, undefined> {
+  let force = ids;
+  for (const [i, method] of methods.entries()) {
+    starts(method.name);
+    const run = await answerBy(engine, ids, method, maxTokens, signal);
+    if (i === 0) force = Int32Array.from([...ids, ...run.tokens]);
+    const { kl, sameTop } = await engine.evaluate(force, {
+      from: ids.length,
+      mode: "decode",
+      attention: method.options,
+      signal,
+      ...(i === 0 ? { saveLogits: base } : { klBase: base }),
+    });
+    yield compared(method, run, kl, sameTop);
+  }
+}
+
 interface Run {
   readonly text: string;
   readonly tokens: number[];
@@ -95,7 +111,7 @@ interface Run {
 
 /** Greedy, so that what differs comes of attention alone. */
 async function answerBy(
-  engine: Engine,
+  engine: EngineLike,
   ids: Int32Array,
   { options }: Method,
   maxTokens: number,
