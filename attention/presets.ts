@@ -59,6 +59,11 @@ export const presets: Readonly<Record<string, Preset>> = {
     policy: "retrieval:sinks=0,window=32,budget=2016,pyramid=20,grow=false",
     index: "snap:observe=32,pool=5,group=mean",
   },
+  h2o: {
+    summary: "a tenth of the prompt by accumulated attention, and the newest tenth (Zhang et al. 2023)",
+    policy: "retrieval:sinks=0,window=64,budget=4096",
+    index: "heavy",
+  },
   quest: {
     summary: "pages of 16 keys by the largest logit they could hold (Tang et al. 2024)",
     policy: "retrieval:sinks=0,window=16,budget=1024,dense=2",

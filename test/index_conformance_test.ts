@@ -21,6 +21,7 @@ const METHODS = [
   "pages:score=representative,group=layer,size=32",
   "snap",
   "snap:observe=16,pool=7,kind=max,group=mean",
+  "heavy:share=0.2",
   "channels:r=16",
   "pca",
   "skew",

@@ -102,7 +102,7 @@ Method make(const LayerShape& shape, const Params& params) {
   if (!(o.share > 0 && o.share <= 1 && o.quantile >= 0 && o.quantile < 1)) {
     fail(KVASIR_ARGUMENT, "Cannot use \"clusters\": share is %g, quantile %g, expected shares", o.share, o.quantile);
   }
-  if (o.quantile > 0) m.settings.recent_queries = kVoters;
+  if (o.quantile > 0) m.settings.recent_queries = kVoters, m.settings.selective = true;
   m.empty = std::make_shared<Clusters>(o);
   return m;
 }

@@ -119,7 +119,7 @@ size_t HeadState::bytes() const {
 
 MethodIndex::MethodIndex(const Environment& environment, const LayerShape& shape, Rows rows, Method method)
     : Index(environment, shape, std::move(rows)), method_(std::move(method)), samples_(std::make_shared<QuerySamples>()),
-      recent_(std::make_shared<RecentQueries>(method_.settings.recent_queries)) {
+      recent_(std::make_shared<RecentQueries>(method_.settings.recent_queries, method_.settings.recent_every)) {
   for (int32_t head = 0; head < shape.kv_heads; head++) heads_.push_back(method_.empty->copy());
 }
 
@@ -145,6 +145,8 @@ void MethodIndex::commit() {
     if (state.use_count() > 1) state = state->copy();
     state->grow(keys(head, count), {samples_.get(), recent_.get()}, from);
   });
+  const MethodSettings& settings = method_.settings;
+  if (settings.consumes) recent_ = std::make_shared<RecentQueries>(settings.recent_queries, settings.recent_every);
   committed_ = count;
   build_seconds_ += wall_seconds() - start;
 }

@@ -114,7 +114,10 @@ struct MethodSettings {
   Sharing sharing = Sharing::kHead;
   double recent_share = 0;     // of a budget, for the newest keys (of keyed methods)
   int32_t recent_queries = 0;  // positions whose queries are kept as they are
+  int32_t recent_every = 1;    // of those, positions divisible by this
+  bool consumes = false;       // a commit uses them up
   bool sampled_queries = false;
+  bool selective = false;      // it may want fewer keys than there is room for
   bool bounds = false;         // cheap scores are nowhere below the exact ones: samples vouch for their mean
   bool surrogates = false;     // it has something for Goal::surrogate_tail
 };

@@ -12,12 +12,17 @@ void RecentQueries::add(const LayerShape& shape, int32_t start, int32_t count, c
   const size_t width = static_cast<size_t>(shape.heads) * static_cast<size_t>(shape.head_dim);
   positions_.erase(std::lower_bound(positions_.begin(), positions_.end(), start), positions_.end());
   queries_.resize(positions_.size() * width);
-  const int32_t skip = std::max(0, count - most_), taken = count - skip;
-  const size_t drop = static_cast<size_t>(std::max(0, static_cast<int32_t>(positions_.size()) + taken - most_));
+  const int32_t first = (start + every_ - 1) / every_ * every_, end = start + count;
+  const int32_t offered = first < end ? (end - 1 - first) / every_ + 1 : 0, taken = std::min(offered, most_);
+  const size_t drop = static_cast<size_t>(std::max(0, static_cast<int32_t>(positions_.size()) - (most_ - taken)));
   positions_.erase(positions_.begin(), positions_.begin() + static_cast<std::ptrdiff_t>(drop));
   queries_.erase(queries_.begin(), queries_.begin() + static_cast<std::ptrdiff_t>(drop * width));
-  for (int32_t i = skip; i < count; i++) positions_.push_back(start + i);
-  queries_.insert(queries_.end(), queries + static_cast<size_t>(skip) * width, queries + static_cast<size_t>(count) * width);
+  for (int32_t i = offered - taken; i < offered; i++) {
+    const int32_t position = first + i * every_;
+    positions_.push_back(position);
+    const float* from = queries + static_cast<size_t>(position - start) * width;
+    queries_.insert(queries_.end(), from, from + width);
+  }
 }
 
 void RecentQueries::save(FileWriter& to) const {

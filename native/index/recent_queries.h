@@ -9,7 +9,8 @@ namespace kvasir {
 
 class RecentQueries {
  public:
-  explicit RecentQueries(int32_t most) : most_(most) {}
+  // Of positions divisible by `every` the last `most`.
+  RecentQueries(int32_t most, int32_t every) : most_(most), every_(every) {}
   // Queries [count, heads, dim] of positions from `start` on, in place of what was noted of those and later ones: an interrupted
   // step asks again, and a fork asks something else.
   void add(const LayerShape& shape, int32_t start, int32_t count, const float* queries);
@@ -27,7 +28,7 @@ class RecentQueries {
   void restore(const FileReader& from, const LayerShape& shape);
 
  private:
-  int32_t most_;
+  int32_t most_, every_;
   std::vector<int32_t> positions_;
   std::vector<float> queries_;  // [positions, heads, dim]
 };

@@ -5,7 +5,7 @@
 namespace kvasir {
 
 extern const IndexType kFlat, kIvf, kLists, kGraph, kPlanned;
-extern const IndexType kPages, kSnap, kChannels, kPca, kSkew, kPq, kClusters, kWave, kLsh, kMol, kVamana, kRoar;
+extern const IndexType kPages, kSnap, kChannels, kPca, kSkew, kPq, kClusters, kWave, kLsh, kMol, kHeavy, kVamana, kRoar;
 
 const std::vector<const IndexType*>& index_types() {
   static const std::vector<const IndexType*> types = {
@@ -24,6 +24,7 @@ const std::vector<const IndexType*>& index_types() {
       &kWave,
       &kLsh,
       &kMol,
+      &kHeavy,
       &kVamana,
       &kRoar,
   };

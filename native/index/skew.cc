@@ -92,6 +92,7 @@ class Skew final : public HeadState {
 
 Method make(const LayerShape&, const Params& params) {
   Method m;
+  m.settings.selective = true;
   m.settings.sampled_queries = true;
   const SkewOptions o = {params.number("columns"), params.number("alpha"), params.number("cap"), params.integer("min", 1, 1 << 30)};
   if (!(o.columns > 0 && o.columns <= 1 && o.cap > 0 && o.cap <= 1 && o.alpha >= 0)) {

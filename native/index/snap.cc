@@ -11,7 +11,7 @@
 
 #include "error.h"
 #include "kvasir_index.h"
-#include "method.h"
+#include "votes.h"
 
 namespace kvasir {
 namespace {
@@ -74,26 +74,21 @@ class Snap final : public HeadState {
       return;
     }
     // Votes on all that stands before the voters.
-    const int32_t begin = keys.rows->begin(), last = std::min(recent.position(voters_ - 1) + 1, keys.rows->end());
-    const HeadKeys all = {keys.environment, keys.shape, keys.rows, keys.head, begin, last - begin};
-    const int32_t before = std::max(keys.begin + keys.count, std::min(recent.position(0), last)) - begin;
-    std::vector<float> logits(static_cast<size_t>(all.count) * static_cast<size_t>(group));
+    const HeadKeys visible = visible_keys(keys, recent.position(voters_ - 1));
+    const int32_t before = std::max(keys.begin + keys.count - visible.begin, std::min(recent.position(0) - visible.begin, visible.count));
+    std::vector<float> weights;
     std::vector<double> sums(static_cast<size_t>(before) * static_cast<size_t>(group));
     for (int32_t v = 0; v < voters_; v++) {
-      const int32_t seen = std::min(recent.position(v) + 1, last) - begin;
+      const int32_t seen = std::min(recent.position(v) + 1 - visible.begin, visible.count);
       if (seen <= 0) continue;
-      all.score(logits.data(), static_cast<size_t>(seen), recent.of(*keys.shape, v, keys.head), group, 0, seen);
+      attention_weights(weights, visible, recent.of(*keys.shape, v, keys.head), seen, [](int32_t, int32_t) { return false; });
       for (int32_t g = 0; g < group; g++) {
-        float* s = logits.data() + static_cast<size_t>(g) * static_cast<size_t>(seen);
-        if (keys.shape->softcap > 0) {
-          for (int32_t i = 0; i < seen; i++) s[i] = keys.shape->softcap * std::tanh(s[i] / keys.shape->softcap);
-        }
-        const float total = static_cast<float>(log_sum_exp(s, seen));
+        const float* w = weights.data() + static_cast<size_t>(g) * static_cast<size_t>(seen);
         double* to = sums.data() + static_cast<size_t>(g) * static_cast<size_t>(before);
-        for (int32_t i = 0; i < std::min(seen, before); i++) to[i] += static_cast<double>(std::exp(s[i] - total));
+        for (int32_t i = 0; i < std::min(seen, before); i++) to[i] += static_cast<double>(w[i]);
       }
     }
-    const int32_t skip = keys.begin - begin, half = o_.pool / 2;
+    const int32_t skip = keys.begin - visible.begin, half = o_.pool / 2;
     for (int32_t g = 0; g < group; g++) {
       const double* from = sums.data() + static_cast<size_t>(g) * static_cast<size_t>(before);
       float* to = votes_.data() + (o_.apart ? static_cast<size_t>(g) * static_cast<size_t>(meta_[1]) : 0);

@@ -137,6 +137,7 @@ Method make(const LayerShape& shape, const Params& params) {
   if (!(o.retrieve >= 0 && o.retrieve <= 1 && o.estimate >= 0 && o.estimate <= 1)) {
     fail(KVASIR_ARGUMENT, "Cannot use \"wave\": retrieve is %g, estimate %g, expected shares", o.retrieve, o.estimate);
   }
+  m.settings.selective = o.retrieve > 0;
   m.empty = std::make_shared<Wave>(o);
   return m;
 }
