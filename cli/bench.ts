@@ -53,10 +53,10 @@ export async function benchCommand(done: (code: number) => void, args: readonly 
 function speedCommand(done: (code: number) => void): Command {
   const command = modelCommand("speed")
     .description("Prefill and decode rates on random tokens.")
-    .option("-p, --n-prompt <list>", "prompt lengths to prefill (default: 512)", integers(0), [512])
-    .option("-n, --n-gen <list>", "tokens to decode (default: 128)", integers(0), [128])
-    .option("-d, --n-depth <list>", "context lengths before decoding (default: 0)", integers(0), [0])
-    .option("-r, --repetitions <n>", "runs of each test, after one for warming up (default: 5)", integer(1, 1000), 5)
+    .option("-p, --n-prompt <list>", "prompt lengths to prefill", integers(0), [512])
+    .option("-n, --n-gen <list>", "tokens to decode", integers(0), [128])
+    .option("-d, --n-depth <list>", "context lengths before decoding", integers(0), [0])
+    .option("-r, --repetitions <n>", "runs of each test, after one for warming up", integer(1, 1000), 5)
     .addOption(
       new Option("-o, --output <format>", "how to print").choices(["md", "csv", "json", "jsonl"]).default("md"),
     )

@@ -23,7 +23,7 @@ export function perplexityCommand(done: (code: number) => void): Command {
   const command = modelCommand("perplexity")
     .description("Scores a text in windows of --window tokens, moved by --stride: each window scores its last tokens.")
     .argument("<file>", "UTF-8 text")
-    .option("--window <tokens>", "tokens a window holds (default: 512)", integer(2), 512)
+    .option("--window <tokens>", "tokens a window holds", integer(2), 512)
     .option("--stride <tokens>", "tokens scored per window (default: half of it)", integer(1))
     .option("--chunks <n>", "most windows", integer(1))
     .addOption(

@@ -31,8 +31,8 @@ export interface PlanRow extends Forecast {
 export function planCommand(done: (code: number) => void): Command {
   const command = modelCommand("plan")
     .description("Says what a model takes at some lengths and ways to attend, from its header and this machine alone.")
-    .option("--lengths <tokens>", "lengths of the prompt (default: 2048,8192)", integers(16), [2048, 8192])
-    .option("--methods <list...>", "PRESET[:key=value,…][@INDEX] (default: full kvasir)", ["full", "kvasir"])
+    .option("--lengths <tokens>", "lengths of the prompt", integers(16), [2048, 8192])
+    .option("--methods <list...>", "PRESET[:key=value,…][@INDEX]", ["full", "kvasir"])
     .option("--measured <file>", "predict by what `bench matrix` measured here, where it did")
     .option("--json", "print one JSON object a line")
     .action(async (flags) => {
