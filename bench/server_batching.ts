@@ -3,10 +3,14 @@
  * `deno run -A bench/server_batching.ts [MODEL] [tokens] [backend]`.
  *
  * Prints tokens a second (drawn ones, prompts' time included) of 8 requests of 512 tokens one after another and at once, and
- * the longest pause between two tokens of a running stream while another request's prompt of 7,000 tokens is read.
+ * the longest pause between two tokens of a running stream while another request's prompt of 7,000 tokens is read. What eight
+ * requests at once could gain at best: prompts take what they take alone, as arithmetic bounds them, and a step reads all weights
+ * once and each sequence's keys and values at the bandwidth measured beside it.
  *
  * @module
  */
+import { openBackend } from "../backends/mod.ts";
+import { NativeBackend } from "../backends/native.ts";
 import { Engine } from "../engine/engine.ts";
 
 const [model = "smollm2-135m-instruct", count = "256", backend = "cpu:threads=2"] = Deno.args;
@@ -14,7 +18,7 @@ const maxTokens = Number(count);
 const CLIENTS = 8;
 
 await using engine = await Engine.open({ model, backend, parallel: CLIENTS });
-const { config } = await engine.info();
+const { config, bytes: weightBytes, kvType } = await engine.info();
 
 /** `length` ids that no other `seed` begins with. */
 function promptOf(length: number, seed: number): Int32Array {
@@ -48,9 +52,28 @@ const one = await timed(async () => {
   for (let i = 0; i < CLIENTS; i++) await answer(fresh(512), maxTokens);
 });
 const all = await timed(() => Promise.all(Array.from({ length: CLIENTS }, () => answer(fresh(512), maxTokens))));
+const prompts = await timed(async () => {
+  for (let i = 0; i < CLIENTS; i++) await answer(fresh(512), 1);
+});
 const rate = (ms: number) => (CLIENTS * maxTokens / ms * 1000).toFixed(1);
 console.log(`one after another  ${rate(one)} tokens/s`);
 console.log(`${CLIENTS} at once          ${rate(all)} tokens/s, ${(one / all).toFixed(2)} times`);
+
+console.log(
+  `at best            ${(one / (prompts + floorMs())).toFixed(2)} times: prompts ${prompts.toFixed(0)} ms of ${
+    one.toFixed(0)
+  }`,
+);
+
+/** Milliseconds that memory takes for the steps of all at once. */
+function floorMs(): number {
+  using memory = openBackend(backend, {});
+  if (!(memory instanceof NativeBackend)) throw new TypeError(`Cannot measure the bandwidth of "${backend}"`);
+  const size = kvType === "f32" ? 4 : kvType === "f16" ? 2 : 1;
+  const row = config.layers.reduce((sum, { kvHeads, headDim }) => sum + 2 * kvHeads * headDim * size, 0);
+  const step = weightBytes + CLIENTS * row * (512 + maxTokens / 2);
+  return maxTokens * step / (memory.bandwidth(512) * 1e6);
+}
 
 /** Pauses of one stream while another prompt is read. */
 async function pauses(): Promise<number[]> {
