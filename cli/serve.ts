@@ -12,6 +12,7 @@ import { TOOL_PARSERS } from "../server/tools.ts";
 import { isLoopback } from "../server/security.ts";
 import { Service } from "../server/service.ts";
 import { EXIT, UsageError } from "./exit.ts";
+import { JsonLines } from "./json_lines.ts";
 import { decimal, engineOptions, integer, modelCommand } from "./options.ts";
 import { withEngine } from "./session.ts";
 
@@ -87,11 +88,14 @@ export function serveCommand(done: (code: number) => void) {
       new Option("--tool-call-parser <name>", "how the model writes calls of tools").env("KVASIR_TOOL_CALL_PARSER")
         .choices(TOOL_PARSERS).default("auto" as const),
     )
+    .option("--log-jsonl <file>", "append what each generation did, one JSON object a line; never what was said")
     .option("--strict-fields", "unknown fields of requests are errors")
     .addOption(new Option("--allow-index <names>", "indexes that requests may name (default: all)").argParser(list))
     .option("--max-budget <keys>", "most keys that a request may ask for", integer(1, 4096))
     .action(async (flags) => {
       const keys = [...flags.apiKey ?? [], ...flags.apiKeyFile === undefined ? [] : await readKeys(flags.apiKeyFile)];
+      const report = (line: string) => console.error(`kvasir: ${line}`);
+      using records = flags.logJsonl === undefined ? undefined : new JsonLines(flags.logJsonl, report);
       const tls = await readTls(flags.sslKeyFile, flags.sslCertFile);
       if (!isLoopback(flags.host) && keys.length === 0 && flags.insecure !== true) {
         throw new UsageError(
@@ -125,7 +129,8 @@ export function serveCommand(done: (code: number) => void) {
             ...(flags.allowIndex === undefined ? {} : { allowIndex: flags.allowIndex }),
             ...(flags.maxBudget === undefined ? {} : { maxBudget: flags.maxBudget }),
             version: denoJson.version,
-            log: (line) => console.error(`kvasir: ${line}`),
+            log: report,
+            ...(records === undefined ? {} : { record: (record) => records.write(record) }),
           });
           progress.clear();
           const { host, port } = flags;

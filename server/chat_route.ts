@@ -36,6 +36,7 @@ export async function chat(c: Context<Env>, service: Service, body: ChatBody): P
       ...(grammar === undefined ? {} : { grammar }),
     },
     knobs: body.kvasir,
+    requestId: c.get("requestId"),
   };
   const reads = tools.length > 0 && service.options.toolParser !== "none";
   const reader = reads ? new ToolCallReader(format) : undefined;

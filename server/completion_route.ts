@@ -45,7 +45,7 @@ export async function completion(c: Context<Env>, service: Service, body: Comple
     const echo = body.echo ? await echoed(c, service, prompt, all, logprobs ?? 0) : "";
     shapes.push(new CompletionShape(head, i, echo, all));
   }
-  const calls = prompts.map((prompt) => ({ prompt, options, knobs: body.kvasir }));
+  const calls = prompts.map((prompt) => ({ prompt, options, knobs: body.kvasir, requestId: c.get("requestId") }));
   const [call, shape] = [calls[0], shapes[0]];
   if (call === undefined || shape === undefined) throw wrong("prompt", "there is none");
   return prompts.length === 1

@@ -24,6 +24,7 @@ import { cancelled, Life } from "./life.ts";
 import { attentionOf } from "./knobs.ts";
 import { probeTemplate, type TemplateTools, type ToolParserName } from "./tools.ts";
 import { Metrics } from "./metrics.ts";
+import { type Asked, type GenerationRecord, recordOf } from "./record.ts";
 
 /** How a server behaves. */
 export interface ServerOptions {
@@ -63,6 +64,8 @@ export interface ServerOptions {
   readonly version?: string;
   /** Gets one line at a time. */
   readonly log?: (line: string) => void;
+  /** Gets what each generation did when it ends. */
+  readonly record?: (record: GenerationRecord) => void;
 }
 
 /** One generation as routes ask for it. */
@@ -70,6 +73,8 @@ export interface Call {
   readonly prompt: Prompt;
   readonly options: GenerateOptions;
   readonly knobs: Knobs | null | undefined;
+  /** For the operator's records. */
+  readonly requestId?: string;
 }
 
 /** What a route gets of a generation under way. */
@@ -281,7 +286,13 @@ export class Service {
     const resolved = attention === undefined ? this.info : resolveAttention(attention);
     const life = new Life(this.admission.enter(tenant), signal, this.options.timeoutMs ?? 3_600_000);
     this.#lives.add(life);
-    const events = this.#events(call, attention, resolved.index, life);
+    const asked = {
+      request_id: call.requestId ?? "",
+      policy: resolved.policy,
+      index: resolved.index,
+      context: call.knobs?.context,
+    };
+    const events = this.#events(call, attention, asked, life);
     return {
       events,
       leave: async () => {
@@ -295,11 +306,12 @@ export class Service {
   async *#events(
     { prompt, options, knobs }: Call,
     attention: AttentionOptions | undefined,
-    index: string,
+    asked: Asked,
     life: Life,
   ): AsyncGenerator<readonly TokenEvent[], void, undefined> {
     let cached = 0;
     let isRunning = false;
+    let isRecorded = false;
     const leaveContext = this.#useContext(knobs?.context);
     const hold = (tokens: number) => {
       this.#cachedTokens += tokens - cached;
@@ -325,7 +337,9 @@ export class Service {
         const last = events.at(-1);
         if (last?.type === "done") {
           const { finish_reason } = endOf(last);
-          this.metrics.book(last, last.reason === "cancelled" ? "abort" : finish_reason, index);
+          this.metrics.book(last, last.reason === "cancelled" ? "abort" : finish_reason, asked.index);
+          this.options.record?.(recordOf(asked, last));
+          isRecorded = true;
           if (last.reason === "cancelled") throw cancelled(life.isLate);
         }
         yield events;
@@ -333,9 +347,13 @@ export class Service {
     } catch (error) {
       const known = toApiError(error, (unknown) => this.report(unknown, "generation"));
       if (!life.signal.aborted) this.metrics.fail(known.type);
+      if (!isRecorded) this.options.record?.(recordOf(asked, known));
+      isRecorded = true;
       throw known;
     } finally {
       hold(0);
+      // Who asked has left.
+      if (!isRecorded) this.options.record?.(recordOf(asked, { type: "abort" }));
       leaveContext();
       if (isRunning) this.#running--;
       this.#lives.delete(life);

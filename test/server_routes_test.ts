@@ -237,6 +237,27 @@ describe("other routes", () => {
     assert(CHAT in document.paths && "ChatRequest" in document.components.schemas);
   });
 
+  it("keep a record of each generation, without a word of it", async () => {
+    const records: Json[] = [];
+    await using server = await openServer({ record: (record) => records.push(record) });
+    const headers = { "x-request-id": "mine-1" };
+    await (await server.post(CHAT, ask, { headers })).json();
+    const [first] = records;
+    assertEquals([first.request_id, first.finish_reason, first.error], ["mine-1", "length", undefined]);
+    assertEquals([first.prompt_tokens, first.cached_tokens, first.predicted_tokens], [12, 0, 12]);
+    assert(Date.parse(first.time) > 0 && first.keys.fraction === 1 && first.policy !== "");
+    assert(!JSON.stringify(records).includes("Hello"));
+    const several = await server.post(TEXT, { prompt: ["Hello", "a"], max_tokens: 2, temperature: 0 });
+    assertEquals([several.status, records.length], [200, 3]);
+    await errorOf(await server.post(TEXT, { prompt: "a".repeat(100_000), max_tokens: 2 }), 400);
+    assertEquals([records.length, records[3].error], [4, "exceed_context_size_error"]);
+    const leaver = new AbortController();
+    const left = await server.post(CHAT, { ...ask, max_tokens: 100, stream: true }, { signal: leaver.signal });
+    await left.body?.cancel();
+    while (server.service.admission.total > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    assertEquals([records.length, records[4].error ?? records[4].finish_reason], [5, "abort"]);
+  });
+
   it("count what happened, under vLLM's names", async () => {
     await using server = await openServer();
     await (await server.post(CHAT, ask)).json();
