@@ -1,15 +1,16 @@
 // How far llama.cpp's CPU logits are from saved ones: the rival of bench/fidelity.ts, over node-llama-cpp.
 //
-//   KVASIR_RIVAL=/dir/with/node_modules node bench/rival_llama_cpp.mjs MODEL.gguf TOKENS BASE.kvlg PREFIX [THREADS]
+//   KVASIR_RIVAL=/dir/with/node_modules node bench/rival_llama_cpp.mjs MODEL.gguf TOKENS BASE.kvlg PREFIX [THREADS [KV_TYPE]]
 //
 // Prefills PREFIX tokens in batches, then feeds the scored tokens one by one, and compares each next-token distribution
-// with BASE (docs/logits_file.md). Prints one JSON line. TOKENS is little-endian int32.
+// with BASE (docs/logits_file.md). Prints one JSON line, with all rows when KV_TYPE (F16, Q8_0, Q4_0 …) is given. TOKENS is
+// little-endian int32.
 import fs from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 
-const [modelPath, tokensPath, basePath, prefixText, threadsText = "2"] = process.argv.slice(2);
+const [modelPath, tokensPath, basePath, prefixText, threadsText = "2", kvType] = process.argv.slice(2);
 const root = process.env.KVASIR_RIVAL;
 if (prefixText === undefined || root === undefined) {
   console.error("Usage: KVASIR_RIVAL=DIR node rival_llama_cpp.mjs MODEL.gguf TOKENS BASE.kvlg PREFIX [THREADS]");
@@ -31,11 +32,14 @@ const context = await model.createContext({
   contextSize: prefix + rows + 8,
   batchSize: 512,
   threads: Number(threadsText),
+  ...(kvType === undefined
+    ? {}
+    : { flashAttention: true, experimentalKvCacheKeyType: kvType, experimentalKvCacheValueType: kvType }),
 });
 const sequence = context.getSequence();
 
 if (prefix > 1) await sequence.controlledEvaluate(tokens.slice(0, prefix - 1));
-const kls = [];
+const [kls, nlls, sames] = [[], [], []];
 let same = 0;
 let nll = 0;
 for (let row = 0; row < rows; row++) {
@@ -65,7 +69,9 @@ for (let row = 0; row < rows; row++) {
     if (p > 1e-30) kl += p * (logits[i] - lse - Math.log(Math.max(q.get(i), 1e-45) / total));
   }
   kls.push(kl);
-  nll -= Math.log(q.get(target) / total);
+  nlls.push(-Math.log(q.get(target) / total));
+  sames.push(Number(top === best));
+  nll += nlls.at(-1);
   if (top === best) same++;
 }
 const sorted = kls.toSorted((a, b) => a - b);
@@ -80,5 +86,6 @@ console.log(JSON.stringify({
   p99: at(0.99),
   sameTop: same / rows,
   perplexity: Math.exp(nll / rows),
+  ...(kvType === undefined ? {} : { kls, nlls, sames }),
 }));
 process.exit(0);

@@ -33,7 +33,7 @@ const OTHERS: Readonly<Record<string, { summary: string; load: (done: (code: num
       summary: "pictures, tables and a page of the matrix's results",
       load: async (done) => {
         const file = new URL("../bench/report/command.ts", import.meta.url).href;
-        return (await import(file) as typeof import("../bench/report/command.ts")).reportCommand(done);
+        return (await import(file) as { reportCommand(done: (code: number) => void): Command }).reportCommand(done);
       },
     },
   };

@@ -5,13 +5,14 @@ import { openBackend } from "../../backends/mod.ts";
 import { IndexRegistry } from "../../index/mod.ts";
 import { indexConformance } from "../../test/index_conformance.ts";
 import { Probe } from "../probe.ts";
+import { grammarText } from "../tasks/grammar.ts";
 import type { Cell, CellSpec, QuestionQuality, TextQuality } from "./cell.ts";
 import { cellKey } from "./cell.ts";
 import { planGroups, type Wanted } from "./rows.ts";
 import { type Group, runGroup, type RunPlace } from "./run.ts";
 import { parseCells, ResultFile } from "./store.ts";
 import { suites } from "./suites.ts";
-import { matrixTasks, openHaystack, openTasks } from "./tasks.ts";
+import { haystackOf, matrixTasks, openTasks } from "./tasks.ts";
 
 /** Of a spec and an answer; what is not looked at is left out. */
 function cellOf(method: string, length: number): Cell {
@@ -81,7 +82,7 @@ Deno.test("smoke: whoever loses the evidence falls to chance, the default stays 
   const length = 1344;
   const plugins = await loadPlugins([new URL("../toy_method.ts", import.meta.url).href]);
   using probe = await Probe.open({ model: await pullModel(DEFAULT_MODEL) }, plugins);
-  const tasks = openTasks(probe.loaded, openHaystack(4 * length));
+  const tasks = openTasks(probe.loaded, haystackOf(grammarText(40 * length)));
   const wanted: Wanted = {
     methods: ["full", "kvasir", "streaming-llm:window=256"],
     settings: { min_length: "0" },

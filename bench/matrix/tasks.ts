@@ -95,10 +95,19 @@ function sampleIds(task: string, length: number, index: number, seed: number): (
   return [SUITE_VERSION, task, length, index, seed];
 }
 
+/** Generated prose is as long whatever is asked, or a longer context would change the samples of all others. */
+const GENERATED_TOKENS = 131072;
+
 /** Prose of a file, or of the grammar, with enough tokens for contexts of `longest`. */
 export function openHaystack(longest: number, file?: string): Haystack {
-  const prose = file === undefined ? grammarText(10 * longest) : Deno.readTextFileSync(file);
-  return { text: prose, words: prose.split(/\s+/).filter((word) => word !== ""), hash: hashOf(prose) };
+  return haystackOf(
+    file === undefined ? grammarText(10 * Math.max(GENERATED_TOKENS, longest)) : Deno.readTextFileSync(file),
+  );
+}
+
+/** See {@link Haystack}. */
+export function haystackOf(text: string): Haystack {
+  return { text, words: text.split(/\s+/).filter((word) => word !== ""), hash: hashOf(text) };
 }
 
 /** See {@link TaskPlace}. */

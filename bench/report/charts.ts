@@ -37,15 +37,29 @@ export function lengthsOf(points: readonly Point[]): number[] {
   return [...new Set(points.map((point) => point.length))].sort((a, b) => a - b);
 }
 
-const LEGEND = { title: null, orient: "bottom", columns: 7, labelLimit: 220 };
-
-/** Colour and shape channels. */
-export function familyChannels(points: readonly Point[], theme: Theme): { color: object; shape: object } {
-  const { color, shape } = familyScales(points.map((point) => point.family), theme);
+/** Colour and shape channels: the same for a family in all pictures of a group, `all`; the legend has those that are drawn. */
+export function familyChannels(
+  all: readonly Point[],
+  drawn: readonly { readonly family: string }[],
+  theme: Theme,
+): { color: object; shape: object } {
+  const { color, shape } = familyScales([...all.map((point) => point.family), "full"], theme);
+  const values = color.domain.filter((family) => drawn.some((point) => point.family === family));
+  const legend = { title: null, orient: "bottom", columns: 6, labelLimit: 220, values };
   return {
-    color: { field: "family", type: "nominal", scale: color, legend: LEGEND },
-    shape: { field: "family", type: "nominal", scale: shape, legend: LEGEND },
+    color: { field: "family", type: "nominal", scale: color, legend },
+    shape: { field: "family", type: "nominal", scale: shape, legend },
   };
+}
+
+/** 1, 2 and 5 times powers of ten around values. */
+function logTicks(values: readonly number[]): number[] {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const ticks: number[] = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
+    for (const digit of [1, 2, 5]) ticks.push(digit * 10 ** power);
+  }
+  return ticks.filter((tick) => tick >= low / 2 && tick <= high * 2);
 }
 
 function textRows(points: readonly Point[]) {
@@ -56,7 +70,7 @@ function textRows(points: readonly Point[]) {
       quality: null,
       heads: null,
       kl,
-      low: Math.max(low, kl / 30),
+      low: Math.max(low, kl / 4),
       high,
       at: formatLength(point.length),
     };
@@ -76,25 +90,29 @@ function byLength(points: readonly Point[], layer: readonly object[], data: obje
   };
 }
 
-const klAxis = {
-  field: "kl",
-  type: "quantitative",
-  scale: { type: "log" },
-  title: "KL divergence from full attention (nats)",
-  axis: { format: "~g", tickCount: 5 },
-};
+function klChannel(rows: readonly { readonly kl: number }[]): object {
+  const values = logTicks(rows.map((row) => row.kl)).filter((tick) => /^1e|^0?\.?0*1$|^1/.test(String(tick)));
+  return {
+    field: "kl",
+    type: "quantitative",
+    scale: { type: "log" },
+    title: "KL divergence from full attention (nats)",
+    axis: { format: "~g", values },
+  };
+}
 
 /** Divergence against keys read. */
 export const keysChart: ChartMaker = (all, theme) => {
   const points = textPoints(all);
   if (points.length === 0) return undefined;
-  const { color, shape } = familyChannels(points, theme);
+  const { color, shape } = familyChannels(all, points, theme);
+  const klAxis = klChannel(textRows(points));
   const x = {
     field: "keys",
     type: "quantitative",
-    scale: { type: "log" },
+    scale: { type: "log", nice: false, padding: 12 },
     title: "keys attended per query (log)",
-    axis: { format: "~s", tickCount: 5 },
+    axis: { format: "~s", values: logTicks(points.map((point) => point.keys)) },
   };
   return {
     name: "quality_keys",
@@ -116,9 +134,16 @@ export const keysChart: ChartMaker = (all, theme) => {
 export const paretoChart: ChartMaker = (all, theme) => {
   const points = textPoints(all);
   if (points.length === 0) return undefined;
-  const { color, shape } = familyChannels(points, theme);
-  const x = { field: "ms", type: "quantitative", title: "ms a token", scale: { zero: false }, axis: { tickCount: 5 } };
+  const { color, shape } = familyChannels(all, points, theme);
+  const x = {
+    field: "ms",
+    type: "quantitative",
+    title: "ms a token",
+    scale: { zero: false, nice: false, padding: 16 },
+    axis: { tickCount: 5 },
+  };
   const rows = textRows(points);
+  const klAxis = klChannel(rows);
   const front = lengthsOf(points).flatMap((length) => textRows(frontAt(points, length)));
   const isOnFront = new Set(front.map(({ method, length }) => `${method} ${length}`));
   const exact = lengthsOf(points).map((length) => ({
@@ -166,7 +191,7 @@ export const timeChart: ChartMaker = (all, theme) => {
   const points = byMethodAndLength(all).filter((point) => point.method !== "full");
   const lengths = lengthsOf(points);
   if (points.length === 0 || lengths.length < 2) return undefined;
-  const { color, shape } = familyChannels([...points, { family: "full" } as Point], theme);
+  const { color, shape } = familyChannels(all, [...points, { family: "full" }], theme);
   const exact = lengths.map((length) => {
     const here = points.filter((point) => point.length === length);
     const floors = here.map((point) => point.exactFloorMs).filter((floor) => floor !== null);
@@ -233,7 +258,7 @@ export const tasksChart: ChartMaker = (all, theme) => {
     point.quality.kind === "questions" && point.method !== "full" && point.task !== "needle-grid"
   );
   if (points.length === 0) return undefined;
-  const { color, shape } = familyChannels(points, theme);
+  const { color, shape } = familyChannels(all, points, theme);
   const rows = points.flatMap((point) => {
     if (point.quality.kind !== "questions") return [];
     const { marginMinusFull: [mean, low, high], informative } = point.quality;

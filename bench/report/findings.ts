@@ -20,9 +20,12 @@ export function formatNumber(x: number): string {
 /** A bound below which divergences are rounding: `full` beside itself. */
 const NOTHING = 1e-9;
 
+/** Whoever attends to so many of the keys leaves nothing out that a picture could show. */
+const ALL = 0.98;
+
 /** Points of texts that a method could lose something at. */
 export function textPoints(points: readonly Point[]): Point[] {
-  return points.filter((point) => point.task === "text" && (klOf(point)?.[0] ?? 0) > NOTHING && point.share < 1);
+  return points.filter((point) => point.task === "text" && (klOf(point)?.[0] ?? 0) > NOTHING && point.share < ALL);
 }
 
 /** Who is closest to full attention for its keys. */

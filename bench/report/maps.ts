@@ -4,10 +4,10 @@
  * @module
  */
 import type { ChartMaker } from "./charts.ts";
-import { familyChannels, lengthsOf } from "./charts.ts";
+import { lengthsOf } from "./charts.ts";
 import { buildFinding, formatLength, gridFinding, headsFinding, memoryFinding } from "./findings.ts";
 import { byMethodAndLength, type Point } from "./points.ts";
-import type { Theme } from "./theme.ts";
+import { inkOf, type Theme } from "./theme.ts";
 
 const sequential = (theme: Theme) => theme === "light" ? ["#f4f8ff", "#1456b8"] : ["#16202f", "#7cc0ff"];
 
@@ -119,6 +119,12 @@ export const headsChart: ChartMaker = (all, theme) => {
   };
 };
 
+/** Blue for the default, so that it is found; quiet for all others. */
+function highlight(theme: Theme): object {
+  const { main, full } = inkOf(theme);
+  return { condition: { test: "datum.family === 'kvasir'", value: main }, value: full };
+}
+
 /** Methods with an index at the longest length. */
 function indexed(all: readonly Point[]): Point[] {
   const points = byMethodAndLength(all).filter((point) => point.indexMB > 0);
@@ -130,8 +136,8 @@ function indexed(all: readonly Point[]): Point[] {
 export const memoryChart: ChartMaker = (all, theme) => {
   const points = indexed(all);
   if (points.length === 0) return undefined;
-  const { color } = familyChannels(points, theme);
   const cache = (points[0] as Point).cacheMB;
+  const sort = points.toSorted((a, b) => b.indexMB - a.indexMB).map((point) => point.method);
   return {
     name: "memory",
     title: memoryFinding(points),
@@ -145,15 +151,15 @@ export const memoryChart: ChartMaker = (all, theme) => {
           mark: { type: "bar", cornerRadiusEnd: 2 },
           encoding: {
             x: { field: "indexMB", type: "quantitative", title: "MB" },
-            y: { field: "method", type: "nominal", sort: "-x", title: null, axis: { labelLimit: 320 } },
-            color: { ...color, legend: null },
+            y: { field: "method", type: "nominal", sort, title: null, axis: { labelLimit: 320 } },
+            color: highlight(theme),
           },
         },
         {
           mark: { type: "text", align: "left", dx: 5 },
           encoding: {
             x: { field: "indexMB", type: "quantitative" },
-            y: { field: "method", type: "nominal", sort: "-x" },
+            y: { field: "method", type: "nominal", sort },
             text: { field: "indexMB", format: ".1f" },
           },
         },
@@ -167,7 +173,6 @@ export const memoryChart: ChartMaker = (all, theme) => {
 export const buildChart: ChartMaker = (all, theme) => {
   const points = indexed(all);
   if (points.length === 0 || points.every((point) => point.threadSeconds === 0)) return undefined;
-  const { color } = familyChannels(points, theme);
   const y = {
     field: "method",
     type: "nominal",
@@ -183,7 +188,7 @@ export const buildChart: ChartMaker = (all, theme) => {
     layer: [
       {
         mark: { type: "bar", cornerRadiusEnd: 2 },
-        encoding: { x: { field, type: "quantitative", title: null }, color: { ...color, legend: null } },
+        encoding: { x: { field, type: "quantitative", title: null }, color: highlight(theme) },
       },
       {
         mark: { type: "text", align: "left", dx: 5 },

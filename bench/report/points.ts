@@ -23,6 +23,8 @@ export interface Point {
   readonly ratio: readonly [number, number, number];
   readonly floorMs: number | null;
   readonly exactFloorMs: number | null;
+  /** Measured time over what the bytes take at the bandwidth measured beside. */
+  readonly overFloor: number | null;
   readonly indexMB: number;
   readonly cacheMB: number;
   readonly weightsMB: number;
@@ -49,12 +51,17 @@ export interface PointGroup {
 export function groupPoints(cells: readonly Cell[]): PointGroup[] {
   const last = new Map(cells.map((cell) => [cell.key, cell]));
   const groups = new Map<string, Cell[]>();
+  const idOf = ({ spec: { modelHash }, machine: { cpu, cores } }: Cell) => JSON.stringify([modelHash, cpu, cores]);
+  const isRival = ({ spec }: Cell) => spec.policy?.startsWith("rival:") === true;
   for (const cell of last.values()) {
-    const { model, backend } = cell.spec;
-    const id = JSON.stringify([model, backend, cell.machine.cpu, cell.machine.cores]);
-    const group = groups.get(id) ?? [];
-    groups.set(id, group);
-    group.push(cell);
+    if (isRival(cell)) continue;
+    const id = JSON.stringify([idOf(cell), cell.spec.backend]);
+    groups.set(id, [...groups.get(id) ?? [], cell]);
+  }
+  // Rivals stand beside every backend of ours on the same model and machine.
+  for (const group of groups.values()) {
+    const id = idOf(group[0] as Cell);
+    group.push(...[...last.values()].filter((cell) => isRival(cell) && idOf(cell) === id));
   }
   const slugs = new Set<string>();
   return [...groups.values()].map((group): PointGroup => {
@@ -95,6 +102,7 @@ function pointOf(
     ratio: speed.ratio,
     floorMs: speed.ownFloorMs,
     exactFloorMs: speed.exactFloorMs,
+    overFloor: speed.ownFloorMs === null ? null : speed.ownMs / speed.ownFloorMs,
     indexMB: memory.index / 1e6,
     cacheMB: memory.cache / 1e6,
     weightsMB: memory.weights / 1e6,

@@ -8,9 +8,9 @@ import * as vegaLite from "vega-lite";
 import type { Chart } from "./charts.ts";
 import { configOf, type Theme } from "./theme.ts";
 
-/** Titles are broken at about so many characters. */
-const TITLE_WIDTH = 96;
-const SUBTITLE_WIDTH = 125;
+/** Lines are broken at about so many characters: without a canvas, widths of texts are only estimated, generously. */
+const TITLE_WIDTH = 78;
+const SUBTITLE_WIDTH = 98;
 
 /** The picture as SVG. */
 export async function renderSvg({ title, subtitle, spec }: Chart, theme: Theme): Promise<string> {

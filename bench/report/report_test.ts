@@ -74,11 +74,14 @@ Deno.test("cells of other machines, models and backends are not mixed; of equal 
   const [first] = cells as [Cell];
   const other = { ...first, key: "x", machine: { ...first.machine, cores: 64 } };
   const again = { ...first, commit: "fedcba9876543210" };
-  const groups = groupPoints([...cells, other, again]);
-  assertEquals(groups.map(({ points }) => points.length), [cells.length, 1]);
+  const { spec } = first;
+  const rival = { ...first, key: "r", spec: { ...spec, backend: "rival", method: "rival", policy: "rival:x" } };
+  const groups = groupPoints([...cells, other, again, rival]);
+  // A rival stands beside ours, on the same machine only.
+  assertEquals(groups.map(({ points }) => points.length), [cells.length + 1, 1]);
   assertEquals(new Set(groups.map(({ slug }) => slug)).size, 2);
   assertEquals(groups[0]?.commits.length, 2);
-  assertEquals(byMethodAndLength(groups[0]?.points ?? []).length, 12);
+  assertEquals(byMethodAndLength(groups[0]?.points ?? []).length, 13);
 });
 
 Deno.test("titles say what the points show", () => {

@@ -52,7 +52,7 @@ export function fidelityTable(points: readonly Point[]): Table | undefined {
         signed(deltaNll),
         point.ms.toFixed(2),
         `${point.ratio[0].toFixed(2)} (${point.ratio[1].toFixed(2)} to ${point.ratio[2].toFixed(2)})`,
-        point.floorMs === null ? "–" : (point.exactMs / point.ratio[0] / point.floorMs).toFixed(2),
+        point.overFloor?.toFixed(2) ?? "–",
         point.indexMB.toFixed(1),
         point.threadSeconds.toFixed(2),
       ];

@@ -25,8 +25,14 @@ export function inkOf(theme: Theme): typeof INK["light"] | typeof INK["dark"] {
   return INK[theme];
 }
 
+/** Families and what stands for them. */
+export interface FamilyScale {
+  readonly domain: readonly string[];
+  readonly range: readonly (string | undefined)[];
+}
+
 /** Colours and shapes of method families, the same in every picture of a report. */
-export function familyScales(families: readonly string[], theme: Theme): { color: object; shape: object } {
+export function familyScales(families: readonly string[], theme: Theme): { color: FamilyScale; shape: FamilyScale } {
   const domain = [...new Set(families)].sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
   const others = domain.filter((family) => rank(family) === 2);
   const of = (family: string) =>

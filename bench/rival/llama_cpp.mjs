@@ -34,6 +34,9 @@ async function rates(job) {
     batchSize: job.batch ?? 512,
     threads: job.threads ?? 2,
     flashAttention: job.flash ?? true,
+    ...(job.kvType === undefined
+      ? {}
+      : { experimentalKvCacheKeyType: job.kvType, experimentalKvCacheValueType: job.kvType }),
   });
   const result = [];
   try {
