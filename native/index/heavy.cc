@@ -39,7 +39,7 @@ class Heavy final : public HeadState {
     if (recent.count() > 0) {
       const HeadKeys visible = visible_keys(keys, recent.position(recent.count() - 1));
       const int32_t skip = keys.begin - visible.begin;
-      if (from == 0) meta_[1] = meta_[2] = visible.count;  // tokens of the prompt
+      if (from == 0) meta_[1] = meta_[2] = std::max(keys.count, visible.count);  // tokens of the prompt
       std::vector<float> weights;
       for (int32_t i = 0; i < recent.count(); i++) {
         const int32_t seen = std::min(recent.position(i) + 1 - visible.begin, visible.count);
