@@ -21,6 +21,15 @@ target_compile_definitions(kvasir_cuda_emulated_objects PRIVATE KVASIR_EMULATION
 kvasir_library(kvasir_cuda_emulated kvasir_cuda_emulated_objects)
 set_target_properties(kvasir_cuda_emulated PROPERTIES EXCLUDE_FROM_ALL ON)
 
+file(GLOB cuda_bench_kernels CONFIGURE_DEPENDS cuda/bench/*.cu)
+set_source_files_properties(${cuda_bench_kernels} PROPERTIES LANGUAGE CXX)
+add_executable(kvasir_cuda_attention_bench_emulated EXCLUDE_FROM_ALL cuda/bench/attention_bench.cc ${cuda_bench_kernels}
+               $<TARGET_OBJECTS:kvasir_base_objects> $<TARGET_OBJECTS:kvasir_cuda_emulated_objects>)
+target_include_directories(kvasir_cuda_attention_bench_emulated PRIVATE include base index cuda cuda/bench)
+target_compile_options(kvasir_cuda_attention_bench_emulated PRIVATE ${flags} -x c++ -Wno-unknown-pragmas)
+target_compile_definitions(kvasir_cuda_attention_bench_emulated PRIVATE KVASIR_EMULATION=1)
+target_link_libraries(kvasir_cuda_attention_bench_emulated PRIVATE Threads::Threads ${link_flags})
+
 if(KVASIR_TESTS)
   file(GLOB cuda_tests CONFIGURE_DEPENDS cuda/test/*_test.cc)
   add_executable(kvasir_cuda_test EXCLUDE_FROM_ALL ${cuda_tests} test/main.cc $<TARGET_OBJECTS:kvasir_base_objects>
@@ -46,8 +55,9 @@ if(KVASIR_NVCC)
     list(APPEND gencode -gencode arch=compute_${newest},code=compute_${newest})
   endif()
   set(objects "")
+  set(bench_objects "")
   file(GLOB cuda_headers CONFIGURE_DEPENDS cuda/*.h cuda/*.cuh base/*.h index/*.h include/*.h)
-  foreach(source ${cuda_kernels})
+  foreach(source ${cuda_kernels} ${cuda_bench_kernels})
     get_filename_component(name ${source} NAME)
     set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/${name}.o)
     add_custom_command(
@@ -61,7 +71,11 @@ if(KVASIR_NVCC)
       DEPENDS ${source} ${cuda_headers}
       COMMENT "nvcc ${name}"
       VERBATIM)
-    list(APPEND objects ${object})
+    if(source IN_LIST cuda_bench_kernels)
+      list(APPEND bench_objects ${object})
+    else()
+      list(APPEND objects ${object})
+    endif()
   endforeach()
   add_library(kvasir_cuda_objects OBJECT EXCLUDE_FROM_ALL ${cuda_hosts} ${cuda_real})
   target_include_directories(kvasir_cuda_objects PRIVATE include base index cuda)
@@ -71,4 +85,10 @@ if(KVASIR_NVCC)
   set_target_properties(kvasir_cuda PROPERTIES LINKER_LANGUAGE CXX)
   target_link_libraries(kvasir_cuda PRIVATE ${cudart} Threads::Threads rt ${CMAKE_DL_LIBS} -Wl,-z,nodelete -Wl,--no-undefined
                                             -Wl,--exclude-libs,ALL)
+  add_executable(kvasir_cuda_attention_bench EXCLUDE_FROM_ALL cuda/bench/attention_bench.cc ${bench_objects} ${objects}
+                                             $<TARGET_OBJECTS:kvasir_base_objects> $<TARGET_OBJECTS:kvasir_cuda_objects>)
+  target_include_directories(kvasir_cuda_attention_bench PRIVATE include base index cuda cuda/bench)
+  target_include_directories(kvasir_cuda_attention_bench SYSTEM PRIVATE ${cuda_root}/include)
+  target_compile_options(kvasir_cuda_attention_bench PRIVATE ${flags})
+  target_link_libraries(kvasir_cuda_attention_bench PRIVATE ${cudart} Threads::Threads rt ${CMAKE_DL_LIBS})
 endif()
