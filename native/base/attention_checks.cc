@@ -82,4 +82,39 @@ void check_hits(const HitShape& shape, const int32_t* tokens, const int32_t* cou
   }
 }
 
+int32_t sampled_queries(int32_t position, int32_t n, int32_t every) {
+  const auto before = [every](int64_t p) { return (p + every - 1) / every; };
+  return static_cast<int32_t>(before(int64_t{position} + n) - before(position));
+}
+
+PromptSink check_sink(Table& table, const KvView& kv, int32_t n, int32_t heads, int32_t every, kvasir_tensor tokens,
+                      kvasir_tensor scores, kvasir_tensor sums) {
+  if (every < 1) fail(KVASIR_ARGUMENT, "Cannot fill prompt sink: every %d-th query, expected at least 1", every);
+  if (tokens == 0 && scores != 0) fail(KVASIR_ARGUMENT, "Cannot fill prompt sink: scores of best keys without the keys");
+  PromptSink sink{every, 0, nullptr, nullptr, nullptr, 0};
+  if (tokens != 0) {
+    const Tensor& to = table.tensor(tokens, "best keys of a prompt");
+    const int32_t m = sampled_queries(kv.end - n, n, every), k = to.rank == 3 ? to.shape[2] : 0;
+    expect_dtype(to, KVASIR_I32, "best keys of a prompt");
+    expect_shape(to, {m, heads, k}, "best keys of a prompt");
+    sink.topk = k, sink.tokens = to.as<int32_t>();
+    if (scores != 0) {
+      const Tensor& values = table.tensor(scores, "scores of best keys");
+      expect_dtype(values, KVASIR_F32, "scores of best keys");
+      expect_shape(values, {m, heads, k}, "scores of best keys");
+      sink.scores = values.as<float>();
+    }
+  }
+  if (sums != 0) {
+    const Tensor& to = table.tensor(sums, "sums of attention weights");
+    expect_dtype(to, KVASIR_F32, "sums of attention weights");
+    if (to.rank != 2 || to.shape[0] != heads || to.shape[1] < kv.end) {
+      fail(KVASIR_ARGUMENT, "Cannot use sums of attention weights: shape %s, expected [%d, at least %d]",
+           shape_text(to.shape, to.rank).c_str(), heads, kv.end);
+    }
+    sink.sums = to.as<float>(), sink.stride = static_cast<size_t>(to.shape[1]);
+  }
+  return sink;
+}
+
 }  // namespace kvasir

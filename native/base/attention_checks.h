@@ -23,4 +23,19 @@ struct HitShape {
 HitShape check_hit_tensors(const Tensor& tokens, const Tensor& counts, const Tensor* bias, const KvView& kv, int32_t heads);
 void check_hits(const HitShape& shape, const int32_t* tokens, const int32_t* counts, const float* bias, const KvView& kv);
 
+// Queries whose position is a multiple of `every`; m of them.
+struct PromptSink {
+  int32_t every;
+  int32_t topk;    // 0: no best keys
+  int32_t* tokens; // written: [m, heads, topk] positions, best first; -1 behind the keys that a query sees
+  float* scores;   // written: [m, heads, topk] logits, -inf there; null: not wanted
+  float* sums;     // added to: [heads, stride], at positions; null: not wanted
+  size_t stride;
+};
+
+// How many of n queries from `position` on.
+int32_t sampled_queries(int32_t position, int32_t n, int32_t every);
+PromptSink check_sink(Table& table, const KvView& kv, int32_t n, int32_t heads, int32_t every, kvasir_tensor tokens,
+                      kvasir_tensor scores, kvasir_tensor sums);
+
 }  // namespace kvasir

@@ -50,36 +50,6 @@ void attend_all(kvasir_context& ctx, kvasir_tensor out, const kvasir_tensor* lse
   attend_causal(ctx, shape, kv, to.as<float>(), sums, from.as<float>(), n, heads, window);
 }
 
-PromptSink check_sink(kvasir_context& ctx, const KvView& kv, int32_t n, int32_t heads, int32_t every, kvasir_tensor tokens,
-                      kvasir_tensor scores, kvasir_tensor sums) {
-  if (every < 1) fail(KVASIR_ARGUMENT, "Cannot fill prompt sink: every %d-th query, expected at least 1", every);
-  if (tokens == 0 && scores != 0) fail(KVASIR_ARGUMENT, "Cannot fill prompt sink: scores of best keys without the keys");
-  PromptSink sink{every, 0, nullptr, nullptr, nullptr, 0};
-  if (tokens != 0) {
-    const Tensor& to = ctx.tensor(tokens, "best keys of a prompt");
-    const int32_t m = sampled_queries(kv.end - n, n, every), k = to.rank == 3 ? to.shape[2] : 0;
-    expect_dtype(to, KVASIR_I32, "best keys of a prompt");
-    expect_shape(to, {m, heads, k}, "best keys of a prompt");
-    sink.topk = k, sink.tokens = to.as<int32_t>();
-    if (scores != 0) {
-      const Tensor& values = ctx.tensor(scores, "scores of best keys");
-      expect_dtype(values, KVASIR_F32, "scores of best keys");
-      expect_shape(values, {m, heads, k}, "scores of best keys");
-      sink.scores = values.as<float>();
-    }
-  }
-  if (sums != 0) {
-    const Tensor& to = ctx.tensor(sums, "sums of attention weights");
-    expect_dtype(to, KVASIR_F32, "sums of attention weights");
-    if (to.rank != 2 || to.shape[0] != heads || to.shape[1] < kv.end) {
-      fail(KVASIR_ARGUMENT, "Cannot use sums of attention weights: shape %s, expected [%d, at least %d]",
-           shape_text(to.shape, to.rank).c_str(), heads, kv.end);
-    }
-    sink.sums = to.as<float>(), sink.stride = static_cast<size_t>(to.shape[1]);
-  }
-  return sink;
-}
-
 void merge_all(kvasir_context& ctx, kvasir_tensor out, const kvasir_tensor* lse, const kvasir_tensor* parts, int32_t count) {
   const Tensor& to = ctx.tensor(out, "merged attention");
   expect_dtype(to, KVASIR_F32, "merged attention");
@@ -152,7 +122,7 @@ int32_t kvasir_attend_causal_sink(kvasir_context* ctx, kvasir_tensor out, kvasir
     const KvView kv = check_segments(*ctx->table, segments, segment_count);
     const Tensor& from = ctx->tensor(q, "queries");
     const int32_t n = from.shape[0], heads = from.shape[1];
-    const PromptSink sink = check_sink(*ctx, kv, n, heads, every, tokens, scores, sums);
+    const PromptSink sink = check_sink(*ctx->table, kv, n, heads, every, tokens, scores, sums);
     if (from.elements() == 0 || (sink.topk == 0 && sink.sums == nullptr)) return;
     fill_sink(*ctx, shape_of(from, kv, scale, softcap), kv, from.as<float>(), n, heads, window, sink);
   });

@@ -49,11 +49,6 @@ void BestKeys::settle() {
 
 float BestKeys::lse() const { return max + std::log2(sum); }
 
-int32_t sampled_queries(int32_t position, int32_t n, int32_t every) {
-  const auto before = [every](int64_t p) { return (p + every - 1) / every; };
-  return static_cast<int32_t>(before(int64_t{position} + n) - before(position));
-}
-
 void fill_sink(kvasir_context& ctx, const AttentionShape& shape, const KvView& kv, const float* q, int32_t n, int32_t heads,
                int32_t window, const PromptSink& sink) {
   const int32_t position = kv.end - n, m = sampled_queries(position, n, sink.every);

@@ -90,9 +90,19 @@ int32_t kvasir_attend_causal_part(kvasir_context* ctx, kvasir_tensor o, kvasir_t
   return guard([&] { attend_all(*ctx, o, &lse, q, segments, segment_count, scale, softcap, window); });
 }
 
-int32_t kvasir_attend_causal_sink(kvasir_context*, kvasir_tensor, kvasir_tensor, const int32_t*, int32_t, float, float, int32_t,
-                                  int32_t, kvasir_tensor, kvasir_tensor, kvasir_tensor) {
-  return report(KVASIR_UNSUPPORTED, "Cannot fill prompt sink: cuda does not do it yet");
+int32_t kvasir_attend_causal_sink(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor q, const int32_t* segments,
+                                  int32_t segment_count, float scale, float softcap, int32_t window, int32_t every,
+                                  kvasir_tensor tokens, kvasir_tensor scores, kvasir_tensor sums) {
+  return guard([&] {
+    const Tensor& from = ctx->tensor(q, "queries");
+    check_queries(from);
+    const KvView kv = check_segments(*ctx->table, segments, segment_count);
+    const PromptSink sink = check_sink(*ctx->table, kv, from.shape[0], from.shape[1], every, tokens, scores, sums);
+    if (tokens != 0) ctx->ints.forget(reinterpret_cast<const uint8_t*>(sink.tokens), ctx->tensor(tokens, "best keys of a prompt").bytes);
+    attend_all(*ctx, out, nullptr, q, segments, segment_count, scale, softcap, window);
+    if (from.elements() == 0) return;
+    fill_sink(*ctx->attention, attention_of(kv, from, scale, softcap), window, sink);
+  });
 }
 
 int32_t kvasir_attend_window(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor lse, kvasir_tensor q,

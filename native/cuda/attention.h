@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "attention_checks.h"
 #include "device_scratch.h"
 #include "key_segment.h"
 
@@ -34,6 +35,9 @@ void attend_causal(DeviceScratch& work, const Attention& call, int32_t window);
 void attend_spans(DeviceScratch& work, const Attention& call, const int32_t* spans, int32_t count);
 // n is 1, or every query has the same lists.
 void attend_hits(DeviceScratch& work, const Attention& call, const HitLists& hits);
+
+// What a prompt's sampled queries look at (attention_checks.h); its o and lse are not touched.
+void fill_sink(DeviceScratch& work, const Attention& call, int32_t window, const PromptSink& sink);
 
 struct AttentionPart {
   float* o;

@@ -9,14 +9,9 @@
 // Ladder (not measured yet: no device was at hand)
 //   1  a warp a key, a lane a dimension of the band: its rotation is five shuffles
 #pragma once
-#include "attention_keys.cuh"
-#include "index_types.h"
+#include "index_device.cuh"
 
 namespace kvasir {
-
-__device__ inline KeyRow row_of(const RowTable& table, int32_t head, int32_t position) {
-  return find_row(table.segments, table.count, table.row_bytes, head, position);
-}
 
 // What was added: keys [from, to) of the index, which begin at position `begin`.
 struct EncodeArguments {

@@ -4,6 +4,7 @@
 
 #include "error.h"
 #include "index_select.cuh"
+#include "index_select.h"
 #include "launch.h"
 
 namespace kvasir {
@@ -256,10 +257,7 @@ void DeviceFlat::select(const Buffers& b, const HitsOut& hits, const FlatGoal& g
   // Of a sample, the next best key sets the weights and is dropped.
   const int32_t dropped = noisy ? 1 : 0;
   launch(runtime_, "begin_selection", begin_selection, dim3(heads), dim3(256), 0, b.selections, b.histograms, k + dropped);
-  for (int32_t shift = 24; shift >= 0; shift -= 8) {
-    launch(runtime_, "count_scores", count_scores, grid, threads, 0, priorities, b.scores.stride, searchable_, b.selections, b.histograms, shift);
-    launch(runtime_, "choose_bin", choose_bin, dim3(heads), dim3(256), 0, b.selections, b.histograms, shift);
-  }
+  find_thresholds(runtime_, priorities, b.scores.stride, searchable_, shape_.heads, b.selections, b.histograms);
   launch(runtime_, "count_selected", count_selected, grid, threads, 0, priorities, b.scores.stride, searchable_, b.selections, b.selected,
          b.scores.blocks);
   launch(runtime_, "place_selected", place_selected, grid, threads, 0, priorities, noisy ? b.scores.scores : nullptr, b.scores.stride,

@@ -69,20 +69,6 @@ __device__ inline int32_t to_log(float x) {
   return static_cast<int32_t>((low < 32767.0f ? low : 32767.0f) + 0.5f);
 }
 
-// The block's sum or greatest of every head's `value`, in an order of its own: always the same bits.
-template <bool kSum>
-__device__ inline void fold_block(float* shared, float* out, float value) {
-  const int32_t lane = static_cast<int32_t>(threadIdx.x) % 32, warp = static_cast<int32_t>(threadIdx.x) / 32;
-  value = kSum ? warp_sum(value) : warp_max(value);
-  __syncthreads();
-  if (lane == 0) shared[warp] = value;
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  float all = shared[0];
-  for (int32_t w = 1; w < kScanThreads / 32; w++) all = kSum ? all + shared[w] : fmaxf(all, shared[w]);
-  *out = all;
-}
-
 // Grid: (blocks of kScanKeys, KV heads), kScanThreads. kLogs: returns at once where flags say by_floats; else the other way round
 // (`always`: whatever they say).
 template <bool kNibbles, bool kLogs>

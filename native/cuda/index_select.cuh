@@ -1,28 +1,12 @@
-// The best k of stored scores, exact, in order of position, lower positions first among equals: the threshold by four passes over
-// 8 bits each (radix selection), then counts and places block by block.
+// The best k of stored scores, exact, in order of position, lower positions first among equals: thresholds of index_select.h, then
+// counts and places block by block.
 //
 // Ladder (not measured yet: no device was at hand)
-//   1  histograms in shared memory, merged by atomics; the passes read all scores
+//   1  two passes over all scores, two ballots a warp
 #pragma once
 #include "index_draw.cuh"
 
 namespace kvasir {
-
-// Of one row. `least`: bits of the k-th best in order; `equal`: how many that are equal to it are kept.
-struct Selection {
-  uint32_t least;
-  int32_t equal;
-  int32_t wanted;  // of what has not been decided yet
-};
-
-// Bits that order as floats do.
-__device__ inline uint32_t ordered_bits(float x) {
-  const uint32_t bits = __float_as_uint(x);
-  return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
-}
-__device__ inline float float_of_ordered(uint32_t bits) {
-  return __uint_as_float((bits >> 31) != 0 ? bits & 0x7fffffffu : ~bits);
-}
 
 // priorities := scores - ln u (Duffield, Lund, Thorup 2007), u by the draw's bits of (draw, KV head, position). Grid: (blocks, heads).
 __global__ void add_noise(const IndexShape shape, const ScoreOut of, float* priorities, uint32_t draw, int32_t begin) {
@@ -41,38 +25,6 @@ __global__ void begin_selection(Selection* rows, int32_t* histograms, int32_t wa
   const int32_t row = static_cast<int32_t>(blockIdx.x);
   histograms[row * 256 + static_cast<int32_t>(threadIdx.x)] = 0;
   if (threadIdx.x == 0) rows[row] = Selection{0, 0, wanted};
-}
-
-// Counts by the 8 bits from `shift` on of scores whose higher bits are the threshold's. Grid: (blocks, rows).
-__global__ void count_scores(const float* scores, size_t stride, int32_t keys, const Selection* rows, int32_t* histograms, int32_t shift) {
-  KVASIR_SHARED(int32_t, bins, [256]);
-  const int32_t row = static_cast<int32_t>(blockIdx.y), thread = static_cast<int32_t>(threadIdx.x);
-  bins[thread] = 0;
-  __syncthreads();
-  const uint32_t known = shift == 24 ? 0u : rows[row].least >> (shift + 8);
-  for (int32_t i = thread; i < kScanKeys; i += kScanThreads) {
-    const int32_t key = static_cast<int32_t>(blockIdx.x) * kScanKeys + i;
-    if (key >= keys) break;
-    const uint32_t bits = ordered_bits(scores[static_cast<size_t>(row) * stride + static_cast<size_t>(key)]);
-    if (shift == 24 || bits >> (shift + 8) == known) atomicAdd(bins + (bits >> shift & 255u), 1);
-  }
-  __syncthreads();
-  if (bins[thread] != 0) atomicAdd(histograms + row * 256 + thread, bins[thread]);
-}
-
-// The bin that holds the k-th best; histograms are cleared for the next pass. Grid: rows, 256 threads.
-__global__ void choose_bin(Selection* rows, int32_t* histograms, int32_t shift) {
-  KVASIR_SHARED(int32_t, bins, [256]);
-  const int32_t row = static_cast<int32_t>(blockIdx.x), thread = static_cast<int32_t>(threadIdx.x);
-  bins[thread] = histograms[row * 256 + thread];
-  histograms[row * 256 + thread] = 0;
-  __syncthreads();
-  if (thread != 0) return;
-  int32_t wanted = rows[row].wanted, bin = 255;
-  while (bin > 0 && wanted > bins[bin]) wanted -= bins[bin--];
-  rows[row].least |= static_cast<uint32_t>(bin) << shift;
-  rows[row].wanted = wanted;
-  rows[row].equal = wanted;
 }
 
 // counts [rows][blocks][2]: better than the threshold, and equal to it. Grid: (blocks, rows).

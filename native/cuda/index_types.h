@@ -1,5 +1,6 @@
 // What an index on the device is made of, for kernels and those who launch them.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 #include "key_segment.h"
@@ -78,6 +79,13 @@ struct HitsOut {
   int32_t* counts;  // [rows]
   float* errors;
   int32_t capacity, begin;  // position of key 0
+};
+
+// Of one row. `least`: bits of the k-th best in order; `equal`: how many that are equal to it are kept.
+struct Selection {
+  uint32_t least;
+  int32_t equal;
+  int32_t wanted;  // of what has not been decided yet
 };
 
 }  // namespace kvasir
