@@ -137,6 +137,7 @@ class RetrievalLayer implements LayerPolicy {
     this.#index = place.saved;
     this.#indexed = params.sinks + (place.saved?.stats().tokens ?? 0);
     this.#phase = place.layer * 13 % BLOCK;
+    // What a file holds was chosen.
     this.#isFrozen = !params.grow && place.saved !== undefined;
   }
 
@@ -157,6 +158,7 @@ class RetrievalLayer implements LayerPolicy {
     const { kv } = place;
     const saved = this.#leaving(kv.length) >= 0 ? this.#index?.fork(kv) : undefined;
     const fork = new RetrievalLayer({ ...place, saved }, this.#params);
+    fork.#isFrozen = this.#isFrozen && saved !== undefined;
     fork.advance(kv.length);
     return fork;
   }
