@@ -7,11 +7,14 @@ import { Command } from "@commander-js/extra-typings";
 import { UsageError } from "../../cli/exit.ts";
 import type { Cell } from "../matrix/cell.ts";
 import { parseCells } from "../matrix/store.ts";
+import { type HeadLine, parseLines } from "../index_table.ts";
 import { type Chart, type ChartMaker, keysChart, paretoChart, tasksChart, timeChart } from "./charts.ts";
+import { indexChart, indexLevelTable } from "./index_level.ts";
 import { buildChart, gridChart, headsChart, memoryChart } from "./maps.ts";
 import { pictureName, renderPage, type Section } from "./page.ts";
 import { groupPoints } from "./points.ts";
 import { renderSvg } from "./render.ts";
+import type { Theme } from "./theme.ts";
 import { fidelityTable, spreadTable, summaryTable, type Table, tableToMarkdown, taskTables } from "./tables.ts";
 
 const MAKERS: readonly ChartMaker[] = [
@@ -30,46 +33,65 @@ export function reportCommand(done: (code: number) => void): Command {
   const command = new Command("report")
     .description("Draws results of `bench matrix`: SVG pictures, light and dark, tables, and one page, index.html.")
     .argument("<results...>", "files of JSON lines")
+    .option("--heads <files...>", "what bench/index.ts wrote: index types and rival libraries on recorded heads")
     .requiredOption("--out <folder>", "where the page goes")
-    .action(async (files, { out }) => {
+    .action(async (files, { out, heads }) => {
       const cells = files.flatMap((file) => parseCells(Deno.readTextFileSync(file), file));
       if (cells.length === 0) throw new UsageError(`Cannot draw: ${files.join(", ")} hold no results`);
-      for (const path of await writeReport(cells, out)) console.log(path);
+      const lines = (heads ?? []).flatMap((file) => parseLines(Deno.readTextFileSync(file)));
+      for (const path of await writeReport(cells, out, lines)) console.log(path);
       done(0);
     });
   return command as unknown as Command;
 }
 
 /** Writes everything into `folder`; gives the paths. */
-export async function writeReport(cells: readonly Cell[], folder: string): Promise<string[]> {
+export async function writeReport(
+  cells: readonly Cell[],
+  folder: string,
+  heads: readonly HeadLine[] = [],
+): Promise<string[]> {
   Deno.mkdirSync(folder, { recursive: true });
   const written: string[] = [];
   const write = (name: string, text: string) => {
     Deno.writeTextFileSync(`${folder}/${name}`, text);
     written.push(`${folder}/${name}`);
   };
-  const sections: Section[] = [];
-  for (const group of groupPoints(cells)) {
+  const draw = async (slug: string, makers: readonly ((theme: Theme) => Chart | undefined)[]): Promise<Chart[]> => {
     const charts: Chart[] = [];
-    for (const maker of MAKERS) {
-      const light = maker(group.points, "light");
-      const dark = maker(group.points, "dark");
-      if (light === undefined || dark === undefined) continue;
-      charts.push(light);
-      write(`${pictureName(group, light)}-light.svg`, await renderSvg(light, "light"));
-      write(`${pictureName(group, dark)}-dark.svg`, await renderSvg(dark, "dark"));
+    for (const maker of makers) {
+      for (const theme of ["dark", "light"] as const) {
+        const chart = maker(theme);
+        if (chart === undefined) continue;
+        write(`${pictureName(slug, chart)}-${theme}.svg`, await renderSvg(chart, theme));
+        if (theme === "light") charts.push(chart);
+      }
     }
-    const tables = [
-      summaryTable(group.points),
-      fidelityTable(group.points),
-      ...taskTables(group.points),
-      spreadTable(group.points),
-    ].filter((table): table is Table => table !== undefined && table.rows.length > 0);
-    sections.push({ group, charts, tables });
+    return charts;
+  };
+  const sections: Section[] = [];
+  for (const { title, slug, machine, commits, points } of groupPoints(cells)) {
+    const tables = [summaryTable(points), fidelityTable(points), ...taskTables(points), spreadTable(points)];
+    sections.push({
+      title,
+      slug,
+      note: `${machine}; commit ${commits.join(", ")}; ${points.length} cells.`,
+      charts: await draw(slug, MAKERS.map((maker) => (theme: Theme) => maker(points, theme))),
+      tables: tables.filter((table): table is Table => table !== undefined && table.rows.length > 0),
+    });
+  }
+  if (heads.length > 0) {
+    sections.push({
+      title: "Index level",
+      slug: "heads",
+      note: "Recorded and generated heads, no model around them.",
+      charts: await draw("heads", [(theme) => indexChart(heads, theme)]),
+      tables: [indexLevelTable(heads)],
+    });
   }
   write(
     "tables.md",
-    sections.map(({ group, tables }) => `## ${group.title}\n\n${tables.map(tableToMarkdown).join("\n")}`).join("\n"),
+    sections.map(({ title, tables }) => `## ${title}\n\n${tables.map(tableToMarkdown).join("\n")}`).join("\n"),
   );
   write("index.html", renderPage(sections));
   return written;

@@ -4,12 +4,15 @@
  * @module
  */
 import type { Chart } from "./charts.ts";
-import type { PointGroup } from "./points.ts";
 import type { Table } from "./tables.ts";
 
 /** One part of the page. */
 export interface Section {
-  readonly group: PointGroup;
+  readonly title: string;
+  /** Where, of what commits, how much. */
+  readonly note: string;
+  /** What its files begin with. */
+  readonly slug: string;
   readonly charts: readonly Chart[];
   readonly tables: readonly Table[];
 }
@@ -50,19 +53,19 @@ ${sections.map(renderSection).join("\n")}
 }
 
 /** What files of a picture are called. */
-export function pictureName(group: PointGroup, chart: Chart): string {
-  return `${group.slug}-${chart.name}`;
+export function pictureName(slug: string, chart: Chart): string {
+  return `${slug}-${chart.name}`;
 }
 
-function renderSection({ group, charts, tables }: Section): string {
-  return `<h2>${escapeHtml(group.title)}</h2>
-<p>${escapeHtml(group.machine)}; commit ${group.commits.map(escapeHtml).join(", ")}; ${group.points.length} cells.</p>
-${charts.map((chart) => renderFigure(group, chart)).join("\n")}
+function renderSection({ title, note, slug, charts, tables }: Section): string {
+  return `<h2>${escapeHtml(title)}</h2>
+<p>${escapeHtml(note)}</p>
+${charts.map((chart) => renderFigure(slug, chart)).join("\n")}
 ${tables.map(renderTable).join("\n")}`;
 }
 
-function renderFigure(group: PointGroup, chart: Chart): string {
-  const name = pictureName(group, chart);
+function renderFigure(slug: string, chart: Chart): string {
+  const name = pictureName(slug, chart);
   return `<figure><picture>
 <source srcset="${name}-dark.svg" media="(prefers-color-scheme: dark)">
 <img src="${name}-light.svg" alt="${escapeHtml(`${chart.title}. ${chart.subtitle}`)}">

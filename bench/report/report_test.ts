@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import type { Cell } from "../matrix/cell.ts";
+import type { HeadLine } from "../index_table.ts";
 import { writeReport } from "./command.ts";
 import { formatLength, formatNumber, keysFinding, paretoFinding, textPoints, timeFinding } from "./findings.ts";
 import { byMethodAndLength, crossover, groupPoints, paretoFront } from "./points.ts";
@@ -108,9 +109,17 @@ Deno.test("titles say what the points show", () => {
 Deno.test("a report holds all pictures, light and dark, on one page", async () => {
   const folder = Deno.makeTempDirSync();
   try {
-    const written = await writeReport(cells, folder);
+    const head = (spec: string, recall: number, warmUs: number): HeadLine => ({
+      ...{ file: "h.gguf", spec, goal: "top100", layer: 0, kvHead: 0, group: 3, dim: 64, tokens: 8192, rest: 7000 },
+      ...{ recall, worstRecall: recall, mass: 0.6, error: 0.1, errors: [0.1], scored: 7000, kept: 100, bytesRead: 1e6 },
+      ...{ warmUs, coldUs: 2 * warmUs, buildSeconds: 1, bytesPerKey: 70, insertUs: 1, decisions: "" },
+    });
+    const heads = [head("flat", 1, 50), head("hnswlib:ef=100", 0.9, 90), head("hnswlib:ef=400", 0.97, 300)];
+    const written = await writeReport(cells, folder, heads);
     const pictures = written.filter((path) => path.endsWith(".svg"));
-    assertEquals(pictures.length, 2 * 8);
+    assertEquals(pictures.length, 2 * 9);
+    const level = Deno.readTextFileSync(pictures.find((path) => path.includes("index_level-light")) as string);
+    assertStringIncludes(level, "6.0 times that of flat");
     const page = Deno.readTextFileSync(`${folder}/index.html`);
     for (const path of pictures) {
       const svg = Deno.readTextFileSync(path);
