@@ -16,7 +16,7 @@ const PAGE = 4096;
 const ENTRY = 64;
 const MOST_SECTIONS = 1 << 16;
 const MOST_FILES = 10_000;
-/** Parts of files older than this belong to processes that were killed. */
+/** Parts of files older than this belong to processes that were killed, where locks do not tell. */
 const PART_LIVES_MS = 3_600_000;
 
 /** One file. */
@@ -168,6 +168,17 @@ export class ContextDir {
     return gone;
   }
 
+  /** Deletes what killed processes left. What cannot be deleted stays. */
+  sweep(nowMs: number): void {
+    for (const { name } of this.#parts(nowMs)) {
+      try {
+        Deno.removeSync(`${this.dir}/${name}`);
+      } catch (error) {
+        if (!(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.PermissionDenied)) throw error;
+      }
+    }
+  }
+
   #expect(name: string): void {
     if (this.read(name) !== undefined) return;
     throw new ContextError("missing", `Cannot find context "${name}": "${this.dir}" has none of that name`);
@@ -178,13 +189,25 @@ export class ContextDir {
     try {
       for (const { name, isFile } of Deno.readDirSync(this.dir)) {
         if (!isFile || !/\.kvctx\.part-\d+-\d+$/.test(name)) continue;
-        const { size, mtime } = Deno.lstatSync(`${this.dir}/${name}`);
-        if (nowMs - (mtime?.getTime() ?? nowMs) > PART_LIVES_MS) parts.push({ name, bytes: size });
+        const path = `${this.dir}/${name}`;
+        const { size, mtime } = Deno.lstatSync(path);
+        if (isAbandoned(path, size, nowMs - (mtime?.getTime() ?? nowMs))) parts.push({ name, bytes: size });
       }
     } catch (error) {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
     }
     return parts;
+  }
+}
+
+/** Who writes a part holds a lock on it from before its first byte (native/base/part_file.h). */
+function isAbandoned(path: string, size: number, ageMs: number): boolean {
+  try {
+    using file = Deno.openSync(path);
+    if (!file.tryLockSync(true)) return false;
+    return size > 0 || ageMs > PART_LIVES_MS;
+  } catch {
+    return ageMs > PART_LIVES_MS;
   }
 }
 

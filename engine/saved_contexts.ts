@@ -39,6 +39,7 @@ export class SavedContexts {
   constructor(place: SavedPlace) {
     this.#place = place;
     this.#dir = new ContextDir(place.dir);
+    this.#dir.sweep(place.now());
   }
 
   /** Those that can be read and have not outlived their time. */

@@ -96,12 +96,36 @@ describe("context files", () => {
         }
         assert(entries.some((e) => e.name === "before"));
         found = Math.max(found, entries.length);
+        // Its lock went with the process. What has no contents yet might be somebody's who has not locked it yet.
+        new ContextDir(dir).sweep(Date.now());
+        for (const { name } of Deno.readDirSync(dir)) {
+          assert(!name.includes(".part-") || Deno.statSync(`${dir}/${name}`).size === 0, `${name} after kill ${i}`);
+        }
       }
       assert(found > 1, "nothing was ever committed");
-      // Leftovers go when they are old.
+      // Those go when they are old.
       const later = Date.now() + 4_000_000;
       new ContextDir(dir).prune({}, later);
       assertEquals([...Deno.readDirSync(dir)].filter((f) => f.name.includes(".part-")), []);
+    });
+  });
+
+  it("that are being written are nobody's leftovers", async () => {
+    await folder(async (dir) => {
+      using fixture = await ContextFixture.make(60);
+      const { files } = fixture.loaded.backend;
+      assert(files !== undefined);
+      {
+        using file = files.create(`${dir}/new.kvctx`);
+        file.add("about", new Uint8Array(10_000));
+        const parts = () => [...Deno.readDirSync(dir)].filter((f) => f.name.includes(".part-"));
+        assertEquals(parts().length, 1);
+        new ContextDir(dir).sweep(Date.now() + 4_000_000);
+        assertEquals(parts().length, 1);
+        file.commit();
+        assertEquals(parts().length, 0);
+      }
+      assertEquals([...Deno.readDirSync(dir)].map((f) => f.name), ["new.kvctx"]);
     });
   });
 

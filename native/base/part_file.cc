@@ -1,6 +1,7 @@
 #include "part_file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,6 +22,9 @@ PartFile::PartFile(const char* what, const std::string& path, unsigned mode) : w
     fail(KVASIR_ARGUMENT, "Cannot save %s to \"%.300s\": %s", what, path.c_str(),
          errno == ENOENT ? "its folder does not exist" : std::strerror(errno));
   }
+  // Held until the file has its name: whoever can lock a part that has contents knows that its process is gone. A file system
+  // without locks is no reason to fail.
+  flock(file_, LOCK_EX | LOCK_NB);
 }
 
 PartFile::PartFile(const char* what, const std::string& path, uint64_t base) : what_(what), path_(path), base_(base) {
@@ -51,11 +55,10 @@ void PartFile::write_at(const void* data, size_t bytes, uint64_t offset) {
 void PartFile::commit(uint64_t bytes) {
   if (part_.empty()) return;
   if (ftruncate(file_, static_cast<off_t>(bytes)) != 0 || fsync(file_) != 0) failed();
-  const int file = file_;
-  file_ = -1;
-  if (close(file) != 0) failed();
   if (std::rename(part_.c_str(), path_.c_str()) != 0) failed();
   part_.clear();
+  close(file_);
+  file_ = -1;
   // The name, too, should outlive a power cut; a file system that cannot do that is no reason to fail.
   const size_t slash = path_.find_last_of('/');
   const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);

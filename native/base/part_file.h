@@ -6,7 +6,7 @@
 
 namespace kvasir {
 
-// It is removed when this ends before commit. `what` names the contents in errors: "Cannot save <what> to …".
+// It is removed when this ends before commit, and locked (flock) as long as it has another name than its own. `what` names the contents in errors: "Cannot save <what> to …".
 class PartFile {
  public:
   // Throws Error{KVASIR_ARGUMENT} where it cannot be made; mode as of open(2).
