@@ -28,6 +28,7 @@ Deno.test("results survive being cut off anywhere, and say what is finished", ()
     {
       using file = new ResultFile(path);
       for (const cell of cells) file.append(cell);
+      assertThrows(() => new ResultFile(path), Error, "another run");
     }
     const whole = Deno.readTextFileSync(path);
     const ends = [0, ...[...whole.matchAll(/\n/g)].map((match) => match.index + 1)];
@@ -39,9 +40,10 @@ Deno.test("results survive being cut off anywhere, and say what is finished", ()
       for (const cell of cells.slice(kept)) file.append(cell);
       assertEquals(Deno.readTextFileSync(path), whole);
     }
-    using file = new ResultFile(path);
+    const file = new ResultFile(path);
     assertThrows(() => file.append({ ...cellOf("x", 1), seconds: NaN }), TypeError, "seconds");
     assertEquals(Deno.readTextFileSync(path), whole);
+    file[Symbol.dispose]();
     Deno.writeTextFileSync(path, "{}\n" + whole);
     assertThrows(() => new ResultFile(path), SyntaxError, "line 1");
     Deno.writeTextFileSync(path, whole + "junk\n");

@@ -12,14 +12,18 @@ export class ResultFile implements Disposable {
   readonly #file: Deno.FsFile;
   readonly #keys = new Set<string>();
 
-  /** Makes the file where there is none. Throws `SyntaxError` for a line in its middle that is no result. */
+  /**
+   * Makes the file where there is none. Throws `SyntaxError` for a line in its middle that is no result, `Error` while another run
+   * has the file.
+   */
   constructor(path: string) {
-    this.#file = Deno.openSync(path, { read: true, write: true, create: true });
+    this.#file = Deno.openSync(path, { read: true, append: true, create: true });
     try {
+      // Two runs would each take the other's cells for unfinished, and a last line for cut off.
+      if (!this.#file.tryLockSync(true)) throw new Error(`Cannot write to "${path}": another run is writing to it`);
       const whole = wholeLines(Deno.readFileSync(path));
       for (const { key } of parseCells(new TextDecoder().decode(whole), path)) this.#keys.add(key);
       this.#file.truncateSync(whole.length);
-      this.#file.seekSync(whole.length, Deno.SeekMode.Start);
     } catch (error) {
       this.#file.close();
       throw error;
