@@ -15,6 +15,7 @@ import { CostModel } from "../engine/cost_model.ts";
 import { Forecaster } from "../engine/forecast.ts";
 import { openModelFile } from "../model/open.ts";
 import { measureCosts } from "./matrix/costs.ts";
+import type { Cell } from "./matrix/cell.ts";
 import { parseCells } from "./matrix/store.ts";
 import { grammarText } from "./tasks/grammar.ts";
 import { parseMethod, Probe } from "./probe.ts";
@@ -40,10 +41,16 @@ function fromMatrix(files: readonly string[]): Line[] {
     ({ spec: { modelHash, backend, policy, index }, machine }) =>
       JSON.stringify([modelHash, backend, machine.cpu, policy, index]),
   );
+  const exactMs = ({ modelHash, backend, length }: Cell["spec"]) =>
+    median(
+      cells.filter(({ spec }) => spec.modelHash === modelHash && spec.backend === backend && spec.length === length)
+        .map(({ speed }) => speed.exactMs),
+    );
   return [...methods.values()].flatMap((own) => {
     const points = own.map(({ spec, speed, build, memory }) => ({
       length: spec.length,
-      msPerToken: speed.ownMs,
+      // Paired ratios are steadier than times: another minute may be twice as fast.
+      msPerToken: exactMs(spec) / speed.ratio[0],
       buildMs: build.settleMs,
       indexBytes: memory.index,
     }));

@@ -26,6 +26,7 @@ export interface MeasuredCosts {
 /** Fits costs of `kvasir bench matrix` by method, named by canonical policy and index; methods of one length only are left out. */
 export function fitMeasured(text: string, source: string, place: MeasuredPlace): MeasuredCosts {
   let weights = 0;
+  const exactMs = new Map<number, number[]>();
   const points = new Map<string, CostPoint[]>();
   for (const [i, line] of text.split("\n").entries()) {
     if (line.trim() === "") continue;
@@ -35,11 +36,20 @@ export function fitMeasured(text: string, source: string, place: MeasuredPlace):
     const own = points.get(cell.method) ?? [];
     points.set(cell.method, own);
     own.push(cell.point);
+    const exact = exactMs.get(cell.point.length) ?? [];
+    exactMs.set(cell.point.length, exact);
+    exact.push(cell.exactMs);
     weights = cell.weights;
   }
   const models = new Map<string, CostModel>();
   for (const [method, own] of points) {
-    if (new Set(own.map((point) => point.length)).size > 1) models.set(method, new CostModel(own));
+    if (new Set(own.map((point) => point.length)).size < 2) continue;
+    // Paired ratios are steadier than times: another minute may be twice as fast.
+    const timed = own.map((point) => ({
+      ...point,
+      msPerToken: median(exactMs.get(point.length) ?? []) / point.msPerToken,
+    }));
+    models.set(method, new CostModel(timed));
   }
   if (models.size > 0) return { models, weights };
   throw new UsageError(
@@ -57,7 +67,12 @@ interface MeasuredCell extends MeasuredPlace {
   readonly cpu: string;
   readonly cores: number;
   readonly weights: number;
+  readonly exactMs: number;
   readonly point: CostPoint;
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1] as number;
 }
 
 /** Undefined for lines that are no cells; throws {@link UsageError} for cells that lack what is needed. */
@@ -67,11 +82,12 @@ function parseLine(line: string, source: string, number: number): MeasuredCell |
     if (kind !== "cell") return undefined;
     const point = {
       length: Number(spec.length),
-      msPerToken: Number(speed.ownMs),
+      // Exact over own, until exact attention's times are known.
+      msPerToken: Number(speed.ratio[0]),
       buildMs: Number(build.settleMs),
       indexBytes: Number(memory.index),
     };
-    if (!Object.values(point).every((value) => Number.isFinite(value) && value >= 0)) {
+    if (![...Object.values(point), Number(speed.exactMs)].every((value) => Number.isFinite(value) && value >= 0)) {
       throw new TypeError("not a number");
     }
     return {
@@ -81,6 +97,7 @@ function parseLine(line: string, source: string, number: number): MeasuredCell |
       cpu: String(machine.cpu),
       cores: Number(machine.cores),
       weights: Number(memory.weights),
+      exactMs: Number(speed.exactMs),
       point,
     };
   } catch (error) {

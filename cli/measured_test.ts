@@ -9,7 +9,7 @@ const line = (length: number, ms: number, other: object = {}) =>
     kind: "cell",
     spec: { ...place, policy: "retrieval:error=0.05", index: "flat", length },
     machine: { cpu: os.cpus()[0]?.model, cores: navigator.hardwareConcurrency },
-    speed: { ownMs: ms },
+    speed: { exactMs: 20, ratio: [20 / ms, 1, 1] },
     build: { settleMs: 1 },
     memory: { index: 10 * length, weights: 5e8 },
     ...other,

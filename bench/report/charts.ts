@@ -117,8 +117,7 @@ export const keysChart: ChartMaker = (all, theme) => {
   return {
     name: "quality_keys",
     title: keysFinding(points),
-    subtitle:
-      "Down and left is better. Bars: 95 % intervals (bootstrap over blocks of 32 tokens). Lines join settings of one method.",
+    subtitle: "Down and left is better. Bars: 95 % intervals. Lines join settings of one method.",
     spec: byLength(points, [
       { mark: { type: "line", strokeWidth: 1, opacity: 0.6 }, encoding: { x, y: klAxis, color } },
       {
@@ -144,26 +143,28 @@ export const paretoChart: ChartMaker = (all, theme) => {
   };
   const rows = textRows(points);
   const klAxis = klChannel(rows);
-  const front = lengthsOf(points).flatMap((length) => textRows(frontAt(points, length)));
+  const front = lengthsOf(points).flatMap((length) => frontAt(points, length));
   const isOnFront = new Set(front.map(({ method, length }) => `${method} ${length}`));
-  const exact = lengthsOf(points).map((length) => ({
-    at: formatLength(length),
-    exactMs: median(points.filter((point) => point.length === length).map((point) => point.exactMs)),
+  // Layers filter one table: one with data of its own would stand in every facet.
+  const values = rows.map((row, i) => ({
+    ...row,
+    front: isOnFront.has(`${row.method} ${row.length}`),
+    first: rows.findIndex((other) => other.length === row.length) === i,
   }));
+  const onFront = [{ filter: "datum.front" }];
   const { faint } = inkOf(theme);
   return {
     name: "pareto",
     title: paretoFinding(points),
-    subtitle:
-      "Down and left is better; the line is the front, methods on it are named. Dashed: exact attention's time.",
+    subtitle: "Down and left is better; methods on the front are named. Dashed: exact attention.",
     spec: byLength(points, [
       {
-        data: { values: exact },
+        transform: [{ filter: "datum.first" }],
         mark: { type: "rule", strokeDash: [4, 3] },
         encoding: { x: { field: "exactMs", type: "quantitative" } },
       },
       {
-        data: { values: front },
+        transform: onFront,
         mark: { type: "line", interpolate: "step-after", color: faint, strokeWidth: 1 },
         encoding: { x, y: klAxis },
       },
@@ -178,17 +179,17 @@ export const paretoChart: ChartMaker = (all, theme) => {
         },
       },
       {
-        data: { values: front },
+        transform: onFront,
         mark: { type: "text", align: "left", dx: 7, dy: -7, fontSize: 10 },
         encoding: { x, y: klAxis, text: { field: "method" }, color },
       },
-    ], { values: rows.map((row) => ({ ...row, front: isOnFront.has(`${row.method} ${row.length}`) })) }),
+    ], { values }),
   };
 };
 
 /** Time a token against length, with the length from which on each method is faster than exact attention. */
 export const timeChart: ChartMaker = (all, theme) => {
-  const points = byMethodAndLength(all).filter((point) => point.method !== "full");
+  const points = plainest(byMethodAndLength(all).filter((point) => point.method !== "full"));
   const lengths = lengthsOf(points);
   if (points.length === 0 || lengths.length < 2) return undefined;
   const { color, shape } = familyChannels(all, [...points, { family: "full" }], theme);
@@ -251,6 +252,15 @@ export const timeChart: ChartMaker = (all, theme) => {
     },
   };
 };
+
+/** One method of each family, the one with the shortest name: settings of one differ little in time. */
+function plainest(points: readonly Point[]): Point[] {
+  const shortest = new Map<string, string>();
+  for (const { family, method } of points) {
+    if (method.length < (shortest.get(family)?.length ?? Infinity)) shortest.set(family, method);
+  }
+  return points.filter(({ family, method }) => shortest.get(family) === method);
+}
 
 /** Answers beside full attention's, task by task. */
 export const tasksChart: ChartMaker = (all, theme) => {

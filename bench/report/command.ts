@@ -70,12 +70,14 @@ export async function writeReport(
     return charts;
   };
   const sections: Section[] = [];
-  for (const { title, slug, machine, commits, points } of groupPoints(cells)) {
+  for (const { title, slug, machine, isAlways, commits, points } of groupPoints(cells)) {
     const tables = [summaryTable(points), fidelityTable(points), ...taskTables(points), spreadTable(points)];
     sections.push({
       title,
       slug,
-      note: `${machine}; commit ${commits.join(", ")}; ${points.length} cells.`,
+      note: `${machine}; commit ${commits.join(", ")}; ${points.length} cells${
+        isAlways ? "; methods retrieve at any length (min_length=0)" : ""
+      }.`,
       charts: await draw(slug, MAKERS.map((maker) => (theme: Theme) => maker(points, theme))),
       tables: tables.filter((table): table is Table => table !== undefined && table.rows.length > 0),
     });

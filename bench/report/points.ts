@@ -43,6 +43,8 @@ export interface PointGroup {
   readonly title: string;
   readonly slug: string;
   readonly machine: string;
+  /** All methods that retrieve do so at any length (`min_length=0`): their names do not say it. */
+  readonly isAlways: boolean;
   readonly commits: readonly string[];
   readonly points: readonly Point[];
 }
@@ -67,6 +69,8 @@ export function groupPoints(cells: readonly Cell[]): PointGroup[] {
   return [...groups.values()].map((group): PointGroup => {
     const [{ spec, machine }] = group as [Cell];
     const settings = new Set(group.map((cell) => JSON.stringify(cell.spec.settings ?? {})));
+    const retrieving = group.filter(({ spec }) => spec.policy?.startsWith("retrieval"));
+    const isAlways = retrieving.length > 0 && retrieving.every(({ spec }) => /min_length=0(,|$)/.test(spec.policy));
     const name = spec.model.replace(/\.gguf$/i, "");
     const short = `${name}-${spec.backend.split(":")[0]}`.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
     const slug = slugs.has(short) ? `${short}-${slugs.size + 1}` : short;
@@ -75,8 +79,11 @@ export function groupPoints(cells: readonly Cell[]): PointGroup[] {
       title: `${name}, ${spec.backend}`,
       slug,
       machine: `${machine.cpu}, ${machine.cores} cores, ${machine.os}`,
+      isAlways,
       commits: [...new Set(group.map((cell) => cell.commit.slice(0, 12)))],
-      points: group.map((cell) => pointOf(cell, medianExact(group, cell.spec.length), settings.size > 1)),
+      points: group.map((cell) => pointOf(cell, medianExact(group, cell.spec.length), settings.size > 1)).map((point) =>
+        isAlways ? { ...point, method: shortName(point.method) } : point
+      ),
     };
   });
 }
@@ -114,6 +121,14 @@ function pointOf(
     quality,
     estimatedError: work.estimatedError,
   };
+}
+
+/** Without `min_length=0`. */
+function shortName(method: string): string {
+  return method.replace(/ min_length=0$/, "").replace(
+    /([:,])min_length=0(,|(?=@|$))/,
+    (_, before, after) => after === "," ? before : "",
+  );
 }
 
 /** Every cell timed exact attention: their median is steadier than any. */

@@ -14,8 +14,46 @@ const INK = {
 
 /** Told apart by people who see few colours, on white and on black; exact attention is grey, the default blue. */
 const HUES = {
-  light: ["#c2410c", "#0f766e", "#a21caf", "#a16207", "#be123c", "#4d7c0f", "#6d28d9", "#0e7490", "#92400e", "#475569"],
-  dark: ["#fb923c", "#2dd4bf", "#e879f9", "#facc15", "#fb7185", "#a3e635", "#a78bfa", "#22d3ee", "#d6a46a", "#94a3b8"],
+  light: [
+    "#c2410c",
+    "#0f766e",
+    "#a21caf",
+    "#a16207",
+    "#be123c",
+    "#4d7c0f",
+    "#6d28d9",
+    "#0891b2",
+    "#92400e",
+    "#475569",
+    "#15803d",
+    "#db2777",
+    "#7c3aed",
+    "#b45309",
+    "#334155",
+    "#9f1239",
+    "#155e75",
+    "#65a30d",
+  ],
+  dark: [
+    "#fb923c",
+    "#2dd4bf",
+    "#e879f9",
+    "#facc15",
+    "#fb7185",
+    "#a3e635",
+    "#a78bfa",
+    "#22d3ee",
+    "#d6a46a",
+    "#94a3b8",
+    "#4ade80",
+    "#f9a8d4",
+    "#c4b5fd",
+    "#fbbf24",
+    "#cbd5e1",
+    "#fda4af",
+    "#67e8f9",
+    "#bef264",
+  ],
 } as const;
 
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
