@@ -27,7 +27,8 @@ describe("published methods", () => {
   it("with room for everything they are full attention", async () => {
     using loaded = await load("cpu");
     const full = run(loaded, { policy: "full" });
-    for (const name of METHODS) {
+    // MagicPIG attends to what collides, whatever room there is.
+    for (const name of METHODS.filter((name) => name !== "magicpig")) {
       // H2O's budget is the prompt's: what comes later would take the place of what was there.
       const goal = name === "kvasir"
         ? "error=0"

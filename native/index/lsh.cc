@@ -165,6 +165,7 @@ class Lsh final : public HeadState {
 
 Method make(const LayerShape& shape, const Params& params) {
   Method m;
+  m.settings.draws = true;
   const int32_t k = params.integer("k", 1, 16), l = params.integer("l", 2, 4096);
   m.empty = std::make_shared<Lsh>(k, l, std::make_shared<const Panels>(projections(k * l, shape.head_dim, shape.seed)));
   return m;

@@ -8,6 +8,7 @@
 #include "kvasir_index.h"
 #include "method_found.h"
 #include "row_kernels.h"
+#include "select_kernels.h"
 
 namespace kvasir {
 namespace {
@@ -98,7 +99,16 @@ void HeadKeys::score(float* out, size_t stride, const float* q, int32_t queries,
 }
 
 void HeadKeys::score_ids(float* out, const float* q, const int32_t* ids, int32_t n) const {
-  for (int32_t i = 0; i < n; i++) score(out + i, 1, q, 1, ids[i], ids[i] + 1);
+  for (int32_t i = 0; i < n;) {
+    const Segment& s = rows->find(begin + ids[i]);
+    const int32_t offset = begin - s.start(), end = s.start() + s.capacity() - begin;
+    const int32_t some = static_cast<int32_t>(std::lower_bound(ids + i, ids + n, end) - (ids + i));
+    environment->isa->select->rescore(out + i, q, s.key(head, 0), s.dtype(), dim(), offset, ids + i, some);
+    for (const int32_t last = i + some; i < last; i++) {
+      out[i] *= shape->scale * s.key_scale(head, ids[i] + offset);
+      if (!std::isfinite(out[i])) out[i] = rows->logit(head, begin + ids[i], q, shape->scale);
+    }
+  }
 }
 
 void score_rows(float* out, size_t stride, const HeadKeys& keys, const float* q, const std::vector<float>& rows) {

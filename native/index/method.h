@@ -31,7 +31,7 @@ struct HeadKeys {
   void read_values(float* out, int32_t from, int32_t n) const { rows->read_values(out, head, begin + from, n); }
   // Logits before softcap by the rows themselves: out[g * stride + i - from], i in [from, to), for `queries` rows q [queries, dim].
   void score(float* out, size_t stride, const float* q, int32_t queries, int32_t from, int32_t to) const;
-  // The same of keys ids [n], for one query.
+  // The same of keys ids [n], ascending, for one query.
   void score_ids(float* out, const float* q, const int32_t* ids, int32_t n) const;
 };
 
@@ -117,7 +117,8 @@ struct MethodSettings {
   int32_t recent_every = 1;    // of those, positions divisible by this
   bool consumes = false;       // a commit uses them up
   bool sampled_queries = false;
-  bool selective = false;      // it may want fewer keys than there is room for
+  bool selective = false;      // it may want fewer keys than there is room for,
+  bool draws = false;          // and its own samples may
   bool bounds = false;         // cheap scores are nowhere below the exact ones: samples vouch for their mean
   bool surrogates = false;     // it has something for Goal::surrogate_tail
 };

@@ -244,7 +244,7 @@ void MethodIndex::search(const Query& query, const Hits& hits, Report& report) {
   const int32_t group = shape_.group(), dim = shape_.head_dim, n = committed_;
   const Goal& goal = query.goal;
   const bool by_error = goal.kind == Goal::kError, sampled = by_error || goal.sample_tail;
-  const bool selective = settings.selective && !sampled;
+  const bool selective = sampled ? settings.draws : settings.selective;
   const bool everything = n == 0 || (by_error ? goal.value == 0 : goal.value >= n && !selective);
   found_.resize(static_cast<size_t>(shape_.kv_heads));
   std::vector<char> done(found_.size());
