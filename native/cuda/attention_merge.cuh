@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "attention_keys.cuh"
+#include "mutants.h"
 
 namespace kvasir {
 
@@ -31,7 +32,7 @@ struct MergeSplits {
   const float* lse;  // [count, rows]
   int32_t count, rows;
 
-  __device__ int32_t size() const { return count; }
+  __device__ int32_t size() const { return is_seeded(Mutant::kMergeLastSplit) ? count - 1 : count; }
   __device__ const float* o_of(int32_t part, int32_t row, int32_t d) const {
     return o + (static_cast<size_t>(part) * static_cast<size_t>(rows) + static_cast<size_t>(row)) * static_cast<size_t>(d);
   }

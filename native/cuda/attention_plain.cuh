@@ -5,6 +5,7 @@
 //   1  8 rows x 16 keys a block of 128 threads, everything through shared memory as float
 #pragma once
 #include "attention_keys.cuh"
+#include "mutants.h"
 
 namespace kvasir {
 
@@ -28,7 +29,8 @@ __device__ inline float sum_of_16(float x) {
 
 // Grid: (blocks of 8 rows, lists, splits).
 template <class Keys>
-__global__ void __launch_bounds__(kPlainThreads) attend_plain(const KVASIR_GRID_CONSTANT AttendArguments args, const KVASIR_GRID_CONSTANT Keys keys) {
+__global__ void __launch_bounds__(kPlainThreads)
+    attend_plain(const KVASIR_GRID_CONSTANT AttendArguments args, const KVASIR_GRID_CONSTANT Keys keys) {
   KVASIR_DYNAMIC_SHARED(uint8_t, shared);
   const int32_t d = args.table.head_dim, list = static_cast<int32_t>(blockIdx.y), split = static_cast<int32_t>(blockIdx.z);
   float* const q = reinterpret_cast<float*>(shared);
@@ -54,17 +56,17 @@ __global__ void __launch_bounds__(kPlainThreads) attend_plain(const KVASIR_GRID_
     __syncthreads();
     // 8 threads a key.
     const int32_t key = thread / kPlainRows, number = from + key;
-    const int32_t position = number < range.to ? keys.position(list, number) : -1;
+    const int32_t at = number < range.to ? keys.position(list, number) : -1;
     KeyRow found{nullptr, nullptr, 0.0f, 0.0f};
-    if (position >= 0) found = find_row(args.table, args.kv_head(list), position);
+    if (at >= 0) found = find_row(args.table, args.kv_head(list), at);
     for (int32_t i = thread % kPlainRows; i < d; i += kPlainRows) {
-      k[key * (d + 1) + i] = position < 0 ? 0.0f : row_element(found.key, args.table.dtype, i);
-      v[key * (d + 1) + i] = position < 0 ? 0.0f : row_element(found.value, args.table.dtype, i) * found.value_scale;
+      k[key * (d + 1) + i] = at < 0 ? 0.0f : row_element(found.key, args.table.dtype, i);
+      v[key * (d + 1) + i] = at < 0 ? 0.0f : row_element(found.value, args.table.dtype, i) * found.value_scale;
     }
     if (thread % kPlainRows == 0) {
       scales[key] = found.key_scale;
-      biases[key] = position < 0 ? 0.0f : keys.bias(list, number);
-      positions[key] = position < 0 ? INT32_MAX : position;
+      biases[key] = at < 0 ? 0.0f : keys.bias(list, number);
+      positions[key] = at < 0 ? INT32_MAX : at;
     }
     __syncthreads();
     float x = 0.0f;
@@ -72,7 +74,8 @@ __global__ void __launch_bounds__(kPlainThreads) attend_plain(const KVASIR_GRID_
     x *= args.scale * scales[my_key];
     if (args.softcap > 0.0f) x = args.softcap * tanhf(x / args.softcap);
     x += biases[my_key];
-    if (positions[my_key] < keys.least(query) || positions[my_key] > keys.greatest(query)) x = -INFINITY;
+    const int32_t position = positions[my_key], least = keys.least(query) - (is_seeded(Mutant::kPlainWindow) ? 1 : 0);
+    if (position < least || position > keys.greatest(query)) x = -INFINITY;
     const float before = most;
     most = fmaxf(most, most_of_16(x));
     const float reference = most == -INFINITY ? 0.0f : most, shrink = expf(before - reference);

@@ -9,6 +9,7 @@
 //   1  this file: mma.sync m16n8k16, cp.async, two stages, rows padded by 16 bytes instead of swizzled
 #pragma once
 #include "attention_keys.cuh"
+#include "mutants.h"
 #include "tensor_core.h"
 
 namespace kvasir {
@@ -82,7 +83,8 @@ class TileAttention {
     const int32_t last_row = at_most(block_row_ + 16 * kRowWarps, args_.rows()) - 1;
     const int32_t first_query = block_row_ / args_.group, last_query = last_row / args_.group;
     range_ = share_of(keys_.range(list_, first_query, last_query), split_, args_.splits, kKeys);
-    const int32_t tiles = range_.to > range_.from ? (range_.to - range_.from + kKeys - 1) / kKeys : 0;
+    const int32_t keys = at_least(0, range_.to - range_.from), partial = is_seeded(Mutant::kAttendPartialTile) ? 0 : kKeys - 1;
+    const int32_t tiles = (keys + partial) / kKeys;
     load_queries();
     for (int32_t i = 0; i < kDim / 8; i++) {
       for (int32_t j = 0; j < 4; j++) rows_.o[i][j] = 0.0f;
@@ -99,8 +101,8 @@ class TileAttention {
       if (tile + 1 < tiles) load(tile + 1);
       else if (kAsync) copies_commit();
       describe(tile + 2);
-      if (kAsync) copies_wait<1>();
-      __syncthreads();
+      if (kAsync && !is_seeded(Mutant::kAttendForgottenWait)) copies_wait<1>();
+      if (!is_seeded(Mutant::kAttendWithoutBarrier)) __syncthreads();
       const int32_t from = range_.from + tile * kKeys, to = from + kKeys;
       const bool unequal = Keys::kCausal && (to - 1 > keys_.greatest(first_query) || from < keys_.least(last_query));
       attend(tile, !Keys::kCausal || to > range_.to || unequal);
@@ -211,7 +213,7 @@ class TileAttention {
         if (!Keys::kCausal) x += keys.bias[key];
         if (masked) {
           const int32_t position = keys.position[key];
-          if (position < least_[j / 2] || position > greatest_[j / 2]) x = -INFINITY;
+          if (position < least_[j / 2] || position > greatest_[j / 2] + (is_seeded(Mutant::kAttendMask) ? 1 : 0)) x = -INFINITY;
         }
         s[i][j] = x;
       }
@@ -258,7 +260,7 @@ class TileAttention {
       most = fmaxf(most, __shfl_xor_sync(kFullWarp, most, 1));
       most = fmaxf(most, __shfl_xor_sync(kFullWarp, most, 2));
       const float reference = most == -INFINITY ? 0.0f : most;
-      const float shrink = exp2f(rows_.most[half] - reference);
+      const float shrink = exp2f(rows_.most[half] - reference), follow = is_seeded(Mutant::kAttendRescale) ? 1.0f : shrink;
       rows_.most[half] = most;
       float sum = rows_.sum[half] * shrink;
 #pragma unroll
@@ -271,7 +273,7 @@ class TileAttention {
       }
       rows_.sum[half] = sum;
 #pragma unroll
-      for (int32_t i = 0; i < kDim / 8; i++) rows_.o[i][2 * half] *= shrink, rows_.o[i][2 * half + 1] *= shrink;
+      for (int32_t i = 0; i < kDim / 8; i++) rows_.o[i][2 * half] *= follow, rows_.o[i][2 * half + 1] *= follow;
     }
   }
 

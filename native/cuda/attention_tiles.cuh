@@ -21,9 +21,11 @@ void launch_tiles_of(DeviceScratch& work, const TileLaunch& of, const Keys& keys
   const dim3 grid(static_cast<uint32_t>((rows + block - 1) / block), static_cast<uint32_t>(of.lists),
                   static_cast<uint32_t>(of.args.splits));
   if (of.few_rows) {
-    launch(work.runtime, "attend_tiles", attend_tiles<kDim, Element, Keys, 1, kKeyWarps<kDim>>, grid, dim3(32 * kKeyWarps<kDim>), tiles_shared_bytes<kDim>(true), of.args, keys);
+    launch(work.runtime, "attend_tiles", attend_tiles<kDim, Element, Keys, 1, kKeyWarps<kDim>>, grid, dim3(32 * kKeyWarps<kDim>),
+           tiles_shared_bytes<kDim>(true), of.args, keys);
   } else {
-    launch(work.runtime, "attend_tiles", attend_tiles<kDim, Element, Keys, 4, 1>, grid, dim3(128), tiles_shared_bytes<kDim>(false), of.args, keys);
+    launch(work.runtime, "attend_tiles", attend_tiles<kDim, Element, Keys, 4, 1>, grid, dim3(128),
+           tiles_shared_bytes<kDim>(false), of.args, keys);
   }
 }
 

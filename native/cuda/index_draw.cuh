@@ -7,6 +7,7 @@
 #pragma once
 #include "draw.h"
 #include "index_scan.cuh"
+#include "mutants.h"
 
 namespace kvasir {
 
@@ -45,7 +46,7 @@ __device__ inline bool stays(int32_t key, int32_t top, uint32_t first, uint32_t 
   const uint32_t half = (key & 1) == 0 ? hash & 0xffffu : hash >> 16;
   const int32_t uniform = __float_as_int(static_cast<float>(static_cast<int32_t>(half))) >> 16;
   if (uniform > top) return false;
-  if (top >= kDrawOne) return true;
+  if (top >= kDrawOne || is_seeded(Mutant::kDrawFirstStage)) return true;
   const int32_t x = top - kDrawOne;
   const float wanted = __int_as_float(__float_as_int(raise_two(static_cast<float>(x & 127) * (1.0f / 128))) + ((x >> 7) << 23)) * 65536.0f;
   const float bound = log_value(top + 1);

@@ -5,6 +5,7 @@
 //   1  a lane a key, 16 bytes of codes a load, dp4a with the group's queries from shared memory; logarithms are stored for the draw
 #pragma once
 #include "index_codes.cuh"
+#include "mutants.h"
 #include "sample_kernels.h"
 
 namespace kvasir {
@@ -121,7 +122,9 @@ __global__ void scan_codes(const IndexShape shape, const CodeLayout layout, cons
         const float scale = bfloat_to_float(reinterpret_cast<const uint16_t*>(at + layout.scales_at)[band * kCodeBlock + lane]);
 #pragma unroll
         for (int32_t g = 0; g < 4; g++) {
-          if (g < some) logits[g] += static_cast<float>(sums[g] + offsets[(g0 + g) * layout.bands + band]) * scale;
+          if (g >= some) break;
+          const int32_t offset = is_seeded(Mutant::kScanOffset) ? 0 : offsets[(g0 + g) * layout.bands + band];
+          logits[g] += static_cast<float>(sums[g] + offset) * scale;
         }
       }
 #pragma unroll
@@ -185,7 +188,7 @@ __global__ void find_references(const IndexShape shape, const ScoreOut of, const
   const int32_t head = static_cast<int32_t>(blockIdx.x), lane = static_cast<int32_t>(threadIdx.x);
   float most = exact[head];
   if (always || flags->by_floats != 0) {
-    for (int32_t b = lane; b < of.blocks; b += 32) most = fmaxf(most, of.parts[static_cast<size_t>(b) * static_cast<size_t>(shape.heads) + head]);
+    for (int32_t b = lane; b < of.blocks; b += 32) most = fmaxf(most, of.parts[b * shape.heads + head]);
     most = warp_max(most);
   }
   if (lane == 0) refs[head] = most;

@@ -5,6 +5,7 @@
 //   1  two passes over all scores, two ballots a warp
 #pragma once
 #include "index_draw.cuh"
+#include "mutants.h"
 
 namespace kvasir {
 
@@ -82,7 +83,7 @@ __global__ void place_selected(const float* priorities, const float* scores, siz
     }
     const uint32_t lower = (1u << lane) - 1;
     my_better += __popc(betters & lower), my_equal += __popc(equals & lower);
-    if (is_better || (is_equal && my_equal < most_equal)) {
+    if (is_better || (is_equal && (is_seeded(Mutant::kSelectTie) || my_equal < most_equal))) {
       const int32_t place = my_better + at_most(my_equal, most_equal);
       if (place < to.capacity) {
         const size_t at = static_cast<size_t>(row) * static_cast<size_t>(to.capacity) + static_cast<size_t>(place);

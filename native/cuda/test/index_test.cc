@@ -7,6 +7,7 @@
 #include <cstring>
 #include <optional>
 #include <random>
+#include <tuple>
 
 #include "attention_case.h"
 #include "harness.h"
@@ -28,12 +29,17 @@ struct Layer {
   std::optional<DeviceScratch> search, partials;
   kvasir_memory key_memory{}, value_memory{};
 
-  Layer(int32_t length_, int32_t kv_heads_, int32_t group_, int32_t dim_, uint64_t seed = 1, bool on_host = false)
+  Layer(int32_t length_, int32_t kv_heads_, int32_t group_, int32_t dim_, uint64_t seed = 1, bool on_host = false,
+        int32_t copies = 1)  // of every key, one behind the other
       : runtime(Runtime::open(seeded(seed))), length(length_), kv_heads(kv_heads_), group(group_), dim(dim_) {
     std::mt19937 random(5);
     std::normal_distribution<float> bell;
     const size_t all = static_cast<size_t>(kv_heads) * static_cast<size_t>(length) * static_cast<size_t>(dim);
     for (size_t i = 0; i < all; i++) keys.push_back(test_half(0.5f + bell(random))), values.push_back(test_half(bell(random)));
+    for (size_t row = 0; row < all / static_cast<size_t>(dim); row++) {
+      const size_t first = row - row % static_cast<size_t>(copies);
+      std::copy_n(keys.begin() + static_cast<std::ptrdiff_t>(first) * dim, dim, keys.begin() + static_cast<std::ptrdiff_t>(row) * dim);
+    }
     for (int32_t i = 0; i < kv_heads * group * dim; i++) q.push_back(1.5f * bell(random));
     exact.assign(static_cast<size_t>(kv_heads * group), 2.0f);
     device_keys.emplace(*runtime, keys), device_values.emplace(*runtime, values);
@@ -90,8 +96,8 @@ Found look(Layer& layer, DeviceFlat& index, const FlatGoal& goal) {
 }  // namespace
 
 TEST("cuda index: the best keys are the best") {
-  for (const auto& [length, dim] : {std::pair{97, 80}, {1300, 64}}) {
-    Layer layer(length, 2, 3, dim);
+  for (const auto& [length, dim, copies] : {std::tuple{97, 80, 1}, {1300, 64, 1}, {600, 64, 15}}) {
+    Layer layer(length, 2, 3, dim, 1, false, copies);
     const auto index = layer.index(DeviceFlat::kInt4, length);
     const Found found = look(layer, *index, {false, 20, false, 0});
     for (int32_t h = 0; h < 6; h++) {
@@ -102,7 +108,12 @@ TEST("cuda index: the best keys are the best") {
       const auto& tokens = found.tokens[static_cast<size_t>(h)];
       EXPECT_EQ(tokens.size(), size_t{20});
       for (const int32_t token : tokens) EXPECT(all[static_cast<size_t>(token - 100)] >= ordered[19] - 1e-5);
-      EXPECT(std::is_sorted(tokens.begin(), tokens.end()));
+      EXPECT(std::is_sorted(tokens.begin(), tokens.end()) && std::adjacent_find(tokens.begin(), tokens.end()) == tokens.end());
+      // Of equal keys the earlier: a taken copy has all copies before it taken.
+      for (const int32_t token : tokens) {
+        const int32_t row = token - 100;
+        EXPECT(row % copies == 0 || std::find(tokens.begin(), tokens.end(), token - 1) != tokens.end());
+      }
     }
   }
 }

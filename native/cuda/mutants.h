@@ -1,0 +1,34 @@
+// Seeded bugs: a build with -DKVASIR_MUTANT=<one of them> has that one, and the tests must fail (test/mutants.sh). In all others
+// the tests of it are constants, which the compiler drops.
+#pragma once
+
+#ifndef KVASIR_MUTANT
+#define KVASIR_MUTANT kNone
+#endif
+
+namespace kvasir {
+
+enum class Mutant {
+  kNone,
+  kNormWithoutBarrier,    // norm.cu: none between the parts of a sum and their total
+  kMatvecLastBlock,       // matvec.cu: the last block of a row is left out
+  kTilesWithoutBarrier,   // matmul_tiles.cu: none between filling a tile and reading it
+  kTilesRowMask,          // matmul_tiles.cu: the last row of a partial tile of tokens is left out
+  kTilesForgottenWait,    // matmul_tiles.cu: asynchronous copies are not waited for
+  kSampleTie,             // sampling.cu: of equal logits the higher id is drawn
+  kAppendOffByOne,        // append.cu: rows land one further
+  kAttendWithoutBarrier,  // attention_tile.cuh: none between a tile's arrival and its use
+  kAttendForgottenWait,   // attention_tile.cuh: asynchronous copies are not waited for
+  kAttendMask,            // attention_tile.cuh: a query sees the position behind its own
+  kAttendPartialTile,     // attention_tile.cuh: keys of a last tile that is not full are left out
+  kAttendRescale,         // attention_tile.cuh: outputs do not follow a greater logit
+  kPlainWindow,           // attention_plain.cuh: a window is one position too long
+  kMergeLastSplit,        // attention_merge.cuh: the last part is left out
+  kScanOffset,            // index_scan.cuh: what nibbles are above what they stand for is not taken back
+  kDrawFirstStage,        // index_draw.cuh: what the first 16 bits let through stays
+  kSelectTie,             // index_select.cuh: of equal scores the later are kept
+};
+
+constexpr bool is_seeded(Mutant bug) { return bug == Mutant::KVASIR_MUTANT; }
+
+}  // namespace kvasir
