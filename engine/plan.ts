@@ -5,6 +5,7 @@
  */
 import type { Backend } from "../backends/backend.ts";
 import type { AttentionPlan } from "../attention/state.ts";
+import { parseSpec } from "../core/spec.ts";
 import { type AttentionOptions, resolveAttention, type ResolvedAttention } from "../attention/mod.ts";
 import { IndexRegistry, type IndexTypes } from "../index/mod.ts";
 
@@ -21,13 +22,13 @@ export interface EnginePlan {
 /**
  * Throws `RangeError` that lists what there is for unknown names, and `Unsupported` for an index that the backend cannot
  * have. `indexTypes` are the caller's own. A preset's native index is replaced by the TypeScript one on a backend whose
- * memory native code cannot see. Where nothing is asked for, a backend without sparse attention attends to everything.
+ * memory native code cannot see, and by the device's on a device. Where nothing is asked for, a backend without sparse attention attends to everything.
  */
 export function planAttention(options: AttentionOptions, backend: Backend, indexTypes: IndexTypes = {}): EnginePlan {
   const attention = resolveAttention(isAsked(options) || canRetrieve(backend) ? options : { preset: "full" });
   if (!attention.type.usesIndex) return withoutIndex(attention);
   const registry = new IndexRegistry(indexTypes);
-  const wanted = options.index === undefined && backend.host === undefined ? "flat-reference" : attention.index;
+  const wanted = options.index === undefined ? availableIndex(attention.index, backend) : attention.index;
   const index = registry.canonical(wanted);
   return {
     policy: attention.policy,
@@ -39,6 +40,12 @@ export function planAttention(options: AttentionOptions, backend: Backend, index
       mapIndex: (path, range, kv) => registry.map(path, index, kv, backend, range),
     },
   };
+}
+
+/** A preset's index, or what stands for it on this backend: devices have one type of their own, others without native memory TypeScript's. */
+function availableIndex(wanted: string, { host }: Backend): string {
+  if (host === undefined) return "flat-reference";
+  return host.indexLibrary === undefined || parseSpec(wanted).name === "flat" ? wanted : "flat:codes=int4";
 }
 
 function withoutIndex(attention: ResolvedAttention): EnginePlan {
