@@ -104,7 +104,22 @@ async function main(args: readonly string[]): Promise<number> {
 async function sourceFiles(): Promise<string[]> {
   const files: string[] = ["mod.ts"];
   for (
-    const folder of ["core", "backends", "index", "attention", "model", "engine", "server", "cli", "test", "bench"]
+    const folder of [
+      "core",
+      "backends",
+      "index",
+      "attention",
+      "model",
+      "engine",
+      "server",
+      "cli",
+      "test",
+      "bench",
+      "bench/matrix",
+      "bench/report",
+      "bench/tasks",
+      "bench/tasks/text",
+    ]
   ) {
     try {
       for await (const entry of Deno.readDir(`${ROOT}${folder}`)) {

@@ -72,7 +72,7 @@ export interface QuestionQuality {
   readonly rightMinusFull: Interval;
   readonly logprobMinusFull: Interval;
   readonly marginMinusFull: Interval;
-  /** Whether full attention beats a window by more than 3 standard errors: else the task says nothing here. */
+  /** Whether full attention beats a window by more than 3 standard errors, over 8 answers at least: else the task says nothing here. */
   readonly informative: boolean;
   /** 0 to 100, as the named benchmark scores what the model writes. */
   readonly score?: Interval;

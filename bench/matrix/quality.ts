@@ -7,6 +7,9 @@ import type { Answer } from "../answers.ts";
 import { bootstrap } from "../quality_table.ts";
 import type { QuestionQuality, TextQuality } from "./cell.ts";
 
+/** Of fewer answers no standard error is known. */
+const LEAST_ANSWERS = 8;
+
 /** One answered question. */
 export interface Answered extends Answer {
   /** Where the evidence stands, 0 to 1. */
@@ -43,7 +46,7 @@ export function questionQuality(
     rightMinusFull: bootstrap(minus(own, full, "right")),
     logprobMinusFull: bootstrap(minus(own, full, "logprob")),
     marginMinusFull: bootstrap(minus(own, full, "margin")),
-    informative: mean(gained) > 3 * deviation(gained) / Math.sqrt(gained.length),
+    informative: gained.length >= LEAST_ANSWERS && mean(gained) > 3 * deviation(gained) / Math.sqrt(gained.length),
     ...(scores.length === 0 ? {} : {
       score: bootstrap(scores.map((score) => 100 * score)),
       scoreMinusFull: bootstrap(scores.map((score, i) => 100 * (score - (fullScores[i] as number)))),

@@ -121,14 +121,28 @@ export function headsFinding(points: readonly Point[]): string {
 export function tasksFinding(points: readonly Point[]): string {
   const informative = points.filter(({ quality }) => quality.kind === "questions" && quality.informative);
   if (informative.length === 0) return "No task says anything at these lengths: full attention does not beat a window";
+  // The clearest loss: what is left of it at the near end of its interval.
+  const worst = (some: readonly Point[]) =>
+    some.flatMap(({ quality, task, length, method }) =>
+      quality.kind === "questions"
+        ? [{
+          where: `${task} at ${formatLength(length)}`,
+          method,
+          loss: -quality.marginMinusFull[0],
+          sure: -quality.marginMinusFull[2],
+        }]
+        : []
+    ).toSorted((x, y) => y.loss - x.loss)[0];
   const own = informative.filter((point) => point.method === mainMethod(points));
-  const lost = own.filter(({ quality }) => quality.kind === "questions" && quality.marginMinusFull[2] < 0);
-  const tasks = new Set(own.map(({ task }) => task)).size;
-  return lost.length === 0
-    ? `${mainMethod(points)} loses nothing that could be measured on ${tasks} tasks`
-    : `${mainMethod(points)} loses margin on ${
-      [...new Set(lost.map((p) => `${p.task} at ${formatLength(p.length)}`))].join(", ")
-    }`;
+  const mine = worst(own);
+  const other = worst(informative.filter((point) => point.family !== "kvasir" && point.method !== "full"));
+  if (mine === undefined) return "Answers beside full attention's";
+  const lost = mine.sure <= 0
+    ? `${mine.method} loses nothing that could be measured on ${new Set(own.map(({ task }) => task)).size} tasks`
+    : `${mine.method} loses at most ${formatNumber(mine.loss)} nats of margin (${mine.where})`;
+  return other === undefined || other.sure <= 0
+    ? lost
+    : `${lost}, ${other.method} up to ${formatNumber(other.loss)} (${other.where})`;
 }
 
 /** Who sees needles everywhere. */

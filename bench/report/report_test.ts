@@ -2,7 +2,15 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import type { Cell } from "../matrix/cell.ts";
 import type { HeadLine } from "../index_table.ts";
 import { writeReport } from "./command.ts";
-import { formatLength, formatNumber, keysFinding, paretoFinding, textPoints, timeFinding } from "./findings.ts";
+import {
+  formatLength,
+  formatNumber,
+  keysFinding,
+  paretoFinding,
+  tasksFinding,
+  textPoints,
+  timeFinding,
+} from "./findings.ts";
 import { byMethodAndLength, crossover, groupPoints, paretoFront } from "./points.ts";
 import { fidelityTable, tableToMarkdown } from "./tables.ts";
 
@@ -97,6 +105,10 @@ Deno.test("titles say what the points show", () => {
   assertStringIncludes(
     timeFinding(points),
     "kvasir is faster than exact attention from about 1.9K on, 2.0 times as fast at 4K",
+  );
+  assertEquals(
+    tasksFinding(points),
+    "kvasir loses at most 0.0010 nats of margin (copy at 2K), streaming-llm:window=512 up to 0.20 (copy at 2K)",
   );
   assertEquals([formatLength(512), formatLength(4096), formatNumber(0.00123), formatNumber(88.1)], [
     "512",
