@@ -105,4 +105,22 @@ KvView check_segments(Table& table, const int32_t* fields, int32_t count) {
   return view;
 }
 
+AppendCall check_append(Table& table, const int32_t* segment, int32_t row, uint32_t k, uint32_t v) {
+  const KvSegmentView s = check_segment(table, segment);
+  const int32_t heads = s.keys->shape[0], d = s.keys->shape[2];
+  const Tensor &keys = table.tensor(k, "k to append"), &values = table.tensor(v, "v to append");
+  expect_dtype(keys, KVASIR_F32, "k to append");
+  expect_shape(keys, {keys.shape[0], heads, d}, "k to append");
+  expect_dtype(values, KVASIR_F32, "v to append");
+  expect_shape(values, {keys.shape[0], heads, d}, "v to append");
+  const int32_t n = keys.shape[0];
+  if (row < 0 || row > s.capacity || n > s.capacity - row) {
+    fail(KVASIR_ARGUMENT, "Cannot append: %d rows from row %d, the segment's capacity is %d", n, row, s.capacity);
+  }
+  return {s.keys->data, s.values->data,
+          s.key_scales == nullptr ? nullptr : s.key_scales->as<float>(),
+          s.value_scales == nullptr ? nullptr : s.value_scales->as<float>(),
+          keys.as<float>(), values.as<float>(), s.keys->dtype, heads, d, s.capacity, row, n};
+}
+
 }  // namespace kvasir

@@ -51,4 +51,13 @@ KvSegmentView check_segment(Table& table, const int32_t* fields);
 // Segments in order, without gaps, of one type and shape; throws Error{KVASIR_ARGUMENT}.
 KvView check_segments(Table& table, const int32_t* fields, int32_t count);
 
+// Rows for one segment, checked.
+struct AppendCall {
+  void *keys, *values;               // [heads, capacity, head_dim]
+  float *key_scales, *value_scales;  // [heads, capacity], or null
+  const float *k, *v;                // [n, heads, head_dim]
+  int32_t dtype, heads, head_dim, capacity, row, n;
+};
+AppendCall check_append(Table& table, const int32_t* segment, int32_t row, uint32_t k, uint32_t v);
+
 }  // namespace kvasir

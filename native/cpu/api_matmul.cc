@@ -8,6 +8,7 @@
 #include "context.h"
 #include "glu.h"
 #include "isa.h"
+#include "kernel_checks.h"
 #include "matmul.h"
 
 using namespace kvasir;
@@ -111,9 +112,6 @@ void panel_products(kvasir_context& ctx, const std::vector<Product>& products, c
   });
 }
 
-// Elements behind one index of the first dimension of a tensor of rank 2 or 3.
-int64_t row_elements(const Tensor& t) { return static_cast<int64_t>(t.shape[1]) * (t.rank == 3 ? t.shape[2] : 1); }
-
 void multiply(kvasir_context& ctx, const std::vector<Product>& products, const float* x, int n, int k) {
   if (n == 0) return;
   if (k == 0) {
@@ -131,45 +129,6 @@ void multiply(kvasir_context& ctx, const std::vector<Product>& products, const f
   }
 }
 
-// x of a product: [n, k], or [n, heads, k / heads].
-struct Input {
-  const Tensor& x;
-  int32_t n;
-  int64_t k;
-};
-
-Input expect_input(kvasir_context& ctx, kvasir_tensor id) {
-  const Tensor& x = ctx.tensor(id, "matmul x");
-  expect_dtype(x, KVASIR_F32, "matmul x");
-  if (x.rank != 2 && x.rank != 3) {
-    fail(KVASIR_ARGUMENT, "Cannot run matmul: x has rank %d, expected 2 or 3", x.rank);
-  }
-  return {x, x.shape[0], row_elements(x)};
-}
-
-const PackedWeight& expect_weight(kvasir_context& ctx, kvasir_tensor id, const Input& in, int32_t i) {
-  const Tensor& weight = ctx.tensor(id, "matmul weight");
-  if (!weight.packed) {
-    fail(KVASIR_ARGUMENT, "Cannot run matmul: weight %d is no model tensor of rank 2, create it with that lifetime", i);
-  }
-  if (weight.packed->cols != in.k) {
-    fail(KVASIR_ARGUMENT, "Cannot run matmul: weight %d has %d columns, x has %lld", i, weight.packed->cols,
-         static_cast<long long>(in.k));
-  }
-  return *weight.packed;
-}
-
-float* expect_out(kvasir_context& ctx, kvasir_tensor id, const Input& in, const PackedWeight& w, int32_t i) {
-  const Tensor& out = ctx.tensor(id, "matmul out");
-  expect_dtype(out, KVASIR_F32, "matmul out");
-  const bool split = out.rank == 3 && out.shape[0] == in.n && row_elements(out) == w.rows;
-  if (!split) expect_shape(out, {in.n, w.rows}, "matmul out");
-  if (out.data && in.x.data && out.data < in.x.data + in.x.bytes && in.x.data < out.data + out.bytes) {
-    fail(KVASIR_ARGUMENT, "Cannot run matmul: out %d overlaps x", i);
-  }
-  return out.as<float>();
-}
-
 }  // namespace
 
 extern "C" {
@@ -178,68 +137,54 @@ int32_t kvasir_matmul(kvasir_context* ctx, const kvasir_tensor* outs, kvasir_ten
                       int32_t count) {
   return guard([&] {
     if (count < 0 || (count > 0 && (!outs || !ws))) fail(KVASIR_ARGUMENT, "Cannot run matmul: %d weights", count);
-    const Input in = expect_input(*ctx, x);
+    const MatmulInput in = check_matmul_input(*ctx->table, x);
     std::vector<Product> products;
     for (int32_t i = 0; i < count; ++i) {
-      const PackedWeight& w = expect_weight(*ctx, ws[i], in, i);
-      products.push_back({&w, expect_out(*ctx, outs[i], in, w, i)});
+      const Tensor& w = check_matmul_weight(*ctx->table, ws[i], in, i);
+      products.push_back({w.packed.get(), check_matmul_out(*ctx->table, outs[i], in, w, i)});
     }
-    if (count > 0) multiply(*ctx, products, in.x.as<float>(), in.n, static_cast<int>(in.k));
+    if (count > 0) multiply(*ctx, products, in.data(), in.n, static_cast<int>(in.k));
   });
 }
 
 int32_t kvasir_matmul_glu(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, kvasir_tensor gate, kvasir_tensor up,
                           int32_t activation) {
   return guard([&] {
-    const Input in = expect_input(*ctx, x);
-    const PackedWeight &gates = expect_weight(*ctx, gate, in, 0), &ups = expect_weight(*ctx, up, in, 1);
-    if (gates.rows != ups.rows) {
-      fail(KVASIR_ARGUMENT, "Cannot run matmul_glu: gate has %d rows, up has %d", gates.rows, ups.rows);
+    const MatmulInput in = check_matmul_input(*ctx->table, x);
+    const Tensor &gates = check_matmul_weight(*ctx->table, gate, in, 0), &ups = check_matmul_weight(*ctx->table, up, in, 1);
+    if (gates.shape[0] != ups.shape[0]) {
+      fail(KVASIR_ARGUMENT, "Cannot run matmul_glu: gate has %d rows, up has %d", gates.shape[0], ups.shape[0]);
     }
-    float* target = expect_out(*ctx, out, in, gates, 0);
+    float* target = check_matmul_out(*ctx->table, out, in, gates, 0);
     const GluKernel kernel = glu_kernel(*ctx, activation, "matmul_glu");
-    const size_t count = static_cast<size_t>(in.n) * static_cast<size_t>(gates.rows);
+    const size_t count = static_cast<size_t>(in.n) * static_cast<size_t>(gates.shape[0]);
     if (count == 0) return;
     float* factors = static_cast<float*>(ctx->operand.get(count * sizeof(float)));
-    multiply(*ctx, {{&gates, target}, {&ups, factors}}, in.x.as<float>(), in.n, static_cast<int>(in.k));
+    multiply(*ctx, {{gates.packed.get(), target}, {ups.packed.get(), factors}}, in.data(), in.n, static_cast<int>(in.k));
     run_glu(*ctx, kernel, target, target, factors, count);
   });
 }
 
 int32_t kvasir_embed(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor table, kvasir_tensor tokens, float scale) {
   return guard([&] {
-    const Tensor& rows = ctx->tensor(table, "embed table");
-    const Tensor& ids = ctx->tensor(tokens, "embed tokens");
-    const Tensor& to = ctx->tensor(out, "embed out");
-    if (rows.rank != 2) fail(KVASIR_ARGUMENT, "Cannot run embed: table has rank %d, expected 2", rows.rank);
-    const QuantInfo* info = quant_info(rows.dtype);
-    if (!info) fail(KVASIR_ARGUMENT, "Cannot run embed: table of type %d", rows.dtype);
-    expect_dtype(ids, KVASIR_I32, "embed tokens");
-    if (ids.rank != 1) fail(KVASIR_ARGUMENT, "Cannot run embed: tokens have rank %d, expected 1", ids.rank);
-    const int32_t n = ids.shape[0], vocab = rows.shape[0], width = rows.shape[1];
-    expect_dtype(to, KVASIR_F32, "embed out");
-    expect_shape(to, {n, width}, "embed out");
-    if (n == 0 || width == 0) return;
-    const int32_t* id = ids.as<int32_t>();
-    for (int32_t i = 0; i < n; ++i) {
-      if (id[i] < 0 || id[i] >= vocab) {
-        fail(KVASIR_ARGUMENT, "Cannot run embed: token %d at %d is outside the table's %d rows", id[i], i, vocab);
-      }
-    }
+    const EmbedCall c = check_embed(*ctx->table, out, table, tokens);
+    if (c.n == 0 || c.width == 0) return;
+    const int32_t* id = c.tokens->as<int32_t>();
+    check_embed_tokens(c, id);
     auto one = [&](int i, int) {
-      float* row = to.as<float>() + static_cast<size_t>(i) * static_cast<size_t>(width);
-      if (rows.packed) {
-        weight_read_row(*rows.packed, id[i], row);
+      float* row = c.out + static_cast<size_t>(i) * static_cast<size_t>(c.width);
+      if (c.table->packed != nullptr) {
+        weight_read_row(*c.table->packed, id[i], row);
       } else {
-        const size_t at = static_cast<size_t>(id[i]) * quant_row_bytes(*info, width);
-        dequantize_row(rows.dtype, rows.data + at, row, width);
+        const size_t at = static_cast<size_t>(id[i]) * c.table->row_bytes();
+        dequantize_row(c.table->dtype, c.table->data + at, row, c.width);
       }
-      for (int32_t j = 0; j < width; ++j) row[j] *= scale;
+      for (int32_t j = 0; j < c.width; ++j) row[j] *= scale;
     };
-    if (n < 4) {
-      for (int32_t i = 0; i < n; ++i) one(i, 0);
+    if (c.n < 4) {
+      for (int32_t i = 0; i < c.n; ++i) one(i, 0);
     } else {
-      ctx->pool->run(n, one);
+      ctx->pool->run(c.n, one);
     }
   });
 }

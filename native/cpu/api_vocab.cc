@@ -5,47 +5,13 @@
 #include <mutex>
 
 #include "context.h"
-#include "dtype.h"
 #include "isa.h"
+#include "kernel_checks.h"
 #include "sampling.h"
 
 using namespace kvasir;
 
 namespace {
-
-struct Logits {
-  float* data;
-  int32_t rows, vocab;
-  float* row(int32_t i) const { return data + static_cast<size_t>(i) * static_cast<size_t>(vocab); }
-};
-
-const Tensor& plain(kvasir_context* ctx, kvasir_tensor id, int32_t dtype, const char* what) {
-  const Tensor& t = ctx->tensor(id, what);
-  expect_dtype(t, dtype, what);
-  if (t.packed != nullptr) fail(KVASIR_ARGUMENT, "Cannot use %s: a repacked weight, expected plain memory", what);
-  return t;
-}
-
-Logits find_logits(kvasir_context* ctx, kvasir_tensor id, const char* what) {
-  const Tensor& t = plain(ctx, id, KVASIR_F32, what);
-  if (t.rank != 2) fail(KVASIR_ARGUMENT, "Cannot use %s: rank %d, expected 2", what, t.rank);
-  return {t.as<float>(), t.shape[0], t.shape[1]};
-}
-
-// One row, and ids inside it; checked before anything is written.
-float* find_row(kvasir_context* ctx, kvasir_tensor id, int32_t row, const int32_t* ids, const void* values,
-                int32_t count) {
-  const Logits logits = find_logits(ctx, id, "logits");
-  if (row < 0 || row >= logits.rows) fail(KVASIR_ARGUMENT, "Cannot use logits: row %d of %d", row, logits.rows);
-  if (count < 0) fail(KVASIR_ARGUMENT, "Cannot use logits: %d ids, expected 0 or more", count);
-  if (count > 0 && (ids == nullptr || values == nullptr)) fail(KVASIR_ARGUMENT, "Cannot use logits: ids are missing");
-  for (int32_t i = 0; i < count; i++) {
-    if (ids[i] < 0 || ids[i] >= logits.vocab) {
-      fail(KVASIR_ARGUMENT, "Cannot use token %d: logits have %d entries", ids[i], logits.vocab);
-    }
-  }
-  return logits.row(row);
-}
 
 // Runs body(row, pool) for every row: one row with all workers inside it, or one row a worker (pool is null then).
 // The first error thrown, by row, is thrown here.
@@ -79,7 +45,7 @@ extern "C" {
 int32_t kvasir_add_logits(kvasir_context* ctx, kvasir_tensor logits, int32_t row, const int32_t* ids,
                           const float* values, int32_t count) {
   return guard([&] {
-    float* data = find_row(ctx, logits, row, ids, values, count);
+    float* data = check_logit_row(*ctx->table, logits, row, ids, values, count);
     for (int32_t i = 0; i < count; i++) data[ids[i]] += values[i];
   });
 }
@@ -87,7 +53,7 @@ int32_t kvasir_add_logits(kvasir_context* ctx, kvasir_tensor logits, int32_t row
 int32_t kvasir_penalize(kvasir_context* ctx, kvasir_tensor logits, int32_t row, const int32_t* tokens,
                         const int32_t* counts, int32_t count, float repetition, float presence, float frequency) {
   return guard([&] {
-    float* data = find_row(ctx, logits, row, tokens, counts, count);
+    float* data = check_logit_row(*ctx->table, logits, row, tokens, counts, count);
     for (int32_t i = 0; i < count; i++) {
       const double logit = static_cast<double>(data[tokens[i]]), factor = static_cast<double>(repetition);
       const double scaled = logit > 0 ? logit / factor : logit * factor;
@@ -99,8 +65,8 @@ int32_t kvasir_penalize(kvasir_context* ctx, kvasir_tensor logits, int32_t row, 
 
 int32_t kvasir_sample(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor logits, const double* params) {
   return guard([&] {
-    const Logits from = find_logits(ctx, logits, "logits");
-    const Tensor& to = plain(ctx, out, KVASIR_I32, "sample out");
+    const Logits from = check_logits(*ctx->table, logits, "logits");
+    const Tensor& to = plain_tensor(*ctx->table, out, KVASIR_I32, "sample out");
     expect_shape(to, {from.rows}, "sample out");
     if (from.rows > 0 && params == nullptr) fail(KVASIR_ARGUMENT, "Cannot sample: parameters are missing");
     for_rows(ctx, from.rows, [&](int32_t row, Pool* pool) {
@@ -115,9 +81,9 @@ int32_t kvasir_sample(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor logi
 
 int32_t kvasir_token_logprobs(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor logits, kvasir_tensor tokens) {
   return guard([&] {
-    const Logits from = find_logits(ctx, logits, "logits");
-    const Tensor& ids = plain(ctx, tokens, KVASIR_I32, "token_logprobs tokens");
-    const Tensor& to = plain(ctx, out, KVASIR_F32, "token_logprobs out");
+    const Logits from = check_logits(*ctx->table, logits, "logits");
+    const Tensor& ids = plain_tensor(*ctx->table, tokens, KVASIR_I32, "token_logprobs tokens");
+    const Tensor& to = plain_tensor(*ctx->table, out, KVASIR_F32, "token_logprobs out");
     expect_shape(ids, {from.rows}, "token_logprobs tokens");
     expect_shape(to, {from.rows}, "token_logprobs out");
     const int32_t* token = ids.as<int32_t>();
@@ -136,23 +102,17 @@ int32_t kvasir_token_logprobs(kvasir_context* ctx, kvasir_tensor out, kvasir_ten
 
 int32_t kvasir_top_logprobs(kvasir_context* ctx, kvasir_tensor ids, kvasir_tensor logprobs, kvasir_tensor logits) {
   return guard([&] {
-    const Logits from = find_logits(ctx, logits, "logits");
-    const Tensor& best = plain(ctx, ids, KVASIR_I32, "top_logprobs ids");
-    const Tensor& to = plain(ctx, logprobs, KVASIR_F32, "top_logprobs logprobs");
-    if (best.rank != 2) fail(KVASIR_ARGUMENT, "Cannot use top_logprobs ids: rank %d, expected 2", best.rank);
-    const int32_t k = best.shape[1];
-    expect_shape(best, {from.rows, k}, "top_logprobs ids");
-    expect_shape(to, {from.rows, k}, "top_logprobs logprobs");
-    if (k > from.vocab) fail(KVASIR_ARGUMENT, "Cannot take the %d best: logits have %d entries", k, from.vocab);
-    if (k == 0) return;
+    const Logits from = check_logits(*ctx->table, logits, "logits");
+    const TopCall to = check_top_logprobs(*ctx->table, ids, logprobs, from);
+    if (to.k == 0) return;
     for_rows(ctx, from.rows, [&](int32_t row, Pool* pool) {
       const LogitRow values(*ctx->isa->vector, pool, from.row(row), static_cast<size_t>(from.vocab), row);
       const double sum = values.log_sum_exp();
-      size_t at = static_cast<size_t>(row) * static_cast<size_t>(k);
-      for (uint64_t key : values.top(static_cast<size_t>(k))) {
+      size_t at = static_cast<size_t>(row) * static_cast<size_t>(to.k);
+      for (uint64_t key : values.top(static_cast<size_t>(to.k))) {
         const size_t id = LogitRow::id_of(key);
-        best.as<int32_t>()[at] = static_cast<int32_t>(id);
-        to.as<float>()[at++] = static_cast<float>(static_cast<double>(values[id]) - sum);
+        to.ids[at] = static_cast<int32_t>(id);
+        to.logprobs[at++] = static_cast<float>(static_cast<double>(values[id]) - sum);
       }
     });
   });
@@ -160,10 +120,9 @@ int32_t kvasir_top_logprobs(kvasir_context* ctx, kvasir_tensor ids, kvasir_tenso
 
 int32_t kvasir_kl_divergence(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor base, kvasir_tensor logits) {
   return guard([&] {
-    const Logits q = find_logits(ctx, logits, "logits");
-    const Logits p = find_logits(ctx, base, "kl_divergence base");
-    const Tensor& to = plain(ctx, out, KVASIR_F32, "kl_divergence out");
-    expect_shape(ctx->tensor(base, "kl_divergence base"), {q.rows, q.vocab}, "kl_divergence base");
+    const Logits q = check_logits(*ctx->table, logits, "logits");
+    const Logits p = check_base_logits(*ctx->table, base, q);
+    const Tensor& to = plain_tensor(*ctx->table, out, KVASIR_F32, "kl_divergence out");
     expect_shape(to, {q.rows}, "kl_divergence out");
     for_rows(ctx, q.rows, [&](int32_t row, Pool* pool) {
       const VectorKernels& kernels = *ctx->isa->vector;

@@ -9,18 +9,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "sample_params.h"
 #include "vector.h"
 
 namespace kvasir {
 
 class Pool;
-
-struct SampleParams {
-  double temperature, top_k, top_p, min_p, uniform;
-};
-
-// Throws Error{KVASIR_ARGUMENT} naming the value and its range.
-void check_params(const SampleParams& p);
 
 // One row of logits with the maxima of its blocks: what a search over the row starts from. The row must outlive it.
 class LogitRow {

@@ -58,7 +58,9 @@ int32_t kvasir_tensor_read_rows(kvasir_context* ctx, void* dst, kvasir_tensor sr
   return guard([&] {
     const Tensor& t = ctx->tensor(src, "tensor to read");
     const uint8_t* from = check_read_rows(t, dst, bytes, row);
-    if (bytes > 0) ctx->runtime->download(dst, from, static_cast<size_t>(bytes));
+    if (bytes == 0) return;
+    ctx->runtime->download(dst, from, static_cast<size_t>(bytes));
+    ctx->check_problem();
   });
 }
 
@@ -69,10 +71,12 @@ int32_t kvasir_tensor_read(kvasir_context* ctx, void* dst, kvasir_tensor src, do
     if (n == 0) return;
     if (t.dtype == KVASIR_F32 || t.dtype == KVASIR_I32) {
       ctx->runtime->download(dst, t.data, n * 4);
+      ctx->check_problem();
       return;
     }
     std::vector<uint8_t> stored(t.bytes);
     ctx->runtime->download(stored.data(), t.data, t.bytes);
+    ctx->check_problem();
     widen(t.dtype, stored.data(), n, dst);
   });
 }

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "problem.h"
 #include "weights.h"
 
 namespace kvasir {
@@ -35,7 +36,11 @@ namespace {
 class DeviceTensors final : public kvasir::TensorMemory {
  public:
   explicit DeviceTensors(kvasir_context& ctx) : ctx_(ctx) {}
-  uint8_t* allocate(size_t bytes) override { return static_cast<uint8_t*>(ctx_.runtime->allocate(bytes)); }
+  uint8_t* allocate(size_t bytes) override {
+    auto* data = static_cast<uint8_t*>(ctx_.runtime->allocate(bytes));
+    ctx_.ints.forget(data, bytes);  // of a tensor that lay here before
+    return data;
+  }
   void free(uint8_t* data) noexcept override { ctx_.runtime->free(data); }
   std::shared_ptr<const void> keeper(uint8_t* data) override {
     return {static_cast<const void*>(data), [runtime = ctx_.runtime](const void* d) { runtime->free(const_cast<void*>(d)); }};
@@ -69,9 +74,22 @@ kvasir_context::kvasir_context(std::unique_ptr<kvasir::Runtime> device)
       scratch(new kvasir::DeviceScratch(*runtime)),
       operand(new kvasir::DeviceScratch(*runtime)),
       attention(new kvasir::DeviceScratch(*runtime)),
-      executor{this, 1, run_in_order} {}
+      executor{this, 1, run_in_order},
+      problem(static_cast<uint32_t*>(runtime->allocate_host(sizeof(uint32_t)))) {
+  if (problem == nullptr) kvasir::fail(KVASIR_MEMORY, "Cannot open cuda: out of pinned memory");
+  *problem = 0;
+}
 
-kvasir_context::~kvasir_context() = default;
+kvasir_context::~kvasir_context() { runtime->free_host(problem); }
+
+void kvasir_context::check_problem() {
+  const uint32_t what = *problem;
+  if (what == 0) return;
+  *problem = 0;
+  const uint32_t row = what & kvasir::kRowMask;
+  if ((what & kvasir::kNanInRow) != 0) kvasir::fail(KVASIR_ARGUMENT, "Cannot use row %u: logits hold NaN", row);
+  kvasir::fail(KVASIR_ARGUMENT, "Cannot compare logits: the largest of row %u is infinite", row);
+}
 
 const int32_t* kvasir_context::host_ints(const kvasir::Tensor& t) {
   const size_t count = t.elements();

@@ -43,8 +43,12 @@ struct kvasir_context {
   explicit kvasir_context(std::unique_ptr<kvasir::Runtime> device);
   ~kvasir_context();
 
+  uint32_t* problem;  // pinned: where kernels note what they find wrong in data (problem.h)
+
   // Throws Error{KVASIR_ARGUMENT} naming `what` when the id is stale, foreign or 0.
   kvasir::Tensor& tensor(kvasir_tensor id, const char* what) { return table->tensor(id, what); }
+  // Fails with what kernels noted, once. For after the device was waited for.
+  void check_problem();
   // The contents of a tensor of integers, on the host; waits for the device only if a kernel made them. Valid until the next call.
   const int32_t* host_ints(const kvasir::Tensor& t);
 

@@ -224,6 +224,16 @@ template <class T> T __ldg(const T* p) { return *p; }
 template <class T> T __ldcs(const T* p) { return *p; }
 inline float __fdividef(float a, float b) { return a / b; }
 inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
+inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t pick) {
+  const uint64_t both = static_cast<uint64_t>(high) << 32 | low;
+  uint32_t out = 0;
+  for (int i = 0; i < 4; i++) {
+    const uint32_t byte = static_cast<uint32_t>(both >> 8 * (pick >> 4 * i & 7)) & 0xff;
+    // With the fourth bit set the byte is its own sign, eight times.
+    out |= ((pick >> 4 * i & 8) == 0 ? byte : (byte & 0x80) != 0 ? 0xff : 0) << 8 * i;
+  }
+  return out;
+}
 inline int __dp4a(int a, int b, int c) {
   for (int i = 0; i < 4; i++) c += static_cast<int8_t>(a >> 8 * i) * static_cast<int8_t>(b >> 8 * i);
   return c;
