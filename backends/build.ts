@@ -83,7 +83,8 @@ export async function buildTests(
   return `${objects}/kvasir_native_test`;
 }
 
-function sources(): string {
+/** The checkout's folder; throws `Unsupported` where there is none to build from. */
+export function sources(): string {
   const root = projectRoot();
   if (root === undefined || !exists(`${root}/native/CMakeLists.txt`)) {
     throw new Unsupported("Cannot build native libraries: its sources are not on this machine, use a checkout");
@@ -92,9 +93,9 @@ function sources(): string {
   return root;
 }
 
-/** The first build folder that can be written to, made if need be. */
-async function writableFolder(root: string): Promise<string> {
-  const folders = buildFolders(root);
+/** The first build folder of a library that can be written to, made if need be. */
+export async function writableFolder(root: string, name: LibraryName = "cpu"): Promise<string> {
+  const folders = buildFolders(root, name);
   for (const folder of folders) {
     try {
       await Deno.mkdir(folder, { recursive: true });
@@ -108,7 +109,7 @@ async function writableFolder(root: string): Promise<string> {
 }
 
 /** Configures and builds one target in its own folder; returns that folder. The log is kept in it. */
-async function cmake(
+export async function cmake(
   root: string,
   folder: string,
   variant: string,
@@ -220,7 +221,8 @@ async function runs(command: string): Promise<boolean> {
 /** Libraries kept beside the newest, for processes that still start from older sources. */
 const KEPT = 4;
 
-async function removeOldest(folder: string, newest: string): Promise<void> {
+/** Removes all but the newest few. */
+export async function removeOldest(folder: string, newest: string): Promise<void> {
   const builds: { path: string; made: number }[] = [];
   for await (const entry of Deno.readDir(folder)) {
     if (!entry.isDirectory || !/^[0-9a-f]{16}$/.test(entry.name) || entry.name === newest) continue;
@@ -232,7 +234,7 @@ async function removeOldest(folder: string, newest: string): Promise<void> {
 }
 
 /** One line on a terminal, nothing in a pipe. */
-function progressLine(): BuildProgress {
+export function progressLine(): BuildProgress {
   if (!Deno.stderr.isTerminal()) return () => {};
   return (done, total, detail) => {
     const share = total === 0 ? "" : ` ${Math.round(100 * done / total)} %`;

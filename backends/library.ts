@@ -18,8 +18,15 @@ export function projectRoot(): string | undefined {
 /** Libraries that are built together: kernels, and indexes over host memory. */
 export const LIBRARIES = ["cpu", "index"] as const;
 
-/** One of them. */
-export type LibraryName = typeof LIBRARIES[number];
+/** One of them, or one that is built by itself: the backend of NVIDIA devices, and its twin on the CPU, for tests. */
+export type LibraryName = typeof LIBRARIES[number] | "cuda" | "cuda_emulated";
+
+/** Folders of `native/` with the sources of a library, and where in a build folder it goes. */
+function placeOf(name: LibraryName): { readonly sources: readonly string[]; readonly under: string } {
+  return name === "cuda" || name === "cuda_emulated"
+    ? { sources: ["include", "base", "index", "cuda"], under: "/cuda" }
+    : { sources: ["include", "base", ...LIBRARIES], under: "" };
+}
 
 /** File name of a shared library on this system; throws `Unsupported` where none can be built. */
 export function libraryFile(name: LibraryName = "cpu"): string {
@@ -27,10 +34,10 @@ export function libraryFile(name: LibraryName = "cpu"): string {
   return `libkvasir_${name}.${Deno.build.os === "darwin" ? "dylib" : "so"}`;
 }
 
-/** Hash of every source and header of the libraries, and of the platform: 16 hex digits, in a few milliseconds. */
-export function sourceHash(root: string): string {
+/** Hash of every source and header of a library, and of the platform: 16 hex digits, in a few milliseconds. */
+export function sourceHash(root: string, name: LibraryName = "cpu"): string {
   const files = [`${root}/native/CMakeLists.txt`];
-  for (const folder of ["include", "base", ...LIBRARIES]) {
+  for (const folder of placeOf(name).sources) {
     for (const entry of Deno.readDirSync(`${root}/native/${folder}`)) {
       if (entry.isFile) files.push(`${root}/native/${folder}/${entry.name}`);
     }
@@ -68,10 +75,11 @@ class Hash {
 }
 
 /** Folders that may hold builds, the preferred one first: beside the sources, then the user's cache. */
-export function buildFolders(root: string): string[] {
+export function buildFolders(root: string, name: LibraryName = "cpu"): string[] {
   const cache = variable("XDG_CACHE_HOME") ??
     (variable("HOME") === undefined ? undefined : `${variable("HOME")}/.cache`);
-  return cache === undefined ? [`${root}/build`] : [`${root}/build`, `${cache}/kvasir/build`];
+  const { under } = placeOf(name);
+  return [`${root}/build`, ...(cache === undefined ? [] : [`${cache}/kvasir/build`])].map((folder) => folder + under);
 }
 
 /** An environment variable, undefined also where it may not be read (asking would prompt). */
@@ -81,7 +89,12 @@ export function variable(name: string): string | undefined {
 }
 
 /** Environment variables that name a file in place of the one built here, and save looking. */
-const GIVEN: Readonly<Record<LibraryName, string>> = { cpu: "KVASIR_LIBRARY", index: "KVASIR_INDEX_LIBRARY" };
+const GIVEN: Readonly<Record<LibraryName, string>> = {
+  cpu: "KVASIR_LIBRARY",
+  index: "KVASIR_INDEX_LIBRARY",
+  cuda: "KVASIR_CUDA_LIBRARY",
+  cuda_emulated: "KVASIR_CUDA_EMULATED_LIBRARY",
+};
 
 /** Path of a library built from the sources as they are, undefined when there is none yet. */
 export function libraryPath(name: LibraryName = "cpu"): string | undefined {
@@ -89,8 +102,8 @@ export function libraryPath(name: LibraryName = "cpu"): string | undefined {
   if (given !== undefined) return given;
   const root = projectRoot();
   if (root === undefined) return undefined;
-  const hash = sourceHash(root);
-  for (const folder of buildFolders(root)) {
+  const hash = sourceHash(root, name);
+  for (const folder of buildFolders(root, name)) {
     const path = `${folder}/${hash}/${libraryFile(name)}`;
     if (exists(path)) return path;
   }

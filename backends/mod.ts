@@ -7,6 +7,7 @@ import type { Backend, BackendType } from "./backend.ts";
 import { lookUp, parseSpec, resolveParams } from "../core/spec.ts";
 import { loadEntries } from "../core/plugin.ts";
 import { cpu } from "./cpu.ts";
+import { cuda } from "./cuda.ts";
 import { hybrid } from "./hybrid.ts";
 import { reference } from "./reference.ts";
 
@@ -16,8 +17,9 @@ export type Backends = Readonly<Record<string, BackendType>>;
 /** Those that come with Kvasir: one line each. */
 export const builtinBackends: Backends = {
   cpu,
+  cuda,
   reference,
-  hybrid: hybrid({ cpu, reference }),
+  hybrid: hybrid({ cpu, cuda, reference }),
 };
 
 /**

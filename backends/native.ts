@@ -59,6 +59,8 @@ export interface NativeOptions {
   readonly library: string;
   /** `key=value,…` as the library's `kvasir_context_create` reads them. */
   readonly options: string;
+  /** Where tensors lie: a device keeps no files, and lends its memory to no library of the host. Default `host`. */
+  readonly memory?: "host" | "device";
 }
 
 /** Memory and kernels of one native context. */
@@ -73,15 +75,15 @@ export class NativeBackend implements Backend {
   readonly #id = new Uint32Array(1);
   readonly #dims = new Int32Array(MAX_RANK);
   readonly #live = new Float64Array(3);
-  /** Tensors here are plain host memory. */
-  readonly host: HostMemory;
+  /** Doors to plain host memory. */
+  declare readonly host?: HostMemory;
   /** Contexts are saved and mapped by the library. */
-  readonly files: TensorFiles;
+  declare readonly files?: TensorFiles;
   readonly #attached: Disposable[] = [];
   readonly #onUnload = () => this[Symbol.dispose]();
 
   /** Loads the library and opens a context; throws `Unsupported`, or `RangeError` for options it refuses. */
-  constructor({ name, library, options }: NativeOptions) {
+  constructor({ name, library, options, memory = "host" }: NativeOptions) {
     this.#library = loadLibrary(library);
     try {
       const context = this.#library.symbols.kvasir_context_create(cString(options));
@@ -98,13 +100,15 @@ export class NativeBackend implements Backend {
     }
     this.#step = new StepMemory((t) => this.#destroy(t));
     this.kernels = nativeKernels(this.#library, () => this.#open(), (t, what) => this.#own(t, what));
-    this.host = this.#hostMemory();
-    this.files = nativeFiles(this.#library, {
-      open: () => this.#open(),
-      id: (t, what) => this.#own(t, what),
-      adopt: (dtype, shape, id) => new NativeTensor(this, dtype, Object.freeze([...shape]), true, id),
-      code: (dtype) => DTYPE_CODES[dtype],
-    });
+    if (memory === "host") {
+      this.host = this.#hostMemory();
+      this.files = nativeFiles(this.#library, {
+        open: () => this.#open(),
+        id: (t, what) => this.#own(t, what),
+        adopt: (dtype, shape, id) => new NativeTensor(this, dtype, Object.freeze([...shape]), true, id),
+        code: (dtype) => DTYPE_CODES[dtype],
+      });
+    }
     // The library's threads must be joined before the process ends; a worker that is terminated skips this.
     globalThis.addEventListener("unload", this.#onUnload);
   }
@@ -253,19 +257,20 @@ export class NativeBackend implements Backend {
     const { symbols } = this.#library;
     const executor = symbols.kvasir_context_executor(this.#open());
     if (executor === null) throw new Unsupported(lastError(this.#library));
+    const address = (tensor: Tensor) => {
+      // Asked for each time: the library knows whether the tensor, or what a view shows, is still there.
+      const at = symbols.kvasir_tensor_address(this.#open(), this.#own(tensor, "tensor to lend"));
+      if (at === null) throw new RangeError(lastError(this.#library));
+      return at;
+    };
     return {
       executor,
       attach: (library) => {
         this.#open();
         this.#attached.push(library);
       },
-      address: (tensor) => {
-        // Asked for each time: the library knows whether the tensor, or what a view shows, is still there.
-        const address = symbols.kvasir_tensor_address(this.#open(), this.#own(tensor, "tensor to lend"));
-        if (address === null) throw new RangeError(lastError(this.#library));
-        return address;
-      },
-      input: (tensor) => this.host.address(tensor),
+      address,
+      input: address,
       memory: (tensor) => {
         const memory = symbols.kvasir_tensor_memory(this.#open(), this.#own(tensor, "tensor to share"));
         if (memory === null) throw new RangeError(lastError(this.#library));

@@ -6,7 +6,6 @@
 import type { AttentionPart, Kernels } from "./backend.ts";
 import type { KvLayer, KvSegment } from "../core/kv.ts";
 import type { Tensor } from "../core/tensor.ts";
-import { Unsupported } from "../core/errors.ts";
 import { type Context, errorOf, type Library } from "./ffi.ts";
 
 /** Fields of a segment in the table that caches travel as: start, count, keys, values and their scales. */

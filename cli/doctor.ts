@@ -23,6 +23,10 @@ export function doctorCommand(done: (code: number) => void): Command {
   const command = new Plain("doctor")
     .description("Checks Deno, the native library, instruction sets, memory bandwidth, and computes something.")
     .option("--json", "print one JSON array")
+    .option(
+      "--install-cuda",
+      "fetch the CUDA compiler (346 MB, from PyPI) and build for NVIDIA devices; ./kvasir does it first",
+    )
     .action((flags) => {
       const findings = diagnose();
       if (flags.json === true) console.log(JSON.stringify(findings));
@@ -47,7 +51,10 @@ export function diagnose(): Finding[] {
     findings.push(tryBackend(`cpu:isa=${isa}`, isa === "auto" || isa === "portable"));
   }
   findings.push(tryCosts());
-  for (const name of Object.keys(builtinBackends)) if (name !== "cpu") findings.push(tryBackend(name, true));
+  for (const name of Object.keys(builtinBackends)) {
+    // A machine without an NVIDIA device lacks nothing that it could run.
+    if (name !== "cpu") findings.push(tryBackend(name, name !== "cuda"));
+  }
   return findings;
 }
 

@@ -5,6 +5,7 @@ import { builtinBackends, openBackend, prepareBackend } from "../backends/mod.ts
 import { ReferenceBackend } from "../backends/reference.ts";
 import { Unsupported } from "../core/errors.ts";
 import { type CaseResult, cases, conformance, runCase, type Subject, table } from "./backend_conformance.ts";
+import { emulatedCuda } from "./emulated_cuda.ts";
 
 /** One line a backend; native ones say in which type their products are made. */
 const SUBJECTS: readonly Subject[] = [
@@ -15,10 +16,12 @@ const SUBJECTS: readonly Subject[] = [
   { name: "cpu:isa=portable" },
   { name: "cpu:threads=1", products: "f16", attention: "f16" },
   { name: "cpu:precision=fast", products: "i8", attention: "f16" },
+  { name: "cuda", products: "f16", attention: "f16" },
+  { name: "cuda-emulated", products: "f16", attention: "f16" },
   { name: "hybrid", products: "f16", attention: "f16" },
   { name: "hybrid:device=cpu,host=reference,keep=0", products: "f16", attention: "f16" },
   { name: "hybrid:device=reference,host=cpu,codes=device", products: "f16", attention: "f16" },
-].map((s) => ({ ...s, open: () => openBackend(s.name) } as Subject));
+].map((s) => ({ ...s, open: () => openBackend(s.name, emulatedCuda) } as Subject));
 
 const results = new Map<string, CaseResult[]>();
 
@@ -36,7 +39,7 @@ for (const subject of SUBJECTS) {
     beforeAll(async () => {
       results.set(subject.name, []);
       try {
-        await prepareBackend(subject.name);
+        await prepareBackend(subject.name, emulatedCuda);
         backend = subject.open();
       } catch (error) {
         if (!(error instanceof Unsupported)) throw error;

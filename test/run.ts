@@ -59,11 +59,33 @@ export function countJunit(xml: string): Outcome {
   return { passed, failed };
 }
 
+/** Bugs seeded in CUDA's kernels, one build each: each must make a native test fail. */
+async function mutants(): Promise<Outcome> {
+  console.log("\n== seeded bugs");
+  const list = await Deno.readTextFile(`${ROOT}native/cuda/mutants.h`);
+  const names = [...list.matchAll(/^ {2}(k\w+),/gm)].map((match) => match[1] as string).filter((name) =>
+    name !== "kNone"
+  );
+  let [passed, failed] = [0, 0];
+  for (const name of names) {
+    const args = ["run", ...PERMISSIONS, "backends/build_cuda.ts", "--test", name];
+    const { stdout } = await new Deno.Command(Deno.execPath(), { args, cwd: ROOT, stdin: "null" }).output();
+    const text = new TextDecoder().decode(stdout);
+    // A build that breaks prints no counts: that catches nothing.
+    const caught = /^\d+ passed, [1-9]\d* failed$/m.test(text);
+    const by = [...text.matchAll(/^FAILED (.*)$/gm)].map((match) => match[1]).join("; ");
+    console.log(`${caught ? "caught" : "MISSED"} ${name}${by === "" ? "" : `, by ${by}`}`);
+    if (caught) passed++;
+    else failed++;
+  }
+  return { passed, failed };
+}
+
 /** The native test program; prints and counts its own cases. */
-async function nativeTests(title: string, args: readonly string[]): Promise<Outcome> {
+async function nativeTests(title: string, args: readonly string[], builder = "backends/build.ts"): Promise<Outcome> {
   console.log(`\n== ${title}`);
   const command = new Deno.Command(Deno.execPath(), {
-    args: ["run", ...PERMISSIONS, "backends/build.ts", ...args],
+    args: ["run", ...PERMISSIONS, builder, ...args],
     cwd: ROOT,
     stdout: "piped",
     stdin: "null",
@@ -83,6 +105,8 @@ async function main(args: readonly string[]): Promise<number> {
   if (args.includes("--sanitize")) {
     outcomes.push(await nativeTests("native tests under ASan and UBSan", ["--sanitize", "address"]));
     outcomes.push(await nativeTests("native tests under TSan", ["--sanitize", "thread"]));
+  } else if (args.includes("--mutants")) {
+    outcomes.push(await mutants());
   } else if (args.length > 0) {
     outcomes.push(await denoTests(`tests: ${args.join(" ")}`, args));
   } else {
@@ -92,6 +116,8 @@ async function main(args: readonly string[]): Promise<number> {
     outcomes.push(await check("types and doc examples", ["check", "--quiet", "--doc", ...sources]));
     outcomes.push(await check("documentation of the public surface", ["doc", "--lint", "mod.ts"]));
     outcomes.push(await nativeTests("native tests", ["--test"]));
+    outcomes.push(await nativeTests("CUDA's kernels, run by the CPU", ["--test"], "backends/build_cuda.ts"));
+    outcomes.push(await nativeTests("CUDA's kernels, compiled", ["--check"], "backends/build_cuda.ts"));
     outcomes.push(await denoTests("unit, law and golden tests", ["--doc", "--permit-no-files"]));
   }
   const passed = outcomes.reduce((sum, outcome) => sum + outcome.passed, 0);

@@ -6,7 +6,7 @@
 // sums do not depend on the order of threads, and differ from exact ones by less than 2^-27 of the largest weight.
 //
 // Ladder (not measured: no device at hand)
-//   1  one block of 1024 threads a row: a pass over 128K logits is half a megabyte out of L2. Several blocks a row would need passes
+//   1  one block of 512 threads a row (with 1024 ptxas spilled): a pass over 128K logits is half a megabyte out of L2. Several blocks a row would need passes
 //      to be launches.
 #include "kernels.h"
 #include "launch.h"

@@ -1,0 +1,40 @@
+/**
+ * The backend of NVIDIA devices: `libkvasir_cuda`, CUDA kernels from compute capability 7.5 on.
+ *
+ * @module
+ */
+import type { BackendType } from "./backend.ts";
+import { Unsupported } from "../core/errors.ts";
+import { formatParams } from "../core/spec.ts";
+import { hasDriver } from "./cuda_toolkit.ts";
+import { libraryPath } from "./library.ts";
+import { NativeBackend } from "./native.ts";
+
+/** Registry entry. `device` counts from 0, as the driver does. */
+export const cuda: BackendType = {
+  summary: "CUDA on an NVIDIA device: everything a model needs there",
+  defaults: { device: 0 },
+  async prepare(report) {
+    if (libraryPath("cuda") === undefined && !hasDriver()) throw noDriver();
+    const { buildCuda } = await import("./build_cuda.ts");
+    await buildCuda(report);
+  },
+  open(params) {
+    const { device } = params;
+    if (!Number.isInteger(device) || Number(device) < 0 || Number(device) > 255) {
+      throw new RangeError(`Cannot use "cuda": device is ${device}, expected 0 to 255`);
+    }
+    const library = libraryPath("cuda");
+    if (library === undefined) {
+      if (!hasDriver()) throw noDriver();
+      throw new Unsupported(
+        'Cannot open backend "cuda": its library is not built, run ./kvasir doctor --install-cuda or deno run -A backends/build_cuda.ts',
+      );
+    }
+    return new NativeBackend({ name: "cuda", library, options: formatParams(params), memory: "device" });
+  },
+};
+
+function noDriver(): Unsupported {
+  return new Unsupported('Cannot open cuda: this machine has no NVIDIA driver, use backend "cpu"');
+}
