@@ -17,8 +17,8 @@ struct Cells {
   int32_t size(int32_t cell) const { return offsets[static_cast<size_t>(cell) + 1] - offsets[static_cast<size_t>(cell)]; }
   const int32_t* begin(int32_t cell) const { return ids.data() + offsets[static_cast<size_t>(cell)]; }
 
-  // Spherical k-means of keys [from, to), at most `cells` of them, behind those that there are; `shift` [dim] (may be null) is
-  // subtracted before. Cells without a member are left out.
+  // Spherical k-means of keys [from, to), at most `cells` of them, behind those that there are; `shift` [dim] (may be
+  // null) is subtracted before. Cells without a member are left out.
   void cluster(const HeadKeys& keys, int32_t from, int32_t to, int32_t cells, int32_t iterations, uint32_t seed, const float* shift);
   void visit(Arrays& arrays);
   // Throws Error{KVASIR_ARGUMENT} unless the cells hold keys [0, keys()) once, of keys.count at most.

@@ -1,9 +1,10 @@
-// Type "channels": SparQ attention (Ribar et al. 2024, algorithm 1). A second copy of the keys lies channel by channel; the r
-// channels with the largest sum over heads of |q_c| score all keys: s = q_r . k_r / sqrt(d |q_r|_1 / |q|_1), in units of the model's
-// own scale. The best k of the group's summed softmax weights are attended, a quarter of them the newest. With tail=surrogate the
-// mean value of all keys stands for the rest, with the weight that approximate scores give it: (1 - alpha) v + alpha o.
-// Defaults: r 32 (k 128 is the policy's budget). What differs: the mean, alpha and the newest quarter are of what the index holds;
-// sinks and window are exact beside. Grows by appending. Memory: 2 d bytes a key as f16 would; ours float, 4 d.
+// Type "channels": SparQ attention (Ribar et al. 2024, algorithm 1). A second copy of the keys lies channel by channel;
+// the r channels with the largest sum over heads of |q_c| score all keys: s = q_r . k_r / sqrt(d |q_r|_1 / |q|_1), in
+// units of the model's own scale. The best k of the group's summed softmax weights are attended, a quarter of them the
+// newest. With tail=surrogate the mean value of all keys stands for the rest, with the weight that approximate scores
+// give it: (1 - alpha) v + alpha o. Defaults: r 32 (k 128 is the policy's budget). What differs: the mean, alpha and
+// the newest quarter are of what the index holds; sinks and window are exact beside. Grows by appending. Memory: 2 d
+// bytes a key as f16 would; ours float, 4 d.
 #include <algorithm>
 #include <cmath>
 #include <numeric>

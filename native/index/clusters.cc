@@ -1,10 +1,11 @@
-// Type "clusters": Squeezed Attention (Hooper et al. 2024, section 4). Of a fixed prefix, k-means on normalized keys, share * n
-// clusters, each with the mean of its keys; a token is wanted where exp(q . c) / sum_j N_j exp(q . c_j) > T. Defaults: share 0.05;
-// T is the quantile (0.5 to 0.9 in the paper) over tokens of the mean of that score for the last 100 prefix queries.
-// quantile=0 (ours): the best clusters until the budget is full.
-// What differs: one T a KV head, not one of all layers; k-means from random keys for `iterations` (published: k-means++, at most
-// 300); one level of clusters, since the second only saves time. Does not grow: later tokens are scanned; with the policy's
-// grow=false they stay in the window, as published. Memory: d floats a cluster, 4 bytes a key.
+// Type "clusters": Squeezed Attention (Hooper et al. 2024, section 4). Of a fixed prefix, k-means on normalized keys,
+// share * n clusters, each with the mean of its keys; a token is wanted where exp(q . c) / sum_j N_j exp(q . c_j) > T.
+// Defaults: share 0.05; T is the quantile (0.5 to 0.9 in the paper) over tokens of the mean of that score for the last
+// 100 prefix queries. quantile=0 (ours): the best clusters until the budget is full.
+// What differs: one T a KV head, not one of all layers; k-means from random keys for `iterations` (published:
+// k-means++, at most 300); one level of clusters, since the second only saves time. Does not grow: later tokens are
+// scanned; with the policy's grow=false they stay in the window, as published. Memory: d floats a cluster, 4 bytes a
+// key.
 #include <algorithm>
 #include <cmath>
 

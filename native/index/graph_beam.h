@@ -1,5 +1,6 @@
-// Searches of a graph that is being built, and pruning of what they met, by similarities between keys: what the wirings of published
-// graphs share. A similarity is the inner product, or of keys with one more dimension (extra), which makes it an L2 order.
+// Searches of a graph that is being built, and pruning of what they met, by similarities between keys: what the wirings
+// of published graphs share. A similarity is the inner product, or of keys with one more dimension (extra), which makes
+// it an L2 order.
 #pragma once
 #include <utility>
 #include <vector>
@@ -20,9 +21,9 @@ class GraphBeam {
 
   // Best-first search of width l for a key [dim] with its extra dimension: out gets what was expanded, best first.
   void search(std::vector<Seen>& out, const GraphLinks& links, const float* key, float key_extra, int32_t entry, int32_t width);
-  // Of candidates, best first, at most `limit` that no accepted one hides: alpha (top - s(c, r)) < top - s(c, node) hides c. With an
-  // inner product top is 0 and alpha 1; else top is the squared length of all keys. fill: then the best of those skipped.
-  // The node itself and repetitions are left out.
+  // Of candidates, best first, at most `limit` that no accepted one hides: alpha (top - s(c, r)) < top - s(c, node)
+  // hides c. With an inner product top is 0 and alpha 1; else top is the squared length of all keys. fill: then the
+  // best of those skipped. The node itself and repetitions are left out.
   void prune(std::vector<int32_t>& out, int32_t node, const std::vector<Seen>& candidates, int32_t limit, float alpha, float top,
              bool fill);
   float similarity(const float* key, float key_extra, int32_t node);
@@ -35,8 +36,9 @@ class GraphBeam {
   std::vector<float> scores_, rows_;
 };
 
-// Keys that were linked by the searches of `plan` in rounds: nodes of a round do not see each other before they are linked. plan(beam,
-// node) returns a node's neighbours; then each of them gets the node, pruned to the list's room by alpha and top.
+// Keys that were linked by the searches of `plan` in rounds: nodes of a round do not see each other before they are
+// linked. plan(beam, node) returns a node's neighbours; then each of them gets the node, pruned to the list's room by
+// alpha and top.
 void link_in_rounds(GraphLinks& links, const GraphMaterial& material, const float* extra, float alpha, float top,
                     const std::function<void(GraphBeam&, int32_t node, std::vector<int32_t>& out)>& plan);
 

@@ -1,10 +1,11 @@
-// Type "heavy": H2O, heavy hitters (Zhang et al. 2023, algorithm 1): of the prompt the `share` of tokens is kept whose accumulated
-// attention weights A_i are largest, beside the `recent` newest; decode queries add their weights, over what is kept, and what falls
-// behind is gone for good. Defaults: both 0.1 of the prompt [their code]. mean=true divides A_i by how many queries saw token i, as
-// KVPress does (H2O does not, so that early tokens gather more).
-// What differs: weights come of queries at positions divisible by `every`, recomputed in the commit that makes tokens searchable, not
-// from the attention kernel; decode queries count, and tokens are dropped, when the next block of tokens joins the index (64 of
-// them), not at each step. Goals that sample draw by A from everything. Memory: 4 bytes a key and query head; queries until they count.
+// Type "heavy": H2O, heavy hitters (Zhang et al. 2023, algorithm 1): of the prompt the `share` of tokens is kept whose
+// accumulated attention weights A_i are largest, beside the `recent` newest; decode queries add their weights, over
+// what is kept, and what falls behind is gone for good. Defaults: both 0.1 of the prompt [their code]. mean=true
+// divides A_i by how many queries saw token i, as KVPress does (H2O does not, so that early tokens gather more).
+// What differs: weights come of queries at positions divisible by `every`, recomputed in the commit that makes tokens
+// searchable, not from the attention kernel; decode queries count, and tokens are dropped, when the next block of
+// tokens joins the index (64 of them), not at each step. Goals that sample draw by A from everything. Memory: 4 bytes a
+// key and query head; queries until they count.
 #include "error.h"
 #include "kvasir_index.h"
 #include "votes.h"

@@ -1,11 +1,12 @@
-// Type "lsh": MagicPIG (Chen et al. 2024, algorithm 1). l tables of k signs of random projections of k' = key - mean of the first keys;
-// with tail=sample the keys that collide with the query in at least two tables are attended, weighted by 1 / pi: with
-// p = 1 - arccos(cos(q, k')) / pi and x = p^k, pi = 1 - (1 - x)^l - l x (1 - x)^(l - 1), and the bias -ln(pi + 1e-4).
-// Defaults: k 10, l 150 (170 for its 2.5 % cost); sinks 4, window 64, dense layers 0, 16, 32, 48 are the policy's.
-// What differs: tables are columns of codes that are compared with the query's, not hash tables: the same keys collide, and time
-// depends on n. Where more collide than the budget has room for, so many are drawn, weighted by that, too; the tables themselves are
-// not drawn anew, so that no draw vouches for its mean. tail=none takes the keys with most collisions. Shifting keys changes no
-// softmax, hence only codes and angles. Grows: by codes (published: window only, as the policy's grow=false). Memory: 2 l bytes a key.
+// Type "lsh": MagicPIG (Chen et al. 2024, algorithm 1). l tables of k signs of random projections of k' = key - mean of
+// the first keys; with tail=sample the keys that collide with the query in at least two tables are attended, weighted
+// by 1 / pi: with p = 1 - arccos(cos(q, k')) / pi and x = p^k, pi = 1 - (1 - x)^l - l x (1 - x)^(l - 1), and the bias
+// -ln(pi + 1e-4). Defaults: k 10, l 150 (170 for its 2.5 % cost); sinks 4, window 64, dense layers 0, 16, 32, 48 are
+// the policy's. What differs: tables are columns of codes that are compared with the query's, not hash tables: the same
+// keys collide, and time depends on n. Where more collide than the budget has room for, so many are drawn, weighted by
+// that, too; the tables themselves are not drawn anew, so that no draw vouches for its mean. tail=none takes the keys
+// with most collisions. Shifting keys changes no softmax, hence only codes and angles. Grows: by codes (published:
+// window only, as the policy's grow=false). Memory: 2 l bytes a key.
 #include <algorithm>
 #include <cmath>
 
@@ -23,8 +24,8 @@ constexpr int32_t kBlock = 1024, kBatch = 64;  // keys whose codes of a table li
 Panels projections(int32_t rows, int32_t dim, uint32_t seed) {
   std::vector<float> p(static_cast<size_t>(rows) * static_cast<size_t>(dim));
   for (size_t i = 0; i < p.size(); i++) {
-    const uint32_t a = lowbias32(static_cast<uint32_t>(2 * i) ^ lowbias32(seed)), b = lowbias32(static_cast<uint32_t>(2 * i + 1) ^ lowbias32(seed));
-    const double u = (a + 1.0) / 4294967297.0, angle = 2 * M_PI * b / 4294967296.0;
+    const uint32_t key = lowbias32(seed), at = static_cast<uint32_t>(2 * i);
+    const double u = (lowbias32(at ^ key) + 1.0) / 4294967297.0, angle = 2 * M_PI * lowbias32((at + 1) ^ key) / 4294967296.0;
     p[i] = static_cast<float>(std::sqrt(-2 * std::log(u)) * std::cos(angle));
   }
   Panels panels;
@@ -56,11 +57,13 @@ class Lsh final : public HeadState {
       for (size_t j = 0; j < static_cast<size_t>(n) * dim; j++) rows[j] -= mean_[j % dim];
       project(products, keys, rows.data(), n);
       for (int32_t r = 0; r < n; r++) {
+        const float* row = rows.data() + static_cast<size_t>(r) * dim;
         double square = 0;
-        for (size_t c = 0; c < dim; c++) square += static_cast<double>(rows[static_cast<size_t>(r) * dim + c]) * static_cast<double>(rows[static_cast<size_t>(r) * dim + c]);
+        for (size_t c = 0; c < dim; c++) square += static_cast<double>(row[c]) * static_cast<double>(row[c]);
         norms_[static_cast<size_t>(i + r)] = static_cast<float>(std::sqrt(square));
         sign(codes.data(), products.data() + static_cast<size_t>(r) * planes_->width());
-        uint16_t* block = codes_.data() + static_cast<size_t>((i + r) / kBlock * l_) * kBlock + static_cast<size_t>((i + r) % kBlock);
+        const int32_t key = i + r;
+        uint16_t* block = codes_.data() + static_cast<size_t>(key / kBlock * l_) * kBlock + static_cast<size_t>(key % kBlock);
         for (int32_t t = 0; t < l_; t++) block[static_cast<size_t>(t) * kBlock] = codes[static_cast<size_t>(t)];
       }
     }
@@ -79,7 +82,7 @@ class Lsh final : public HeadState {
         const uint16_t* block = codes_.data() + static_cast<size_t>(from / kBlock * l_) * kBlock;
         for (int32_t t = 0; t < l_; t++, block += kBlock) {
           const uint16_t own = codes[static_cast<size_t>(t)];
-          for (int32_t i = 0; i < kBlock; i++) hits[static_cast<size_t>(i)] = static_cast<uint16_t>(hits[static_cast<size_t>(i)] + (block[i] == own));
+          for (size_t i = 0; i < kBlock; i++) hits[i] = static_cast<uint16_t>(hits[i] + (block[i] == own));
         }
         for (int32_t i = 0; i < std::min(kBlock, covered() - from); i++) {
           out[static_cast<size_t>(g) * stride + static_cast<size_t>(from + i)] = static_cast<float>(hits[static_cast<size_t>(i)]);
@@ -105,7 +108,8 @@ class Lsh final : public HeadState {
       if (row.ids.size() > most) {
         thinned = static_cast<float>(std::log(static_cast<double>(row.ids.size()) / static_cast<double>(most)));
         const uint32_t key = draw_key(query.goal.draw, keys.head);
-        std::nth_element(row.ids.begin(), row.ids.begin() + static_cast<std::ptrdiff_t>(most), row.ids.end(), [&](int32_t a, int32_t b) {
+        const auto cut = row.ids.begin() + static_cast<std::ptrdiff_t>(most);
+        std::nth_element(row.ids.begin(), cut, row.ids.end(), [&](int32_t a, int32_t b) {
           return draw_bits(key, keys.begin + a) < draw_bits(key, keys.begin + b);
         });
         row.ids.resize(most);
@@ -174,6 +178,7 @@ Method make(const LayerShape& shape, const Params& params) {
 }  // namespace
 
 extern const IndexType kLsh;
-const IndexType kLsh = method_type<make>("lsh", "k=10,l=150", "keys that collide with the query in two hash tables, weighted (MagicPIG)");
+const IndexType kLsh = method_type<make>("lsh", "k=10,l=150",
+                                         "keys that collide with the query in two hash tables, weighted (MagicPIG)");
 
 }  // namespace kvasir

@@ -25,12 +25,16 @@ class Counter final : public Arrays {
 class Saver final : public Arrays {
  public:
   Saver(FileWriter& to, std::string prefix) : to_(to), prefix_(std::move(prefix)) {}
-  void operator()(const char* name, std::vector<float>& a) override { to_.add(prefix_ + name, a.data(), a.size() * sizeof a[0]); }
-  void operator()(const char* name, std::vector<int32_t>& a) override { to_.add(prefix_ + name, a.data(), a.size() * sizeof a[0]); }
-  void operator()(const char* name, std::vector<uint16_t>& a) override { to_.add(prefix_ + name, a.data(), a.size() * sizeof a[0]); }
-  void operator()(const char* name, std::vector<uint8_t>& a) override { to_.add(prefix_ + name, a.data(), a.size()); }
+  void operator()(const char* name, std::vector<float>& a) override { put(name, a); }
+  void operator()(const char* name, std::vector<int32_t>& a) override { put(name, a); }
+  void operator()(const char* name, std::vector<uint16_t>& a) override { put(name, a); }
+  void operator()(const char* name, std::vector<uint8_t>& a) override { put(name, a); }
 
  private:
+  template <class T>
+  void put(const char* name, const std::vector<T>& a) {
+    to_.add(prefix_ + name, a.data(), a.size() * sizeof(T));
+  }
   FileWriter& to_;
   std::string prefix_;
 };
@@ -90,9 +94,11 @@ void HeadKeys::score(float* out, size_t stride, const float* q, int32_t queries,
       else kernels.dot_i8(dots.data(), q, static_cast<const int8_t*>(key), queries, d);
       const float factor = shape->scale * s.key_scale(head, row);
       for (int32_t g = 0; g < queries; g++) {
-        const float logit = dots[static_cast<size_t>(g)] * factor;
-        out[static_cast<size_t>(g) * stride + static_cast<size_t>(i - from)] =
-            std::isfinite(logit) ? logit : rows->logit(head, begin + i, q + static_cast<size_t>(g) * static_cast<size_t>(d), shape->scale);
+        float logit = dots[static_cast<size_t>(g)] * factor;
+        if (!std::isfinite(logit)) {
+          logit = rows->logit(head, begin + i, q + static_cast<size_t>(g) * static_cast<size_t>(d), shape->scale);
+        }
+        out[static_cast<size_t>(g) * stride + static_cast<size_t>(i - from)] = logit;
       }
     }
   }

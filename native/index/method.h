@@ -29,7 +29,8 @@ struct HeadKeys {
   int32_t group() const { return shape->group(); }
   void read(float* out, int32_t from, int32_t n) const { rows->read_keys(out, head, begin + from, n); }
   void read_values(float* out, int32_t from, int32_t n) const { rows->read_values(out, head, begin + from, n); }
-  // Logits before softcap by the rows themselves: out[g * stride + i - from], i in [from, to), for `queries` rows q [queries, dim].
+  // Logits before softcap by the rows themselves: out[g * stride + i - from], i in [from, to), for `queries` rows q
+  // [queries, dim].
   void score(float* out, size_t stride, const float* q, int32_t queries, int32_t from, int32_t to) const;
   // The same of keys ids [n], ascending, for one query.
   void score_ids(float* out, const float* q, const int32_t* ids, int32_t n) const;
@@ -53,7 +54,8 @@ class Arrays {
 
 // How heads of a group come to what they share; kHead: each for itself.
 enum class Sharing { kHead, kSum, kMax, kMean, kLayer };
-// Reads the parameter `group`: head, sum (of softmax weights), max (of them), mean (of logits), layer (mean over all its heads).
+// Reads the parameter `group`: head, sum (of softmax weights), max (of them), mean (of logits), layer (mean over all
+// its heads).
 Sharing parse_sharing(const Params& params);
 
 // One row of picks.
@@ -93,10 +95,11 @@ class HeadState {
   virtual int32_t keys_scored() const { return covered(); }   // keys, or bounds and centroids, that it scores
   // How many of at most k keys the method wants by one head's scores of n entries; heads of a group take the mean.
   virtual int32_t wanted(const float* /*scores*/, int32_t /*n*/, int32_t k) const { return k; }
-  // A pick of the method's own in place of the common one: a row for each head, and the work. False: it has none for this goal.
+  // A pick of the method's own in place of the common one: a row for each head, and the work. False: it has none for
+  // this goal.
   virtual bool pick(const HeadKeys&, const PickQuery&, Picked*, PickWork&) const { return false; }
-  // What stands for keys that are not among `ids`, for one head: see index.h, Hits::rest. scores: this head's, ranking: those that
-  // picked, of all units and then of keys that no unit covers.
+  // What stands for keys that are not among `ids`, for one head: see index.h, Hits::rest. scores: this head's, ranking:
+  // those that picked, of all units and then of keys that no unit covers.
   virtual void rest(float* /*o*/, float* lse, const HeadKeys&, const float* /*q*/, const float* /*scores*/,
                     const float* /*ranking*/, const std::vector<int32_t>& /*ids*/) const {
     *lse = -__builtin_inff();

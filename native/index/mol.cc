@@ -1,8 +1,9 @@
 // Type "mol": mixture of logits (Ding et al. 2024, "Retrieval with Learned Similarities") over the queries of a group:
-// phi(k) = sum_h pi_h s_h, pi = softmax over h of s_h / t; the group shares the best keys by phi. Exact, by the paper's bound: phi is
-// at most max_h s_h, so pages whose best bound over heads (as type "pages") is below the K-th best phi found are skipped.
-// Defaults: t 1. What differs: one item embedding, components not normalized, no learned gate; the bound is taken over pages in
-// falling order in place of the top K of each component. Goals that sample propose by page bounds. Memory: 2 d floats a page.
+// phi(k) = sum_h pi_h s_h, pi = softmax over h of s_h / t; the group shares the best keys by phi. Exact, by the paper's
+// bound: phi is at most max_h s_h, so pages whose best bound over heads (as type "pages") is below the K-th best phi
+// found are skipped. Defaults: t 1. What differs: one item embedding, components not normalized, no learned gate; the
+// bound is taken over pages in falling order in place of the top K of each component. Goals that sample propose by page
+// bounds. Memory: 2 d floats a page.
 #include <algorithm>
 #include <cmath>
 #include <numeric>

@@ -1,7 +1,8 @@
-// Type "pca": Loki (Singhania et al. 2024, algorithm 1): keys in the first r principal coordinates (a rotation only, uncentred)
-// score all keys; the best are attended exactly. Defaults: r a quarter of the head (r=0), k a quarter of the keys in the paper; here
-// k is the policy's budget. What differs: the rotation is fitted to the first keys of the cache (post-rope), not to a corpus,
-// and frozen. Fewer than `min` keys are scanned. Grows by appending. Memory: 4 r bytes a key.
+// Type "pca": Loki (Singhania et al. 2024, algorithm 1): keys in the first r principal coordinates (a rotation only,
+// uncentred) score all keys; the best are attended exactly. Defaults: r a quarter of the head (r=0), k a quarter of the
+// keys in the paper; here k is the policy's budget. What differs: the rotation is fitted to the first keys of the cache
+// (post-rope), not to a corpus, and frozen. Fewer than `min` keys are scanned. Grows by appending. Memory: 4 r bytes a
+// key.
 #include <algorithm>
 
 #include "rotated.h"

@@ -1,9 +1,9 @@
-// Type "pq": PQCache (Zhang et al. 2024, section 3; product quantization: Jégou, Douze, Schmid 2011). Keys are cut into m parts, each
-// replaced by the nearest of 2^bits centroids; a query's products with all centroids make a table, whose sums score keys. The best
-// by softmax weights summed over the group. Defaults: m 2, bits 6; 8 bits and m 4 above 16K tokens in the paper. Budgets of 0.1 to
-// 0.2 n, half of it recent, and 32 sinks are the policy's. What differs: k-means trains on at most 64 keys a centroid, for a fixed
-// number of iterations (published: 3 to 300, as fit the prefill). Fewer than `min` keys are scanned. Grows: codes by frozen books.
-// Memory: m bytes a key, and books.
+// Type "pq": PQCache (Zhang et al. 2024, section 3; product quantization: Jégou, Douze, Schmid 2011). Keys are cut into
+// m parts, each replaced by the nearest of 2^bits centroids; a query's products with all centroids make a table, whose
+// sums score keys. The best by softmax weights summed over the group. Defaults: m 2, bits 6; 8 bits and m 4 above 16K
+// tokens in the paper. Budgets of 0.1 to 0.2 n, half of it recent, and 32 sinks are the policy's. What differs: k-means
+// trains on at most 64 keys a centroid, for a fixed number of iterations (published: 3 to 300, as fit the prefill).
+// Fewer than `min` keys are scanned. Grows: codes by frozen books. Memory: m bytes a key, and books.
 #include <algorithm>
 
 #include "error.h"

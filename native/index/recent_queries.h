@@ -11,8 +11,8 @@ class RecentQueries {
  public:
   // Of positions divisible by `every` the last `most`.
   RecentQueries(int32_t most, int32_t every) : most_(most), every_(every) {}
-  // Queries [count, heads, dim] of positions from `start` on, in place of what was noted of those and later ones: an interrupted
-  // step asks again, and a fork asks something else.
+  // Queries [count, heads, dim] of positions from `start` on, in place of what was noted of those and later ones: an
+  // interrupted step asks again, and a fork asks something else.
   void add(const LayerShape& shape, int32_t start, int32_t count, const float* queries);
   int32_t count() const { return static_cast<int32_t>(positions_.size()); }
   int32_t position(int32_t i) const { return positions_[static_cast<size_t>(i)]; }  // ascending

@@ -1,9 +1,11 @@
-// Type "roar": RoarGraph (Chen et al. 2024, section 4). Each training query has nq exact nearest keys; its first, the pivot, takes of
-// the others those that no accepted one hides (by inner product, nearest the pivot first), m at most, filled with the nearest that
-// were skipped; reverse edges, pruned to m. Then every key is searched from the key nearest the mean with width l, and what was
-// expanded is pruned to m and appended. Defaults: nq 100, m 35, l 500 [their code].
-// What differs: lists of queries that share a pivot are united as merge=true would (their code keeps the last); the final degree is
-// bounded by the list's slots, twice m, in place of 2 to 3 m. Entries, calibration of ef, codes and growth are those of type "graph".
+// Type "roar": RoarGraph (Chen et al. 2024, section 4). Each training query has nq exact nearest keys; its first, the
+// pivot, takes of the others those that no accepted one hides (by inner product, nearest the pivot first), m at most,
+// filled with the nearest that were skipped; reverse edges, pruned to m. Then every key is searched from the key
+// nearest the mean with width l, and what was expanded is pruned to m and appended. Defaults: nq 100, m 35, l 500
+// [their code].
+// What differs: lists of queries that share a pivot are united as merge=true would (their code keeps the last); the
+// final degree is bounded by the list's slots, twice m, in place of 2 to 3 m. Entries, calibration of ef, codes and
+// growth are those of type "graph".
 #include <algorithm>
 
 #include "graph_beam.h"

@@ -21,7 +21,8 @@ struct RotatedKeys {
 
 // Adds x x^T of rows [count, dim] to moment [dim, dim].
 void add_moment(std::vector<double>& moment, const float* rows, int32_t count, int32_t dim);
-// Eigenvectors of a symmetric matrix [dim, dim], by falling eigenvalue, as rows (cyclic Jacobi; Golub and Van Loan, 8.5).
+// Eigenvectors of a symmetric matrix [dim, dim], by falling eigenvalue, as rows (cyclic Jacobi; Golub and Van Loan,
+// 8.5).
 std::vector<float> eigenvectors(std::vector<double> matrix, int32_t dim);
 
 }  // namespace kvasir

@@ -1,10 +1,11 @@
-// Type "skew": InfiniGen (Lee et al. 2024, sections 4.2 and 4.3). The singular vectors of prompt queries make an orthogonal A; of q A
-// and k A the columns with the largest sum over the prompt of |q_c| are kept. A key is wanted whose partial score is above
-// max - alpha; how many is averaged over heads, capped at a share of the keys, and so many are taken by each head.
-// Defaults: columns 0.2 (scripts; the flag says 0.1), alpha 5 (flag; 4 for OPT, 5.2 for Llama-2-13B), cap 0.2.
-// What differs: the original scores layer j with the input of layer j - 1, to prefetch; ours uses the true query and prefetches
-// nothing. A is made of the prompt at hand, not offline, the average is over a group's heads, scores are in units of the model's scale.
-// Without enough prompt queries, or keys, all keys are scanned. Grows by appending columns. Memory: 4 bytes a column and key.
+// Type "skew": InfiniGen (Lee et al. 2024, sections 4.2 and 4.3). The singular vectors of prompt queries make an
+// orthogonal A; of q A and k A the columns with the largest sum over the prompt of |q_c| are kept. A key is wanted
+// whose partial score is above max - alpha; how many is averaged over heads, capped at a share of the keys, and so many
+// are taken by each head. Defaults: columns 0.2 (scripts; the flag says 0.1), alpha 5 (flag; 4 for OPT, 5.2 for
+// Llama-2-13B), cap 0.2. What differs: the original scores layer j with the input of layer j - 1, to prefetch; ours
+// uses the true query and prefetches nothing. A is made of the prompt at hand, not offline, the average is over a
+// group's heads, scores are in units of the model's scale. Without enough prompt queries, or keys, all keys are
+// scanned. Grows by appending columns. Memory: 4 bytes a column and key.
 #include <algorithm>
 #include <cmath>
 #include <numeric>

@@ -1,11 +1,11 @@
-// Type "snap": SnapKV (Li et al. 2024, section 4): what the last w queries of the prompt attend to is kept, nothing else is seen
-// again. a_i = sum over those queries of their softmax weight of key i (over all they see), pooled over m neighbours; the best of
-// a budget C - w, chosen when the prompt ends; the w last tokens are the policy's window. PyramidKV (Cai et al. 2024) is the same
-// with budgets by layer, which are the policy's. Defaults: w 64, m 5, average (signature of the authors' code).
-// group=head: each query head keeps its own; group=mean: KVPress, KVCache-Factory.
-// What differs: positions before the index's first (sinks, if the policy has any) are attended anyway and not counted in the
-// budget. Tokens that are added later are kept, newest first where the budget is short (published: it grows). Goals that sample
-// draw by votes from everything. Memory: one float a key and head that chooses.
+// Type "snap": SnapKV (Li et al. 2024, section 4): what the last w queries of the prompt attend to is kept, nothing
+// else is seen again. a_i = sum over those queries of their softmax weight of key i (over all they see), pooled over m
+// neighbours; the best of a budget C - w, chosen when the prompt ends; the w last tokens are the policy's window.
+// PyramidKV (Cai et al. 2024) is the same with budgets by layer, which are the policy's. Defaults: w 64, m 5, average
+// (signature of the authors' code). group=head: each query head keeps its own; group=mean: KVPress, KVCache-Factory.
+// What differs: positions before the index's first (sinks, if the policy has any) are attended anyway and not counted
+// in the budget. Tokens that are added later are kept, newest first where the budget is short (published: it grows).
+// Goals that sample draw by votes from everything. Memory: one float a key and head that chooses.
 #include <algorithm>
 #include <cmath>
 
@@ -75,7 +75,8 @@ class Snap final : public HeadState {
     }
     // Votes on all that stands before the voters.
     const HeadKeys visible = visible_keys(keys, recent.position(voters_ - 1));
-    const int32_t before = std::max(keys.begin + keys.count - visible.begin, std::min(recent.position(0) - visible.begin, visible.count));
+    const int32_t first = std::min(recent.position(0) - visible.begin, visible.count);
+    const int32_t before = std::max(keys.begin + keys.count - visible.begin, first);
     std::vector<float> weights;
     std::vector<double> sums(static_cast<size_t>(before) * static_cast<size_t>(group));
     for (int32_t v = 0; v < voters_; v++) {

@@ -1,10 +1,11 @@
-// Type "vamana": RobustVamana (OOD-DiskANN, Jaiswal et al. 2022, section 4; Vamana: Jayaram Subramanya et al. 2019). Inner products
-// become L2 by one more dimension, sqrt(M^2 - |k|^2) for keys and 0 for queries. Two passes, alpha 1 and then alpha: each key
-// is searched from the medoid with width l, what was visited is pruned to r neighbours (c' goes where alpha d(c, c') <= d(p, c')),
-// reverse edges are added and pruned. Robust stitch: of a sample of queries every key near one receives, nearest first, up to
-// (r - degree) / (lists it is in) of the others near it. Defaults: r 64, l 100, alpha 1.2, queries 1 % of the keys.
-// What differs: the first pass starts from an empty graph, not a random one, and links keys in rounds of at most 512; nearest keys
-// of sampled queries are exact. Entries, calibration of ef, codes and growth are those of type "graph".
+// Type "vamana": RobustVamana (OOD-DiskANN, Jaiswal et al. 2022, section 4; Vamana: Jayaram Subramanya et al. 2019).
+// Inner products become L2 by one more dimension, sqrt(M^2 - |k|^2) for keys and 0 for queries. Two passes, alpha 1 and
+// then alpha: each key is searched from the medoid with width l, what was visited is pruned to r neighbours (c' goes
+// where alpha d(c, c') <= d(p, c')), reverse edges are added and pruned. Robust stitch: of a sample of queries every
+// key near one receives, nearest first, up to (r - degree) / (lists it is in) of the others near it. Defaults: r 64, l
+// 100, alpha 1.2, queries 1 % of the keys. What differs: the first pass starts from an empty graph, not a random one,
+// and links keys in rounds of at most 512; nearest keys of sampled queries are exact. Entries, calibration of ef, codes
+// and growth are those of type "graph".
 #include <algorithm>
 #include <cmath>
 

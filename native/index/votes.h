@@ -15,8 +15,8 @@ inline HeadKeys visible_keys(const HeadKeys& keys, int32_t last_position) {
   return {keys.environment, keys.shape, keys.rows, keys.head, begin, end - begin};
 }
 
-// weights [group, seen]: softmax over the first `seen` visible keys of the group's queries q [group, dim], without those that
-// is_gone(g, i) says.
+// weights [group, seen]: softmax over the first `seen` visible keys of the group's queries q [group, dim], without
+// those that is_gone(g, i) says.
 template <class IsGone>
 void attention_weights(std::vector<float>& weights, const HeadKeys& visible, const float* q, int32_t seen, IsGone&& is_gone) {
   const size_t n = static_cast<size_t>(seen);

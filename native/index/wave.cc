@@ -1,10 +1,11 @@
-// Type "wave": RetroInfer (Chen et al. 2025, section 4): clusters of keys, ranked by softmax weights summed over the group; the first
-// share is opened (its tokens are hits), the next is estimated, the rest ignored. With tail=surrogate the estimate stands for those
-// tokens: cluster C of size m, mean key c and value sum V adds m exp(q . c) to the denominator and V exp(q . c) to the numerator, a
-// lower bound of its mass (Jensen). Defaults: keys minus their mean, segments of 8192, n / 16 clusters, 9 spherical iterations,
-// opened 0.018, estimated 0.232; every 1024 tokens 64 more clusters; 4 + 64 tokens exact are the policy's.
-// What differs: clusters keep to their segment (published: one more pass over all); keys without a cluster yet, the newest ones,
-// are attended exactly within the estimate. Memory: 2 d floats a cluster, 4 bytes a key.
+// Type "wave": RetroInfer (Chen et al. 2025, section 4): clusters of keys, ranked by softmax weights summed over the
+// group; the first share is opened (its tokens are hits), the next is estimated, the rest ignored. With tail=surrogate
+// the estimate stands for those tokens: cluster C of size m, mean key c and value sum V adds m exp(q . c) to the
+// denominator and V exp(q . c) to the numerator, a lower bound of its mass (Jensen). Defaults: keys minus their mean,
+// segments of 8192, n / 16 clusters, 9 spherical iterations, opened 0.018, estimated 0.232; every 1024 tokens 64 more
+// clusters; 4 + 64 tokens exact are the policy's. What differs: clusters keep to their segment (published: one more
+// pass over all); keys without a cluster yet, the newest ones, are attended exactly within the estimate. Memory: 2 d
+// floats a cluster, 4 bytes a key.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
