@@ -30,6 +30,10 @@ target_compile_options(kvasir_cuda_attention_bench_emulated PRIVATE ${flags} -x 
 target_compile_definitions(kvasir_cuda_attention_bench_emulated PRIVATE KVASIR_EMULATION=1)
 target_link_libraries(kvasir_cuda_attention_bench_emulated PRIVATE Threads::Threads ${link_flags})
 
+add_executable(kvasir_cuda_matmul_bench_emulated EXCLUDE_FROM_ALL cuda/bench/matmul_bench.cc)
+target_include_directories(kvasir_cuda_matmul_bench_emulated PRIVATE include)
+target_link_libraries(kvasir_cuda_matmul_bench_emulated PRIVATE kvasir_cuda_emulated)
+
 if(KVASIR_TESTS)
   file(GLOB cuda_tests CONFIGURE_DEPENDS cuda/test/*_test.cc)
   add_executable(kvasir_cuda_test EXCLUDE_FROM_ALL ${cuda_tests} test/main.cc $<TARGET_OBJECTS:kvasir_base_objects>
@@ -91,4 +95,7 @@ if(KVASIR_NVCC)
   target_include_directories(kvasir_cuda_attention_bench SYSTEM PRIVATE ${cuda_root}/include)
   target_compile_options(kvasir_cuda_attention_bench PRIVATE ${flags})
   target_link_libraries(kvasir_cuda_attention_bench PRIVATE ${cudart} Threads::Threads rt ${CMAKE_DL_LIBS})
+  add_executable(kvasir_cuda_matmul_bench EXCLUDE_FROM_ALL cuda/bench/matmul_bench.cc)
+  target_include_directories(kvasir_cuda_matmul_bench PRIVATE include)
+  target_link_libraries(kvasir_cuda_matmul_bench PRIVATE kvasir_cuda)
 endif()
