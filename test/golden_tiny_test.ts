@@ -34,7 +34,7 @@ const CASES = [
 const TOLERANCE = { f32: 1e-5, f16: 6e-3, i8: 0.1 } as const;
 
 /** Every built-in backend, and what `cpu` does on lesser processors. */
-const SPECS = [...Object.keys(builtinBackends), "cpu:isa=avx2", "cpu:isa=portable"];
+const SPECS = [...Object.keys(builtinBackends), "cpu:isa=avx2", "cpu:isa=portable", "cuda-emulated"];
 
 async function withModel(path: string, spec: string, body: (model: Model, backend: Backend) => void): Promise<void> {
   await prepareBackend(spec, emulatedCuda);
