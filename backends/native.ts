@@ -59,7 +59,7 @@ export interface NativeOptions {
   readonly library: string;
   /** `key=value,…` as the library's `kvasir_context_create` reads them. */
   readonly options: string;
-  /** Where tensors lie: a device keeps no files, and lends its memory to no library of the host. Default `host`. */
+  /** Where tensors lie: a device keeps no files, and the library has indexes over its memory itself. Default `host`. */
   readonly memory?: "host" | "device";
 }
 
@@ -75,8 +75,8 @@ export class NativeBackend implements Backend {
   readonly #id = new Uint32Array(1);
   readonly #dims = new Int32Array(MAX_RANK);
   readonly #live = new Float64Array(3);
-  /** Doors to plain host memory. */
-  declare readonly host?: HostMemory;
+  /** Doors to the library's memory. */
+  readonly host: HostMemory;
   /** Contexts are saved and mapped by the library. */
   declare readonly files?: TensorFiles;
   readonly #attached: Disposable[] = [];
@@ -100,8 +100,9 @@ export class NativeBackend implements Backend {
     }
     this.#step = new StepMemory((t) => this.#destroy(t));
     this.kernels = nativeKernels(this.#library, () => this.#open(), (t, what) => this.#own(t, what));
+    const doors = this.#hostMemory();
+    this.host = memory === "host" ? doors : { ...doors, indexLibrary: library };
     if (memory === "host") {
-      this.host = this.#hostMemory();
       this.files = nativeFiles(this.#library, {
         open: () => this.#open(),
         id: (t, what) => this.#own(t, what),
