@@ -8,7 +8,7 @@ namespace kvasir {
 #ifdef KVASIR_EMULATION
 constexpr int kVocabThreads = 256;  // fibers cost more than the rows of tests are long
 #else
-constexpr int kVocabThreads = 512;  // 1024 leave 64 registers a thread, and the double exponential spills
+constexpr int kVocabThreads = 512;  // 1024 leave 64 registers a thread
 #endif
 
 // Every function is for all threads of the block, and gives all of them the result. parts: shared, a number a warp.
