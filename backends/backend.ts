@@ -221,8 +221,14 @@ export interface BackendType {
   readonly summary: string;
   /** Parameters and their defaults, as in `name:key=value,…`. */
   readonly defaults: Readonly<Record<string, string | number | boolean>>;
-  /** Makes `open` possible where that takes time (builds a library, say); throws `Unsupported` where it cannot. */
-  prepare?(report: (done: number, total: number, detail: string) => void): Promise<void>;
+  /**
+   * Makes `open` with these parameters possible where that takes time (builds a library, say); throws `Unsupported` where it
+   * cannot.
+   */
+  prepare?(
+    report: (done: number, total: number, detail: string) => void,
+    params: Readonly<Record<string, string | number | boolean>>,
+  ): Promise<void>;
   /** Throws `Unsupported` when this machine cannot run it, saying why and what to do. */
   open(params: Readonly<Record<string, string | number | boolean>>): Backend;
 }

@@ -89,7 +89,7 @@ async function test(mutant: string | undefined): Promise<number> {
   const objects = await cmake(
     root,
     folder,
-    "test",
+    mutant === undefined ? "release" : "mutant",
     ["-DKVASIR_TESTS=ON", `-DKVASIR_CUDA_DEFINES=${seeded}`],
     "kvasir_cuda_test",
     progressLine(),

@@ -34,9 +34,11 @@ export function hybrid(sides: Readonly<Record<string, BackendType>>): BackendTyp
   return {
     summary: "weights and windows on a device, keys and values in a host's memory: hybrid:device=X,host=Y",
     defaults: { device: "cpu", host: "cpu", codes: "host", keep: 768 },
-    async prepare(report) {
-      // Of the sides that take time, ours are all made by one build.
-      for (const type of Object.values(sides)) await type.prepare?.(report);
+    async prepare(report, { device, host }) {
+      for (const spec of new Set([String(device), String(host)])) {
+        const { type, params } = side(spec);
+        await type.prepare?.(report, params);
+      }
     },
     open({ device, host, codes, keep }) {
       if (codes !== "host" && codes !== "device") {

@@ -41,7 +41,9 @@ export async function prepareBackend(
   extra: Backends = {},
   report: (done: number, total: number, detail: string) => void = () => {},
 ): Promise<void> {
-  await lookUp("backend", parseSpec(spec).name, { ...builtinBackends, ...extra }).prepare?.(report);
+  const parsed = parseSpec(spec);
+  const type = lookUp("backend", parsed.name, { ...builtinBackends, ...extra });
+  await type.prepare?.(report, resolveParams(parsed, type.defaults));
 }
 
 /**

@@ -111,7 +111,7 @@ describe("mistakes get one line and their exit code", () => {
     ["a name nobody knows", ["models", "pull", "nope"], 4, "known are smollm2-135m-instruct"],
     ["a file that is no model", ["generate", "-m", "README.md", "Hi"], 4, "Cannot open model"],
     ["a folder that is no model", ["generate", "-m", "docs", "Hi"], 4, "Cannot open model"],
-    ["an unknown backend", ["generate", "--backend", "abacus", "Hi"], 2, "cpu, hybrid, reference"],
+    ["an unknown backend", ["generate", "--backend", "abacus", "Hi"], 2, "cpu, cuda, hybrid, reference"],
     ["an unknown parameter", ["generate", "--backend", "cpu:colour=red", "Hi"], 2, "colour"],
     ["a context too small", ["generate", "-c", "8", QUESTION], 3, "the context holds 8"],
     ["a text too short to score", ["perplexity", "deno.lock", "--window", "8", "--stride", "8"], 2, "--stride"],
