@@ -30,7 +30,10 @@ export interface Chart {
 export type ChartMaker = (points: readonly Point[], theme: Theme) => Chart | undefined;
 
 /** Ticks of powers of two and of ten. */
-const LENGTH_AXIS = { format: "d", labelExpr: "datum.value >= 1024 ? (datum.value / 1024) + 'K' : datum.value" };
+const LENGTH_AXIS = {
+  format: "d",
+  labelExpr: "datum.value >= 1024 ? format(datum.value / 1024, '.2~r') + 'K' : datum.value",
+};
 
 /** Values of lengths that were measured: the only honest ticks. */
 export function lengthsOf(points: readonly Point[]): number[] {
