@@ -1,0 +1,95 @@
+/**
+ * The flat index of a CUDA device, run by the CPU: laws of indexes that are quick there, and the CPU's own hits.
+ *
+ * @module
+ */
+import { assert, assertEquals } from "@std/assert";
+import { afterAll, describe, it } from "@std/testing/bdd";
+import type { Backend } from "../backends/backend.ts";
+import type { Goal } from "../index/index.ts";
+import { openBackend, prepareBackend } from "../backends/mod.ts";
+import { Unsupported } from "../core/errors.ts";
+import { IndexRegistry } from "../index/mod.ts";
+import { IndexBench, laws, runLaw } from "./index_conformance.ts";
+import { emulatedCuda } from "./emulated_cuda.ts";
+
+let missing = "";
+try {
+  for (const spec of ["cpu", "cuda-emulated"]) await prepareBackend(spec, emulatedCuda);
+} catch (error) {
+  if (!(error instanceof Unsupported)) throw error;
+  missing = error.message;
+  console.log(`the device's index is not tested: ${missing}`);
+}
+
+/** Those that take a second or two in emulation. */
+const QUICK = [
+  "search: an empty index",
+  "search: fewer keys",
+  "search: a cache of i8",
+  "search: a soft cap",
+  "search: keys and queries",
+  "search: what is no goal",
+  "life: tokens are found",
+  "life: tokens in another order",
+  "life: a fork of a fork",
+  "life: a saved index",
+  "life: the end comes once",
+  "draws: equal draws",
+  "draws: a smaller error",
+];
+
+const types = missing === "" ? new IndexRegistry() : undefined;
+
+const suite = missing === "" ? describe : describe.skip;
+suite("the flat index of a CUDA device, emulated", () => {
+  const opened = new Map<string, Backend>();
+  const open = (spec: string) => {
+    const known = opened.get(spec) ?? openBackend(spec, emulatedCuda);
+    opened.set(spec, known);
+    return known;
+  };
+  afterAll(() => opened.forEach((backend) => backend[Symbol.dispose]()));
+
+  for (const law of laws.filter(({ name }) => QUICK.some((start) => name.startsWith(start)))) {
+    it(law.name, () => {
+      assert(types !== undefined);
+      const result = runLaw({ spec: "flat:codes=int4", types, backend: open("cuda-emulated") }, law);
+      // Indexes on a device have no files.
+      assertEquals(result.outcome, law.name.startsWith("life: a saved") ? "unsupported" : "passed", result.detail);
+    });
+  }
+
+  it("keeps what the CPU's keeps", () => {
+    assert(types !== undefined);
+    const benches = ["cuda-emulated", "cpu"].map((on) =>
+      new IndexBench({ spec: "flat:codes=int4", types, backend: open(on) })
+    );
+    const [same, all] = [new Set<string>(), new Set<string>()];
+    const layers = benches.map((at) =>
+      at.layer({ length: 900, group: 3, headDim: 80, type: "i8", start: 7, segmentRows: 400 })
+    );
+    const indexes = benches.map((at, i) => at.built(layers[i] as typeof layers[number], 500));
+    for (let draw = 0; draw < 4; draw++) {
+      const q = (layers[0] as typeof layers[number]).query();
+      const goals: Goal[] = [{ error: 0.1, draw }, { topk: 40, draw }, { topk: 40, tail: "sample", draw }];
+      for (const [g, goal] of goals.entries()) {
+        const [mine, other] = benches.map((at, i) => {
+          const found = at.search(
+            indexes[i] as never,
+            layers[i] as never,
+            q,
+            goal,
+            draw % 2 === 0 ? undefined : Array(6).fill(2),
+          );
+          return found.rows.flatMap(({ tokens }, row) => tokens.map((t) => `${draw} ${g} ${row} ${t}`));
+        }) as [string[], string[]];
+        const theirs = new Set(other);
+        for (const hit of [...mine, ...other]) all.add(hit);
+        for (const hit of mine) if (theirs.has(hit)) same.add(hit);
+      }
+    }
+    for (const at of benches) at.clean();
+    assert(all.size > 1000 && same.size >= 0.998 * all.size, `${same.size} hits of ${all.size} are the same`);
+  });
+});
