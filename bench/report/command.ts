@@ -36,13 +36,22 @@ export function reportCommand(done: (code: number) => void): Command {
     .option("--heads <files...>", "what bench/index.ts wrote: index types and rival libraries on recorded heads")
     .requiredOption("--out <folder>", "where the page goes")
     .action(async (files, { out, heads }) => {
-      const cells = files.flatMap((file) => parseCells(Deno.readTextFileSync(file), file));
+      const cells = files.flatMap((file) => parseCells(readText(file), file));
       if (cells.length === 0) throw new UsageError(`Cannot draw: ${files.join(", ")} hold no results`);
-      const lines = (heads ?? []).flatMap((file) => parseLines(Deno.readTextFileSync(file)));
+      const lines = (heads ?? []).flatMap((file) => parseLines(readText(file)));
       for (const path of await writeReport(cells, out, lines)) console.log(path);
       done(0);
     });
   return command as unknown as Command;
+}
+
+function readText(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    const why = error instanceof Deno.errors.NotFound ? "there is no such file" : (error as Error).message;
+    throw new UsageError(`Cannot read results "${path}": ${why}`);
+  }
 }
 
 /** Writes everything into `folder`; gives the paths. */
