@@ -14,7 +14,10 @@ import { describeError, EXIT } from "./exit.ts";
 /** One line of the report. */
 export interface Finding {
   readonly name: string;
+  /** Nothing is wrong. */
   readonly ok: boolean;
+  /** The machine lacks what it would take, which is no fault. */
+  readonly absent?: true;
   readonly detail: string;
 }
 
@@ -30,9 +33,11 @@ export function doctorCommand(done: (code: number) => void): Command {
     .action((flags) => {
       const findings = diagnose();
       if (flags.json === true) console.log(JSON.stringify(findings));
-      else {for (const { name, ok, detail } of findings) {
-          console.log(`${ok ? "ok  " : "FAIL"} ${name.padEnd(16)} ${detail}`);
-        }}
+      else {
+        for (const { name, ok, absent, detail } of findings) {
+          console.log(`${absent ? "none" : ok ? "ok  " : "FAIL"} ${name.padEnd(16)} ${detail}`);
+        }
+      }
       done(findings.every((finding) => finding.ok) ? EXIT.OK : EXIT.NATIVE);
     });
   return command as unknown as Command;
@@ -99,6 +104,7 @@ function tryBackend(spec: string, required: boolean): Finding {
       : "";
     return { name: spec, ok, detail: ok ? `${backend.spec}${bandwidth}` : `computed ${got}, expected 760` };
   } catch (error) {
-    return { name: spec, ok: !required, detail: describeError(error) };
+    const detail = describeError(error);
+    return required ? { name: spec, ok: false, detail } : { name: spec, ok: true, absent: true, detail };
   }
 }
