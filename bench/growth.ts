@@ -16,13 +16,13 @@
 import process from "node:process";
 import { parseArgs } from "node:util";
 import type { Tensor } from "../core/tensor.ts";
-import type { LayerPolicy } from "../attention/policy.ts";
 import { parseMethod } from "../attention/method.ts";
 import { SequenceState } from "../attention/state.ts";
 import { Ops } from "../backends/ops.ts";
 import { Forward, type ForwardPart } from "../engine/forward.ts";
 import { load } from "../engine/load.ts";
 import { planAttention } from "../engine/plan.ts";
+import { timeInserting } from "./insert_clock.ts";
 
 const CHUNK = 512;
 
@@ -113,7 +113,7 @@ function prefill(length: number, rounds: number): object {
     using without = open(length + 1, "full");
     using with_ = open(length + 1, values.method);
     const states = { without, with: with_ };
-    const clock = timeAdvance(with_);
+    const clock = timeInserting(with_);
     const ms = { without: 0, with: 0 };
     for (let start = 0; start < length; start += CHUNK) {
       const isOdd = (start / CHUNK + round) % 2 !== 0;
@@ -146,7 +146,7 @@ function prefill(length: number, rounds: number): object {
 function insert(from: number, to: number): object {
   using state = open(to, values.method);
   read(state, 0, from);
-  const clock = timeAdvance(state);
+  const clock = timeInserting(state);
   const total: number[] = [];
   const rest: number[] = [];
   for (let at = from; at < to; at++) {
@@ -241,24 +241,6 @@ function together(length: number, count: number, tokens: number): object {
   } finally {
     for (const state of states) state[Symbol.dispose]();
   }
-}
-
-/** Milliseconds that the state's policies spent on tokens that left the window, so far. */
-function timeAdvance(state: SequenceState): () => number {
-  let ms = 0;
-  for (const policy of state.policies as readonly (LayerPolicy | undefined)[]) {
-    if (policy === undefined) continue;
-    for (const name of ["advance", "observe"] as const) {
-      const own = policy[name]?.bind(policy) as ((x: never) => void) | undefined;
-      if (own === undefined) continue;
-      policy[name] = (x: never) => {
-        const start = performance.now();
-        own(x);
-        ms += performance.now() - start;
-      };
-    }
-  }
-  return () => ms;
 }
 
 function mean(values: readonly number[]): number {

@@ -3,13 +3,14 @@
  *
  * @module
  */
-import type { LayerPolicy, PolicyStats } from "../../attention/policy.ts";
+import type { PolicyStats } from "../../attention/policy.ts";
 import type { SequenceState } from "../../attention/state.ts";
 import { Look } from "../../attention/look.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import type { KvLayer } from "../../core/kv.ts";
 import type { Backend } from "../../backends/backend.ts";
 import type { Probe } from "../probe.ts";
+import { timeInserting } from "../insert_clock.ts";
 import type { Build, HeadErrors, Memory, Speed, Work } from "./cell.ts";
 
 /** Steps before any is timed. */
@@ -210,24 +211,6 @@ function rowsOf(state: SequenceState): Rows[] {
     bytes: 2 * kvHeads * (headDim * size + scale),
     slidingWindow,
   }));
-}
-
-/** Milliseconds spent on keys that join the index, so far. */
-function timeInserting(state: SequenceState): () => number {
-  let ms = 0;
-  for (const policy of state.policies as readonly (LayerPolicy | undefined)[]) {
-    if (policy === undefined) continue;
-    for (const name of ["advance", "observe"] as const) {
-      const own = policy[name]?.bind(policy) as ((x: never) => void) | undefined;
-      if (own === undefined) continue;
-      policy[name] = (x: never) => {
-        const start = performance.now();
-        own(x);
-        ms += performance.now() - start;
-      };
-    }
-  }
-  return () => ms;
 }
 
 function bandwidthOf(backend: Backend): number | null {

@@ -86,28 +86,16 @@ __global__ void place_best(const SinkArguments a, const Selection* rows, int32_t
   KVASIR_DYNAMIC_SHARED(float, found);
   KVASIR_SHARED(int32_t, placed, [2 * (kScanThreads / 32)]);
   int32_t* const positions = reinterpret_cast<int32_t*>(found + topk);
-  constexpr int32_t kWarps = kScanThreads / 32;
-  const int32_t row = static_cast<int32_t>(blockIdx.x), thread = static_cast<int32_t>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  const int32_t row = static_cast<int32_t>(blockIdx.x), thread = static_cast<int32_t>(threadIdx.x);
   const Selection chosen = rows[row];
   const float* from = a.scores + static_cast<size_t>(row) * a.stride;
   int32_t better = 0, equal = 0;
   for (int32_t i = 0; i < a.keys; i += kScanThreads) {
     const int32_t key = i + thread;
     const uint32_t bits = key < a.keys ? ordered_bits(from[key]) : 0u;
-    const bool is_better = key < a.keys && bits > chosen.least, is_equal = key < a.keys && bits == chosen.least;
-    const uint32_t betters = __ballot_sync(kFullWarp, is_better ? 1 : 0), equals = __ballot_sync(kFullWarp, is_equal ? 1 : 0);
-    __syncthreads();
-    if (lane == 0) placed[warp] = __popc(betters), placed[kWarps + warp] = __popc(equals);
-    __syncthreads();
-    int32_t my_better = better, my_equal = equal;
-    for (int32_t w = 0; w < kWarps; w++) {
-      if (w < warp) my_better += placed[w], my_equal += placed[kWarps + w];
-      better += placed[w], equal += placed[kWarps + w];
-    }
-    const uint32_t lower = (1u << lane) - 1;
-    my_better += __popc(betters & lower), my_equal += __popc(equals & lower);
-    if (is_better || (is_equal && my_equal < chosen.equal)) {
-      const int32_t place = my_better + at_most(my_equal, chosen.equal);
+    const Standing s = standing_of(bits, key < a.keys, chosen.least, placed, &better, &equal);
+    if (s.is_better || (s.is_equal && s.equal < chosen.equal)) {
+      const int32_t place = s.better + at_most(s.equal, chosen.equal);
       found[place] = from[key], positions[place] = a.start + key;
     }
   }

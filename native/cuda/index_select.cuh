@@ -53,10 +53,8 @@ __global__ void count_selected(const float* scores, size_t stride, int32_t keys,
 __global__ void place_selected(const float* priorities, const float* scores, size_t stride, int32_t keys, const Selection* rows,
                                const int32_t* counts, int32_t blocks, int32_t dropped, const HitsOut to) {
   KVASIR_SHARED(int32_t, sums, [2]);
-  KVASIR_SHARED(int32_t, placed, [2 * (kScanThreads / 32) + 2]);
+  KVASIR_SHARED(int32_t, placed, [2 * (kScanThreads / 32)]);
   const int32_t row = static_cast<int32_t>(blockIdx.y), block = static_cast<int32_t>(blockIdx.x);
-  const int32_t lane = static_cast<int32_t>(threadIdx.x) % 32, warp = static_cast<int32_t>(threadIdx.x) / 32;
-  constexpr int32_t kWarps = kScanThreads / 32;
   int32_t better, better_total, equal, equal_total;
   sum_before(counts + row * blocks, blocks, block, sums, &better, &better_total);
   __syncthreads();
@@ -71,20 +69,9 @@ __global__ void place_selected(const float* priorities, const float* scores, siz
     const int32_t key = block * kScanKeys + i + static_cast<int32_t>(threadIdx.x);
     const size_t from = static_cast<size_t>(row) * stride + static_cast<size_t>(key);
     const uint32_t bits = key < keys ? ordered_bits(priorities[from]) : 0u;
-    const bool is_better = key < keys && bits > chosen.least, is_equal = key < keys && bits == chosen.least;
-    const uint32_t betters = __ballot_sync(kFullWarp, is_better ? 1 : 0), equals = __ballot_sync(kFullWarp, is_equal ? 1 : 0);
-    __syncthreads();
-    if (lane == 0) placed[warp] = __popc(betters), placed[kWarps + warp] = __popc(equals);
-    __syncthreads();
-    int32_t my_better = better, my_equal = equal;
-    for (int32_t w = 0; w < kWarps; w++) {
-      if (w < warp) my_better += placed[w], my_equal += placed[kWarps + w];
-      better += placed[w], equal += placed[kWarps + w];
-    }
-    const uint32_t lower = (1u << lane) - 1;
-    my_better += __popc(betters & lower), my_equal += __popc(equals & lower);
-    if (is_better || (is_equal && (is_seeded(Mutant::kSelectTie) || my_equal < most_equal))) {
-      const int32_t place = my_better + at_most(my_equal, most_equal);
+    const Standing s = standing_of(bits, key < keys, chosen.least, placed, &better, &equal);
+    if (s.is_better || (s.is_equal && (is_seeded(Mutant::kSelectTie) || s.equal < most_equal))) {
+      const int32_t place = s.better + at_most(s.equal, most_equal);
       if (place < to.capacity) {
         const size_t at = static_cast<size_t>(row) * static_cast<size_t>(to.capacity) + static_cast<size_t>(place);
         to.tokens[at] = to.begin + key;

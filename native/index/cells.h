@@ -25,4 +25,23 @@ struct Cells {
   void check(const HeadKeys& keys) const;
 };
 
+// Clusters that their means rank.
+class CellState : public HeadState {
+ public:
+  int32_t covered() const override { return cells_.keys(); }
+  int32_t units() const override { return cells_.count(); }
+  bool keyed() const override { return false; }
+  void members(std::vector<int32_t>& out, int32_t unit) const override {
+    out.insert(out.end(), cells_.begin(unit), cells_.begin(unit) + cells_.size(unit));
+  }
+  void score(float* out, size_t stride, const HeadKeys& keys, const float* q) const override {
+    score_rows(out, stride, keys, q, cells_.centroids);
+  }
+  double score_bytes() const override { return static_cast<double>(cells_.centroids.size()) * 4; }
+  int32_t keys_scored() const override { return units(); }
+
+ protected:
+  Cells cells_;
+};
+
 }  // namespace kvasir

@@ -24,7 +24,7 @@ struct ClusterOptions {
   uint32_t seed;
 };
 
-class Clusters final : public HeadState {
+class Clusters final : public CellState {
  public:
   explicit Clusters(const ClusterOptions& options) : o_(options) {}
   std::shared_ptr<HeadState> copy() const override { return std::make_shared<Clusters>(*this); }
@@ -35,17 +35,6 @@ class Clusters final : public HeadState {
     cells_.cluster(keys, 0, keys.count, count, o_.iterations, o_.seed + static_cast<uint32_t>(keys.head), nullptr);
     if (o_.quantile > 0) calibrate(keys, *asked.recent);
   }
-  int32_t covered() const override { return cells_.keys(); }
-  int32_t units() const override { return cells_.count(); }
-  bool keyed() const override { return false; }
-  void members(std::vector<int32_t>& out, int32_t unit) const override {
-    out.insert(out.end(), cells_.begin(unit), cells_.begin(unit) + cells_.size(unit));
-  }
-  void score(float* out, size_t stride, const HeadKeys& keys, const float* q) const override {
-    score_rows(out, stride, keys, q, cells_.centroids);
-  }
-  double score_bytes() const override { return static_cast<double>(cells_.centroids.size()) * 4; }
-  int32_t keys_scored() const override { return units(); }
 
   int32_t wanted(const float* scores, int32_t n, int32_t k) const override {
     if (o_.quantile == 0) return k;
@@ -92,7 +81,6 @@ class Clusters final : public HeadState {
   }
 
   ClusterOptions o_;
-  Cells cells_;
   std::vector<float> threshold_ = {-1e30f};  // ln T
 };
 

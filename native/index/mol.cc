@@ -29,23 +29,10 @@ float mixture(const float* s, size_t stride, int32_t group, float t) {
   return std::min(most, sum / total);
 }
 
-class Mol final : public HeadState {
+class Mol final : public BoundedPages {
  public:
-  Mol(int32_t size, float t) : t_(t) { bounds_.size = size; }
+  Mol(int32_t size, float t) : BoundedPages(size), t_(t) {}
   std::shared_ptr<HeadState> copy() const override { return std::make_shared<Mol>(*this); }
-  void grow(const HeadKeys& keys, const Asked&, int32_t from) override {
-    bounds_.grow(keys, from);
-    meta_ = {keys.count};
-  }
-  int32_t covered() const override { return meta_[0]; }
-  int32_t units() const override { return (meta_[0] + bounds_.size - 1) / bounds_.size; }
-  bool keyed() const override { return false; }
-  void members(std::vector<int32_t>& out, int32_t unit) const override {
-    for (int32_t i = unit * bounds_.size; i < std::min(meta_[0], (unit + 1) * bounds_.size); i++) out.push_back(i);
-  }
-  void score(float* out, size_t stride, const HeadKeys& keys, const float* q) const override { bounds_.bound(out, stride, keys, q); }
-  double score_bytes() const override { return static_cast<double>(bytes()); }
-  int32_t keys_scored() const override { return units(); }
 
   bool pick(const HeadKeys& keys, const PickQuery& query, Picked* rows, PickWork& work) const override {
     if (query.goal.kind != Goal::kTopk || query.goal.sample_tail) return false;
@@ -89,23 +76,8 @@ class Mol final : public HeadState {
     return true;
   }
 
-  void visit(Arrays& arrays) override {
-    arrays("covered", meta_);
-    arrays("low", bounds_.low);
-    arrays("high", bounds_.high);
-  }
-  void check(const HeadKeys& keys) const override {
-    expect_size("count", meta_.size(), 1);
-    if (meta_[0] != keys.count) fail(KVASIR_ARGUMENT, "Cannot open index: pages of %d keys, expected %d", meta_[0], keys.count);
-    const size_t numbers = static_cast<size_t>(units()) * static_cast<size_t>(keys.dim());
-    expect_size("pages", bounds_.low.size(), numbers);
-    expect_size("pages", bounds_.high.size(), numbers);
-  }
-
  private:
   float t_;
-  PageBounds bounds_;
-  std::vector<int32_t> meta_ = {0};
 };
 
 Method make(const LayerShape&, const Params& params) {

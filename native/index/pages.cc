@@ -56,44 +56,30 @@ void PageBounds::bound(float* out, size_t stride, const HeadKeys& keys, const fl
   }
 }
 
+void BoundedPages::grow(const HeadKeys& keys, const Asked&, int32_t from) {
+  bounds_.grow(keys, from);
+  meta_ = {keys.count};
+}
+
+void BoundedPages::members(std::vector<int32_t>& out, int32_t unit) const {
+  for (int32_t i = unit * bounds_.size; i < std::min(meta_[0], (unit + 1) * bounds_.size); i++) out.push_back(i);
+}
+
+void BoundedPages::visit(Arrays& arrays) {
+  arrays("covered", meta_);
+  arrays("low", bounds_.low);
+  arrays("high", bounds_.high);
+}
+
+void BoundedPages::check(const HeadKeys& keys) const {
+  expect_size("count", meta_.size(), 1);
+  if (meta_[0] != keys.count) fail(KVASIR_ARGUMENT, "Cannot open index: pages of %d keys, expected %d", meta_[0], keys.count);
+  const size_t numbers = static_cast<size_t>(units()) * static_cast<size_t>(keys.dim());
+  expect_size("pages", bounds_.low.size(), numbers);
+  expect_size("pages", bounds_.high.size(), numbers);
+}
+
 namespace {
-
-class BoundPages final : public HeadState {
- public:
-  explicit BoundPages(int32_t size) { bounds_.size = size; }
-  std::shared_ptr<HeadState> copy() const override { return std::make_shared<BoundPages>(*this); }
-  void grow(const HeadKeys& keys, const Asked&, int32_t from) override {
-    bounds_.grow(keys, from);
-    meta_ = {keys.count};
-  }
-  int32_t covered() const override { return meta_[0]; }
-  int32_t units() const override { return (meta_[0] + bounds_.size - 1) / bounds_.size; }
-  bool keyed() const override { return false; }
-  void members(std::vector<int32_t>& out, int32_t unit) const override {
-    for (int32_t i = unit * bounds_.size; i < std::min(meta_[0], (unit + 1) * bounds_.size); i++) out.push_back(i);
-  }
-  void score(float* out, size_t stride, const HeadKeys& keys, const float* q) const override {
-    bounds_.bound(out, stride, keys, q);
-  }
-  double score_bytes() const override { return static_cast<double>(bytes()); }
-  int32_t keys_scored() const override { return units(); }
-  void visit(Arrays& arrays) override {
-    arrays("covered", meta_);
-    arrays("low", bounds_.low);
-    arrays("high", bounds_.high);
-  }
-  void check(const HeadKeys& keys) const override {
-    expect_size("count", meta_.size(), 1);
-    if (meta_[0] != keys.count) fail(KVASIR_ARGUMENT, "Cannot open index: pages of %d keys, expected %d", meta_[0], keys.count);
-    const size_t numbers = static_cast<size_t>(units()) * static_cast<size_t>(keys.dim());
-    expect_size("pages", bounds_.low.size(), numbers);
-    expect_size("pages", bounds_.high.size(), numbers);
-  }
-
- private:
-  PageBounds bounds_;
-  std::vector<int32_t> meta_ = {0};  // keys in pages
-};
 
 class RepresentativePages final : public HeadState {
  public:
@@ -164,7 +150,7 @@ Method make(const LayerShape&, const Params& params) {
   m.settings.sharing = parse_sharing(params);
   if (params.choice("score", {"bound", "representative"}) == 0) {
     m.settings.bounds = true;
-    m.empty = std::make_shared<BoundPages>(size);
+    m.empty = std::make_shared<BoundedPages>(size);
   } else {
     m.settings.sampled_queries = true;
     m.empty = std::make_shared<RepresentativePages>(size, params.integer("r", 1, 4096), params.integer("local", 1, 1 << 24));

@@ -18,4 +18,25 @@ struct PageBounds {
   void bound(float* out, size_t stride, const HeadKeys& keys, const float* q) const;
 };
 
+// Pages that their bounds rank.
+class BoundedPages : public HeadState {
+ public:
+  explicit BoundedPages(int32_t size) { bounds_.size = size; }
+  std::shared_ptr<HeadState> copy() const override { return std::make_shared<BoundedPages>(*this); }
+  void grow(const HeadKeys& keys, const Asked&, int32_t from) override;
+  int32_t covered() const override { return meta_[0]; }
+  int32_t units() const override { return (meta_[0] + bounds_.size - 1) / bounds_.size; }
+  bool keyed() const override { return false; }
+  void members(std::vector<int32_t>& out, int32_t unit) const override;
+  void score(float* out, size_t stride, const HeadKeys& keys, const float* q) const override { bounds_.bound(out, stride, keys, q); }
+  double score_bytes() const override { return static_cast<double>(bytes()); }
+  int32_t keys_scored() const override { return units(); }
+  void visit(Arrays& arrays) override;
+  void check(const HeadKeys& keys) const override;
+
+ protected:
+  PageBounds bounds_;
+  std::vector<int32_t> meta_ = {0};  // keys in pages
+};
+
 }  // namespace kvasir

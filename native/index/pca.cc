@@ -12,7 +12,7 @@ namespace {
 
 constexpr int32_t kMostFitted = 4096;
 
-class Pca final : public HeadState {
+class Pca final : public RotatedState {
  public:
   Pca(int32_t r, int32_t min) : r_(r), min_(min) {}
   std::shared_ptr<HeadState> copy() const override { return std::make_shared<Pca>(*this); }
@@ -20,21 +20,8 @@ class Pca final : public HeadState {
   void grow(const HeadKeys& keys, const Asked&, int32_t) override {
     if (keys.count < min_) return;
     if (rotated_.basis.empty()) fit(keys);
-    rotated_.grow(keys);
-    dim_ = keys.dim();
+    take(keys);
   }
-  int32_t covered() const override { return dim_ == 0 ? 0 : rotated_.keys(dim_); }
-  void score(float* out, size_t stride, const HeadKeys& keys, const float* q) const override { rotated_.score(out, stride, keys, q); }
-  double score_bytes() const override { return static_cast<double>(bytes()); }
-  void visit(Arrays& arrays) override {
-    arrays("basis", rotated_.basis);
-    arrays("keys", rotated_.rows);
-  }
-  void check(const HeadKeys& keys) const override {
-    rotated_.check(keys);
-    dim_ = keys.dim();
-  }
-
  private:
   void fit(const HeadKeys& keys) {
     const int32_t dim = keys.dim(), r = std::min(dim, r_ > 0 ? r_ : std::max(1, dim / 4));
@@ -50,8 +37,6 @@ class Pca final : public HeadState {
   }
 
   int32_t r_, min_;
-  mutable int32_t dim_ = 0;  // 0: nothing is known yet
-  RotatedKeys rotated_;
 };
 
 Method make(const LayerShape&, const Params& params) {

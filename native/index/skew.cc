@@ -24,7 +24,7 @@ struct SkewOptions {
   int32_t min;
 };
 
-class Skew final : public HeadState {
+class Skew final : public RotatedState {
  public:
   explicit Skew(const SkewOptions& options) : o_(options) {}
   std::shared_ptr<HeadState> copy() const override { return std::make_shared<Skew>(*this); }
@@ -32,12 +32,8 @@ class Skew final : public HeadState {
   void grow(const HeadKeys& keys, const Asked& asked, int32_t) override {
     if (keys.count < o_.min || (rotated_.basis.empty() && asked.samples->count() < kFewPositions)) return;
     if (rotated_.basis.empty()) fit(keys, *asked.samples);
-    rotated_.grow(keys);
-    dim_ = keys.dim();
+    take(keys);
   }
-  int32_t covered() const override { return dim_ == 0 ? 0 : rotated_.keys(dim_); }
-  void score(float* out, size_t stride, const HeadKeys& keys, const float* q) const override { rotated_.score(out, stride, keys, q); }
-  double score_bytes() const override { return static_cast<double>(bytes()); }
 
   int32_t wanted(const float* scores, int32_t n, int32_t k) const override {
     if (n == 0) return 0;
@@ -46,15 +42,6 @@ class Skew final : public HeadState {
     const double most = std::max(1.0, o_.cap * n);
     return static_cast<int32_t>(std::min({static_cast<double>(above), most, static_cast<double>(k)}));
   }
-  void visit(Arrays& arrays) override {
-    arrays("basis", rotated_.basis);
-    arrays("keys", rotated_.rows);
-  }
-  void check(const HeadKeys& keys) const override {
-    rotated_.check(keys);
-    dim_ = keys.dim();
-  }
-
  private:
   void fit(const HeadKeys& keys, const QuerySamples& samples) {
     const int32_t dim = keys.dim(), group = keys.group();
@@ -87,8 +74,6 @@ class Skew final : public HeadState {
   }
 
   SkewOptions o_;
-  mutable int32_t dim_ = 0;
-  RotatedKeys rotated_;
 };
 
 Method make(const LayerShape&, const Params& params) {

@@ -23,7 +23,7 @@ struct WaveOptions {
   uint32_t seed;
 };
 
-class Wave final : public HeadState {
+class Wave final : public CellState {
  public:
   explicit Wave(const WaveOptions& options) : o_(options) {}
   std::shared_ptr<HeadState> copy() const override { return std::make_shared<Wave>(*this); }
@@ -56,18 +56,7 @@ class Wave final : public HeadState {
       }
     }
   }
-  int32_t covered() const override { return cells_.keys(); }
-  int32_t units() const override { return cells_.count(); }
-  bool keyed() const override { return false; }
   bool whole() const override { return true; }
-  void members(std::vector<int32_t>& out, int32_t unit) const override {
-    out.insert(out.end(), cells_.begin(unit), cells_.begin(unit) + cells_.size(unit));
-  }
-  void score(float* out, size_t stride, const HeadKeys& keys, const float* q) const override {
-    score_rows(out, stride, keys, q, cells_.centroids);
-  }
-  double score_bytes() const override { return static_cast<double>(cells_.centroids.size()) * 4; }
-  int32_t keys_scored() const override { return units(); }
   int32_t wanted(const float*, int32_t, int32_t k) const override {
     if (o_.retrieve == 0) return k;
     return std::min(k, std::max(o_.cluster, static_cast<int32_t>(o_.retrieve * covered())));
@@ -124,7 +113,6 @@ class Wave final : public HeadState {
 
  private:
   WaveOptions o_;
-  Cells cells_;
   std::vector<float> values_;  // [cells, dim]: sums
   std::vector<float> mean_;    // of the first keys
 };
