@@ -1,6 +1,5 @@
 /**
- * Attention of one step's rows, sequence by sequence: keys and values join the sequence's cache, then the queries look
- * at them.
+ * Attention of one step's rows: keys and values join their sequences' caches, then the queries look at them.
  *
  * Prompts attend exactly. A single new token attends as its layer's policy says: spans → hits → merge.
  *
@@ -11,9 +10,10 @@ import type { KvLayer } from "../core/kv.ts";
 import type { AttentionPart, Kernels } from "../backends/backend.ts";
 import type { Ops } from "../backends/ops.ts";
 import type { SearchHits } from "../index/index.ts";
-import type { LayerPolicy } from "./policy.ts";
+import type { LayerPolicy, Spans } from "./policy.ts";
 import type { SequenceState } from "./state.ts";
 import { Unsupported } from "../core/errors.ts";
+import { KvCache } from "./kv_cache.ts";
 import { valueSpread } from "./value_spread.ts";
 
 /** Rows `[row, row + numTokens)` of a step belong to one sequence. */
@@ -30,9 +30,17 @@ export interface AttendRows {
   readonly isExact: boolean;
 }
 
+/** A step's queries and their answers [n, heads, headDim]. */
+interface Rows {
+  readonly ops: Ops;
+  readonly layer: number;
+  readonly q: Tensor;
+  readonly out: Tensor;
+}
+
 /**
  * q [n, heads, headDim], k, v [n, kvHeads, headDim], rotated → [n, heads, headDim] in step memory. Caches must have
- * room for the new rows.
+ * room for the new rows. Decoding sequences side by side share calls; what each gets does not depend on its neighbours.
  */
 export function attend(
   ops: Ops,
@@ -42,38 +50,101 @@ export function attend(
   k: Tensor,
   v: Tensor,
 ): Tensor {
-  const { backend } = ops;
-  const out = backend.alloc(q.shape, "f32", "step");
-  const n = q.shape[0] as number;
-  for (const { state, row, numTokens, numQueries, isExact } of parts) {
-    const kv = state.cache.layers[layer];
-    if (kv === undefined) throw new RangeError(`Cannot attend: layer ${layer} of ${state.cache.layers.length}`);
-    // One sequence alone, above all while it decodes, needs no views: `rows` gives the tensor itself.
-    const start = kv.length;
-    state.cache.append(layer, ops.rows(k, row, numTokens), ops.rows(v, row, numTokens));
-    const policy = state.policies[layer];
-    policy?.observe?.({ start, count: numTokens, q: ops.rows(q, row, numTokens) }, isExact);
-    // A sink sees what all of a prompt's tokens look at, also where nobody asks for their outputs.
-    const sink = isExact ? policy?.sink?.(start, numTokens) : undefined;
-    const asking = sink === undefined ? numQueries : numTokens;
-    if (asking === 0) continue;
-    const from = row + numTokens - asking;
-    const [to, queries] = n === asking ? [out, q] : [ops.rows(out, from, asking), ops.rows(q, from, asking)];
-    if (policy === undefined || isExact) backend.kernels.attendCausal(to, queries, kv, sink);
-    else attendSparsely(ops, state.hits, policy, kv, to, queries);
-    if (numTokens === 1) state.look?.note(backend, layer, kv, queries, to);
+  const out = ops.backend.alloc(q.shape, "f32", "step");
+  const rows = { ops, layer, q, out };
+  for (let i = 0; i < parts.length;) {
+    let end = i;
+    while (end < parts.length && decodes(parts[end] as AttendRows)) end++;
+    if (end - i > 1) {
+      attendDecoding(rows, parts.slice(i, end), k, v);
+      i = end;
+    } else {
+      attendOne(rows, parts[i++] as AttendRows, k, v);
+    }
   }
   return out;
 }
 
-/** One query q [1, heads, headDim]. */
-function attendSparsely(ops: Ops, hits: SearchHits, policy: LayerPolicy, kv: KvLayer, out: Tensor, q: Tensor): void {
-  const { attendWindow, attendTopk, merge } = sparseKernels(ops);
-  const spans = policy.spans(kv.length);
-  // A short cache is attended to whole: one call in place of two, as if there were no policy.
-  if (spans.length === 2 && spans[0] === 0 && spans[1] === kv.length) {
-    return ops.backend.kernels.attendCausal(out, q, kv);
+function decodes({ numTokens, numQueries, isExact }: AttendRows): boolean {
+  return numTokens === 1 && numQueries === 1 && !isExact;
+}
+
+/** A prompt's chunk, or the one sequence that decodes. */
+function attendOne({ ops, layer, q, out }: Rows, part: AttendRows, k: Tensor, v: Tensor): void {
+  const { state, row, numTokens, numQueries, isExact } = part;
+  const kv = layerOf(state, layer);
+  const start = kv.length;
+  state.cache.append(layer, ops.rows(k, row, numTokens), ops.rows(v, row, numTokens));
+  const policy = state.policies[layer];
+  policy?.observe?.({ start, count: numTokens, q: ops.rows(q, row, numTokens) }, isExact);
+  // A sink sees what all of a prompt's tokens look at, also where nobody asks for their outputs.
+  const sink = isExact ? policy?.sink?.(start, numTokens) : undefined;
+  const asking = sink === undefined ? numQueries : numTokens;
+  if (asking === 0) return;
+  const from = row + numTokens - asking;
+  const [to, queries] = [ops.rows(out, from, asking), ops.rows(q, from, asking)];
+  const spans = isExact ? undefined : policy?.spans(kv.length);
+  if (policy === undefined || spans === undefined || isWhole(spans, kv)) {
+    ops.backend.kernels.attendCausal(to, queries, kv, sink);
+  } else {
+    attendSparsely(ops, state.hits, policy, spans, kv, to, queries);
   }
+  if (numTokens === 1) state.look?.note(ops.backend, layer, kv, queries, to);
+}
+
+/** Sequences that decode, one token each in neighbouring rows: whoever attends to everything does so in one call with the others. */
+function attendDecoding(rows: Rows, parts: readonly AttendRows[], k: Tensor, v: Tensor): void {
+  const { ops, layer, q, out } = rows;
+  const first = (parts[0] as AttendRows).row;
+  const n = parts.length;
+  const caches = parts.map(({ state }) => state.cache);
+  KvCache.appendEach(ops, caches, layer, ops.rows(k, first, n), ops.rows(v, first, n));
+  const dense: KvLayer[] = [];
+  const attendDense = (end: number) => {
+    const start = end - dense.length;
+    if (dense.length > 0) ops.attendEach(ops.rows(out, start, dense.length), ops.rows(q, start, dense.length), dense);
+    dense.length = 0;
+  };
+  for (const { state, row } of parts) {
+    const kv = layerOf(state, layer);
+    const policy = state.policies[layer];
+    policy?.observe?.({ start: kv.length - 1, count: 1, q: ops.rows(q, row, 1) }, false);
+    const spans = policy?.spans(kv.length);
+    if (policy === undefined || spans === undefined || isWhole(spans, kv)) {
+      dense.push(kv);
+    } else {
+      attendDense(row);
+      attendSparsely(ops, state.hits, policy, spans, kv, ops.rows(out, row, 1), ops.rows(q, row, 1));
+    }
+  }
+  attendDense(first + n);
+  for (const { state, row } of parts) {
+    state.look?.note(ops.backend, layer, layerOf(state, layer), ops.rows(q, row, 1), ops.rows(out, row, 1));
+  }
+}
+
+function layerOf({ cache }: SequenceState, layer: number): KvLayer {
+  const kv = cache.layers[layer];
+  if (kv === undefined) throw new RangeError(`Cannot attend: layer ${layer} of ${cache.layers.length}`);
+  return kv;
+}
+
+/** A short cache is attended to as if there were no policy: one call in place of two. */
+function isWhole(spans: Spans, kv: KvLayer): boolean {
+  return spans.length === 2 && spans[0] === 0 && spans[1] === kv.length;
+}
+
+/** One query q [1, heads, headDim]. */
+function attendSparsely(
+  ops: Ops,
+  hits: SearchHits,
+  policy: LayerPolicy,
+  spans: Spans,
+  kv: KvLayer,
+  out: Tensor,
+  q: Tensor,
+): void {
+  const { attendWindow, attendTopk, merge } = sparseKernels(ops);
   const near = part(ops, q);
   attendWindow(near, q, kv, spans);
   if (!policy.hits(hits, q, kv.length, near.lse)) return merge(out, [near]);

@@ -14,6 +14,7 @@
 import type { Tensor } from "../core/tensor.ts";
 import type { KvLayer, KvSegment, LayerShape } from "../core/kv.ts";
 import type { Backend } from "../backends/backend.ts";
+import type { Ops } from "../backends/ops.ts";
 
 /** How keys and values are stored: half precision, single precision, or 8 bits with one factor a row and head. */
 export type KvType = "f16" | "f32" | "i8";
@@ -144,30 +145,45 @@ export class KvCache implements Disposable {
     }
   }
 
+  /** Row `i` of k, v [n, kvHeads, headDim] goes behind the last row of layer `layer` of `caches[i]`; room must have been reserved. */
+  static appendEach(ops: Ops, caches: readonly KvCache[], layer: number, k: Tensor, v: Tensor): void {
+    const segments = caches.map((cache) => cache.#open(layer));
+    ops.appendEach(segments, Int32Array.from(segments, ({ count }) => count), k, v);
+    for (let i = 0; i < caches.length; i++) (caches[i] as KvCache).#grow(layer, segments[i] as KvSegment, 1);
+  }
+
   /** Stores k, v [n, kvHeads, headDim] behind layer `layer`'s last row; room must have been reserved. */
   append(layer: number, k: Tensor, v: Tensor): void {
-    const kv = this.#layers[layer] as GrowingLayer;
-    const { segments } = kv;
     const n = k.shape[0] as number;
-    let at = segments.length;
-    while (at > 0 && !(segments[at - 1] as KvSegment).sealed) at--;
-    for (let done = 0; done < n; at++) {
-      const segment = segments[at];
-      if (segment === undefined) {
-        throw new RangeError(`Cannot cache tokens: ${n - done} of ${n} have no room, reserve it first`);
-      }
+    for (let done = 0; done < n;) {
+      const segment = this.#open(layer);
       const room = (segment.keys.shape[1] as number) - segment.count;
       const count = Math.min(room, n - done);
       if (count === n) this.#backend.kernels.append(segment, segment.count, k, v);
-      else if (count > 0) {
+      else {
         const [keys, values] = [this.#rowsOf(k, done, count), this.#rowsOf(v, done, count)];
         this.#backend.kernels.append(segment, segment.count, keys, values);
       }
-      segment.count += count;
-      if (count === room) segment.sealed = true;
-      kv.length += count;
+      this.#grow(layer, segment, count);
       done += count;
     }
+  }
+
+  /** The segment that the next token's row goes to. */
+  #open(layer: number): KvSegment {
+    const { segments } = this.#layers[layer] as GrowingLayer;
+    let at = segments.length;
+    while (at > 0 && !(segments[at - 1] as KvSegment).sealed) at--;
+    const segment = segments[at];
+    if (segment === undefined) throw new RangeError("Cannot cache tokens: they have no room, reserve it first");
+    return segment;
+  }
+
+  /** Rows were stored behind the last one of an open segment. */
+  #grow(layer: number, segment: KvSegment, count: number): void {
+    segment.count += count;
+    if (segment.count === segment.keys.shape[1]) segment.sealed = true;
+    (this.#layers[layer] as GrowingLayer).length += count;
   }
 
   /** Forgets all tokens but the first `numTokens`: what a step that was interrupted has appended. Room stays. */

@@ -184,6 +184,16 @@ export interface Kernels {
    * the layer's sliding window of them. out, q f32 [n, heads, headDim]. A backend may not fill sinks: `Unsupported`.
    */
   attendCausal(out: Tensor, q: Tensor, kv: KvLayer, sink?: PromptSink): void;
+  /**
+   * {@link Kernels.append} of one row each: row `i` of k, v [n, kvHeads, headDim] becomes row `rows[i]` of `segments[i]`, which are of n
+   * caches. Optional: {@link Ops.appendEach} does without.
+   */
+  appendEach?(segments: readonly KvSegment[], rows: Int32Array<ArrayBuffer>, k: Tensor, v: Tensor): void;
+  /**
+   * {@link Kernels.attendCausal} of one query each: row `i` of out, q [n, heads, headDim] is the last token of `caches[i]`, which have one
+   * shape and type. As bits what a call each gives. Optional: {@link Ops.attendEach} does without.
+   */
+  attendEach?(out: Tensor, q: Tensor, caches: readonly KvLayer[]): void;
   /** {@link Kernels.attendCausal} as a part of a larger whole: its log-sum-exp too. Optional as {@link Kernels.attendWindow}. */
   attendCausalPart?(out: AttentionPart, q: Tensor, kv: KvLayer): void;
   /** logits[row, ids[i]] += values[i]. */

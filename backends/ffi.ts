@@ -7,7 +7,7 @@
 import { NATIVE_STATUS, NativeError, Unsupported } from "../core/errors.ts";
 
 /** What this build speaks; equals `KVASIR_ABI_VERSION`. */
-export const ABI_VERSION = 3;
+export const ABI_VERSION = 4;
 
 const VERSION = { kvasir_abi_version: { parameters: [], result: "i32" } } as const;
 
@@ -50,6 +50,11 @@ const SYMBOLS = {
   kvasir_file_read: { parameters: ["pointer", "u32", "buffer", "f64", "buffer"], result: "i32" },
   kvasir_tensor_map: { parameters: ["pointer", "buffer", "u32", "buffer", "i32", "i32", "buffer"], result: "i32" },
   kvasir_append: { parameters: ["pointer", "buffer", "i32", "u32", "u32"], result: "i32" },
+  kvasir_append_each: { parameters: ["pointer", "buffer", "buffer", "i32", "u32", "u32"], result: "i32" },
+  kvasir_attend_each: {
+    parameters: ["pointer", "u32", "u32", "buffer", "buffer", "i32", "f32", "f32", "i32"],
+    result: "i32",
+  },
   kvasir_attend_causal: {
     parameters: ["pointer", "u32", "u32", "buffer", "i32", "f32", "f32", "i32"],
     result: "i32",

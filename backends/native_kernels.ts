@@ -37,6 +37,7 @@ export function nativeKernels(
   let targets = new Uint32Array(8);
   let weights = new Uint32Array(8);
   let table = new Int32Array(8 * SEGMENT_FIELDS);
+  let counts = new Int32Array(8);
   let sampling = new Float64Array(8 * SAMPLE_FIELDS);
 
   const fillSegment = (at: number, s: KvSegment) => {
@@ -47,17 +48,24 @@ export function nativeKernels(
     table[at + 4] = s.keyScales === undefined ? 0 : id(s.keyScales, "cache scales");
     table[at + 5] = s.valueScales === undefined ? 0 : id(s.valueScales, "cache scales");
   };
-  const fillTable = (kv: KvLayer): number => {
+  // Behind `before` segments of other caches.
+  const fillTable = (kv: KvLayer, before = 0): number => {
     const count = kv.segments.length;
-    if (count * SEGMENT_FIELDS > table.length) table = new Int32Array(2 * count * SEGMENT_FIELDS);
+    makeRoom(before + count);
     let length = 0;
     for (let i = 0; i < count; i++) {
       const segment = kv.segments[i] as KvSegment;
-      fillSegment(i * SEGMENT_FIELDS, segment);
+      fillSegment((before + i) * SEGMENT_FIELDS, segment);
       length += segment.count;
     }
     if (length !== kv.length) throw new RangeError(`Cannot attend: length ${kv.length}, segments of ${length}`);
     return count;
+  };
+  const makeRoom = (segments: number) => {
+    if (segments * SEGMENT_FIELDS <= table.length) return;
+    const before = table;
+    table = new Int32Array(2 * segments * SEGMENT_FIELDS);
+    table.set(before);
   };
 
   const fillParts = (parts: readonly AttentionPart[]): void => {
@@ -159,6 +167,37 @@ export function nativeKernels(
       checkRow(row);
       fillSegment(0, segment);
       check(native.kvasir_append(open(), table, row, id(k, "append k"), id(v, "append v")));
+    },
+    appendEach(segments, rows, k, v) {
+      if (rows.length !== segments.length) {
+        throw new RangeError(`Cannot append: ${rows.length} rows, ${segments.length} segments`);
+      }
+      makeRoom(segments.length);
+      for (let i = 0; i < segments.length; i++) {
+        const segment = segments[i] as KvSegment;
+        if (segment.sealed) throw new RangeError("Cannot append to cache: the segment is sealed");
+        fillSegment(i * SEGMENT_FIELDS, segment);
+      }
+      check(native.kvasir_append_each(open(), table, rows, segments.length, id(k, "append k"), id(v, "append v")));
+    },
+    attendEach(out, q, caches) {
+      if (caches.length > counts.length) counts = new Int32Array(2 * caches.length);
+      let segments = 0;
+      for (let i = 0; i < caches.length; i++) segments += counts[i] = fillTable(caches[i] as KvLayer, segments);
+      const first = caches[0];
+      check(
+        native.kvasir_attend_each(
+          open(),
+          id(out, "attendEach out"),
+          id(q, "attendEach q"),
+          table,
+          counts,
+          caches.length,
+          first?.shape.scale ?? 1,
+          first?.shape.softcap ?? 0,
+          first?.shape.slidingWindow ?? 0,
+        ),
+      );
     },
     attendCausal(out, q, kv, sink) {
       const count = fillTable(kv);

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Shape, Tensor } from "../core/tensor.ts";
-import type { Rope } from "../core/kv.ts";
+import type { KvLayer, KvSegment, Rope } from "../core/kv.ts";
 import type { Activation, Backend } from "./backend.ts";
 
 /** Kernels with checked shapes and fresh outputs; one per backend. */
@@ -121,6 +121,42 @@ export class Ops {
       }
     }
     this.backend.kernels.rope(xs, table, pairing);
+  }
+
+  /**
+   * Stores row `i` of k, v [n, kvHeads, headDim] into row `rows[i]` of `segments[i]`, which are of n caches; a call each where the
+   * backend knows no better.
+   */
+  appendEach(segments: readonly KvSegment[], rows: Int32Array<ArrayBuffer>, k: Tensor, v: Tensor): void {
+    const { kernels } = this.backend;
+    const n = dim(k, 0);
+    expectShape("appendEach v", v, k.shape);
+    if (segments.length !== n || rows.length !== n) {
+      throw new RangeError(
+        `Cannot run appendEach: ${segments.length} segments and ${rows.length} rows for ${n} tokens`,
+      );
+    }
+    if (kernels.appendEach !== undefined) return kernels.appendEach(segments, rows, k, v);
+    for (let i = 0; i < n; i++) {
+      kernels.append(segments[i] as KvSegment, rows[i] as number, this.rows(k, i, 1), this.rows(v, i, 1));
+    }
+  }
+
+  /**
+   * Row `i` of q [n, heads, headDim] is the last token of `caches[i]` and attends to all of it: its row of `out`, as bits the same however
+   * many there are. Layers of n caches share a shape; a call each where the backend knows no better.
+   */
+  attendEach(out: Tensor, q: Tensor, caches: readonly KvLayer[]): void {
+    const { kernels } = this.backend;
+    expectRank("attendEach", q, 3);
+    expectShape("attendEach out", out, q.shape);
+    if (caches.length !== dim(q, 0)) {
+      throw new RangeError(`Cannot run attendEach: ${caches.length} caches for ${dim(q, 0)} queries`);
+    }
+    if (kernels.attendEach !== undefined) return kernels.attendEach(out, q, caches);
+    for (let i = 0; i < caches.length; i++) {
+      kernels.attendCausal(this.rows(out, i, 1), this.rows(q, i, 1), caches[i] as KvLayer);
+    }
   }
 
   /** The same elements as [n, heads, headDim], or back as [n, heads · headDim]. */

@@ -5,6 +5,7 @@ import type { Loaded } from "./loaded.ts";
 import { SequenceState } from "../attention/state.ts";
 import { Ops } from "../backends/ops.ts";
 import { Forward } from "./forward.ts";
+import { planAttention } from "./plan.ts";
 import { TINY_VOCAB, tinyLoader } from "./tiny_model.ts";
 
 function load(): Promise<Loaded> {
@@ -75,5 +76,43 @@ describe("Forward.run()", () => {
     assertEquals(read(part(alone, 0, 30, 3)).slice(2 * TINY_VOCAB), first);
     assert(first.some((x, i) => x !== second[i]));
     assertThrows(() => forward.run([part(a, 30, 1, 1), part(b, 21, 2, 1)]), RangeError, "only its first part");
+  });
+
+  it("gives sequences that decode side by side what each gets alone, whatever it attends to", async () => {
+    using loaded = await load();
+    const { model, backend } = loaded;
+    const forward = new Forward(model, new Ops(backend), 512);
+    const { plan: window } = planAttention({ policy: "window:sinks=2,window=8" }, backend);
+    const plans = [undefined, window, undefined, undefined, window];
+    const lengths = [30, 40, 1, 7, 5];
+    const states = () => plans.map((plan) => new SequenceState(backend, model.config.layers, "f16", 400, plan));
+    const prompt = (state: SequenceState, length: number) => {
+      forward.run([{ state, tokens: TOKENS, start: 0, numTokens: length, numLogits: 1, isPrompt: true }]);
+      backend.endStep();
+    };
+    const decode = (all: readonly SequenceState[], at: number[]) => {
+      const parts = all.map((state, i) => ({
+        state,
+        tokens: TOKENS,
+        start: at[i] as number,
+        numTokens: 1,
+        numLogits: 1,
+      }));
+      const values = backend.read(forward.run(parts) as NonNullable<ReturnType<Forward["run"]>>);
+      backend.endStep();
+      return all.map((_, i) => values.slice(i * TINY_VOCAB, (i + 1) * TINY_VOCAB));
+    };
+    const [together, alone] = [states(), states()];
+    for (const [i, length] of lengths.entries()) {
+      prompt(together[i] as SequenceState, length);
+      prompt(alone[i] as SequenceState, length);
+    }
+    for (let step = 0; step < 3; step++) {
+      const at = lengths.map((length) => length + step);
+      const each = alone.flatMap((state, i) => decode([state], [at[i] as number]));
+      assertEquals(decode(together, at), each);
+      together.forEach((state, i) => assertEquals(state.stats(), alone[i]?.stats()));
+    }
+    for (const state of [...together, ...alone]) state[Symbol.dispose]();
   });
 });

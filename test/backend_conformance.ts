@@ -13,6 +13,7 @@ import type { DType, Shape, Tensor } from "../core/tensor.ts";
 import { Unsupported } from "../core/errors.ts";
 import type { Arithmetic } from "./backend_conformance_twin.ts";
 import { attentionCases } from "./backend_conformance_attention.ts";
+import { eachCases } from "./backend_conformance_each.ts";
 import { sinkCases } from "./backend_conformance_sink.ts";
 import { layerCases } from "./backend_conformance_layers.ts";
 import { matmulCases } from "./backend_conformance_matmul.ts";
@@ -51,6 +52,7 @@ export const cases: readonly Case[] = [
   ...layerCases,
   ...matmulCases,
   ...attentionCases,
+  ...eachCases,
   ...sinkCases,
   ...partCases,
   ...samplingCases,

@@ -24,6 +24,30 @@ void check_attention(const Tensor& q, const KvView& kv, float scale, float softc
   }
 }
 
+std::vector<KvView> check_attend_each(Table& table, const Tensor& out, const Tensor& q, const int32_t* segments, const int32_t* counts,
+                                      int32_t count, int32_t window) {
+  check_queries(q);
+  expect_dtype(out, KVASIR_F32, "attention output");
+  expect_shape(out, {q.shape[0], q.shape[1], q.shape[2]}, "attention output");
+  if (count != q.shape[0] || (count > 0 && counts == nullptr)) {
+    fail(KVASIR_ARGUMENT, "Cannot attend: %d caches for %d queries", count, q.shape[0]);
+  }
+  if (window < 0) fail(KVASIR_ARGUMENT, "Cannot attend: window %d is negative", window);
+  std::vector<KvView> caches;
+  caches.reserve(static_cast<size_t>(count));
+  for (int32_t i = 0; i < count; i++) {
+    caches.push_back(check_segments(table, segments, counts[i]));
+    if (segments != nullptr) segments += static_cast<size_t>(counts[i]) * KVASIR_SEGMENT_FIELDS;
+    const KvView &kv = caches.back(), &first = caches.front();
+    if (kv.end == kv.start) fail(KVASIR_ARGUMENT, "Cannot attend: cache %d is empty", i);
+    if (kv.dtype != first.dtype || kv.kv_heads != first.kv_heads || kv.head_dim != first.head_dim) {
+      fail(KVASIR_ARGUMENT, "Cannot attend: cache %d is %s of %d heads and %d dimensions, the first one %s of %d and %d", i,
+           dtype_name(kv.dtype), kv.kv_heads, kv.head_dim, dtype_name(first.dtype), first.kv_heads, first.head_dim);
+    }
+  }
+  return caches;
+}
+
 void check_part(const Tensor& o, const Tensor& lse, const int32_t* shape) {
   expect_dtype(o, KVASIR_F32, "attention output");
   expect_shape(o, {shape[0], shape[1], shape[2]}, "attention output");

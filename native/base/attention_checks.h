@@ -1,6 +1,7 @@
 // The checks of every attention entry, for every backend. They throw Error{KVASIR_ARGUMENT}.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 #include "kv.h"
 #include "tensor.h"
@@ -11,6 +12,9 @@ namespace kvasir {
 void check_queries(const Tensor& q);
 // Queries fit the cache; scale and softcap are numbers.
 void check_attention(const Tensor& q, const KvView& kv, float scale, float softcap);
+// One query each of `count` caches of one type and shape, none of them empty: counts [count] segments of each, side by side in `segments`.
+std::vector<KvView> check_attend_each(Table& table, const Tensor& out, const Tensor& q, const int32_t* segments, const int32_t* counts,
+                                      int32_t count, int32_t window);
 // o F32 [n, heads, headDim] and lse F32 [n, heads], shape [3].
 void check_part(const Tensor& o, const Tensor& lse, const int32_t* shape);
 // Ascending disjoint ranges inside the cache.

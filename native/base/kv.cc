@@ -12,6 +12,24 @@ Tensor* tensor_of(Table& table, const int32_t* fields, Field field, const char* 
   return &table.tensor(static_cast<kvasir_tensor>(fields[field]), what);
 }
 
+AppendCall append_call(const KvSegmentView& s, int32_t row, int32_t n, const float* k, const float* v) {
+  if (row < 0 || row > s.capacity || n > s.capacity - row) {
+    fail(KVASIR_ARGUMENT, "Cannot append: %d rows from row %d, the segment's capacity is %d", n, row, s.capacity);
+  }
+  return {s.keys->data,
+          s.values->data,
+          s.key_scales == nullptr ? nullptr : s.key_scales->as<float>(),
+          s.value_scales == nullptr ? nullptr : s.value_scales->as<float>(),
+          k,
+          v,
+          s.keys->dtype,
+          s.keys->shape[0],
+          s.keys->shape[2],
+          s.capacity,
+          row,
+          n};
+}
+
 }  // namespace
 
 KvRun KvSegmentView::run(int32_t head, int32_t from, int32_t rows) const {
@@ -113,14 +131,28 @@ AppendCall check_append(Table& table, const int32_t* segment, int32_t row, uint3
   expect_shape(keys, {keys.shape[0], heads, d}, "k to append");
   expect_dtype(values, KVASIR_F32, "v to append");
   expect_shape(values, {keys.shape[0], heads, d}, "v to append");
-  const int32_t n = keys.shape[0];
-  if (row < 0 || row > s.capacity || n > s.capacity - row) {
-    fail(KVASIR_ARGUMENT, "Cannot append: %d rows from row %d, the segment's capacity is %d", n, row, s.capacity);
+  return append_call(s, row, keys.shape[0], keys.as<float>(), values.as<float>());
+}
+
+std::vector<AppendCall> check_append_each(Table& table, const int32_t* segments, const int32_t* rows, int32_t count, uint32_t k,
+                                          uint32_t v) {
+  if (count < 0 || (count > 0 && (segments == nullptr || rows == nullptr))) {
+    fail(KVASIR_ARGUMENT, "Cannot append: %d segments without a table", count);
   }
-  return {s.keys->data, s.values->data,
-          s.key_scales == nullptr ? nullptr : s.key_scales->as<float>(),
-          s.value_scales == nullptr ? nullptr : s.value_scales->as<float>(),
-          keys.as<float>(), values.as<float>(), s.keys->dtype, heads, d, s.capacity, row, n};
+  const Tensor &keys = table.tensor(k, "k to append"), &values = table.tensor(v, "v to append");
+  expect_dtype(keys, KVASIR_F32, "k to append");
+  expect_dtype(values, KVASIR_F32, "v to append");
+  std::vector<AppendCall> calls;
+  calls.reserve(static_cast<size_t>(count));
+  for (int32_t i = 0; i < count; i++) {
+    const KvSegmentView s = check_segment(table, segments + static_cast<size_t>(i) * KVASIR_SEGMENT_FIELDS);
+    const int32_t heads = s.keys->shape[0], d = s.keys->shape[2];
+    expect_shape(keys, {count, heads, d}, "k to append");
+    expect_shape(values, {count, heads, d}, "v to append");
+    const size_t at = static_cast<size_t>(i) * static_cast<size_t>(heads) * static_cast<size_t>(d);
+    calls.push_back(append_call(s, rows[i], 1, keys.as<float>() + at, values.as<float>() + at));
+  }
+  return calls;
 }
 
 }  // namespace kvasir

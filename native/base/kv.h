@@ -59,5 +59,8 @@ struct AppendCall {
   int32_t dtype, heads, head_dim, capacity, row, n;
 };
 AppendCall check_append(Table& table, const int32_t* segment, int32_t row, uint32_t k, uint32_t v);
+// Row i of k, v [count, heads, head_dim] for row rows[i] of segment i of a table.
+std::vector<AppendCall> check_append_each(Table& table, const int32_t* segments, const int32_t* rows, int32_t count, uint32_t k,
+                                          uint32_t v);
 
 }  // namespace kvasir

@@ -50,6 +50,17 @@ void attend_all(kvasir_context& ctx, kvasir_tensor out, const kvasir_tensor* lse
   attend_causal(ctx, shape, kv, to.as<float>(), sums, from.as<float>(), n, heads, window);
 }
 
+// Keys (even tasks) or values of head task / 2.
+void store(const kvasir_context& ctx, const AppendCall& c, int32_t task) {
+  const bool key = task % 2 == 0;
+  const size_t head = static_cast<size_t>(task / 2), d = static_cast<size_t>(c.head_dim);
+  const size_t at = head * static_cast<size_t>(c.capacity) + static_cast<size_t>(c.row);
+  void* rows = static_cast<char*>(key ? c.keys : c.values) + at * d * static_cast<size_t>(kDTypes[c.dtype].bytes);
+  float* scales = key ? c.key_scales : c.value_scales;
+  ctx.isa->attention->store_rows(c.dtype, rows, scales == nullptr ? nullptr : scales + at, (key ? c.k : c.v) + head * d,
+                                 static_cast<size_t>(c.heads) * d, c.n, c.head_dim);
+}
+
 void merge_all(kvasir_context& ctx, kvasir_tensor out, const kvasir_tensor* lse, const kvasir_tensor* parts, int32_t count) {
   const Tensor& to = ctx.tensor(out, "merged attention");
   expect_dtype(to, KVASIR_F32, "merged attention");
@@ -73,34 +84,36 @@ extern "C" {
 
 int32_t kvasir_append(kvasir_context* ctx, const int32_t* segment, int32_t row, kvasir_tensor k, kvasir_tensor v) {
   return guard([&] {
-    const KvSegmentView s = check_segment(*ctx->table, segment);
-    const int32_t kv_heads = s.keys->shape[0], d = s.keys->shape[2];
-    const Tensor &keys = ctx->tensor(k, "k to append"), &values = ctx->tensor(v, "v to append");
-    expect_dtype(keys, KVASIR_F32, "k to append");
-    expect_shape(keys, {keys.shape[0], kv_heads, d}, "k to append");
-    expect_dtype(values, KVASIR_F32, "v to append");
-    expect_shape(values, {keys.shape[0], kv_heads, d}, "v to append");
-    const int32_t n = keys.shape[0];
-    if (row < 0 || row > s.capacity || n > s.capacity - row) {
-      fail(KVASIR_ARGUMENT, "Cannot append: %d rows from row %d, the segment's capacity is %d", n, row, s.capacity);
-    }
-    if (n == 0 || kv_heads == 0 || d == 0) return;
-    const AttentionKernels& kernels = *ctx->isa->attention;
-    const size_t stride = static_cast<size_t>(kv_heads) * d;
-    auto store = [&](int task, int) {
-      const int32_t head = task / 2;
-      const KvRun to = s.run(head, row, n);
-      const bool key = task % 2 == 0;
-      const float* from = (key ? keys : values).as<float>() + static_cast<size_t>(head) * d;
-      kernels.store_rows(s.keys->dtype, const_cast<void*>(key ? to.keys : to.values),
-                         const_cast<float*>(key ? to.key_scales : to.value_scales), from, stride, n, d);
-    };
+    const AppendCall c = check_append(*ctx->table, segment, row, k, v);
+    if (c.n == 0 || c.heads == 0 || c.head_dim == 0) return;
     // Waking the pool costs about as much as converting 16,000 numbers.
-    if (n * stride > 16384) {
-      ctx->pool->run(2 * kv_heads, store);
+    if (static_cast<int64_t>(c.n) * c.heads * c.head_dim > 16384) {
+      ctx->pool->run(2 * c.heads, [&](int task, int) { store(*ctx, c, task); });
     } else {
-      for (int32_t task = 0; task < 2 * kv_heads; task++) store(task, 0);
+      for (int32_t task = 0; task < 2 * c.heads; task++) store(*ctx, c, task);
     }
+  });
+}
+
+int32_t kvasir_append_each(kvasir_context* ctx, const int32_t* segments, const int32_t* rows, int32_t count, kvasir_tensor k,
+                           kvasir_tensor v) {
+  return guard([&] {
+    const std::vector<AppendCall> calls = check_append_each(*ctx->table, segments, rows, count, k, v);
+    for (const AppendCall& c : calls) {
+      for (int32_t task = 0; c.head_dim > 0 && task < 2 * c.heads; task++) store(*ctx, c, task);
+    }
+  });
+}
+
+int32_t kvasir_attend_each(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor q, const int32_t* segments,
+                           const int32_t* segment_counts, int32_t count, float scale, float softcap, int32_t window) {
+  return guard([&] {
+    const Tensor &to = ctx->tensor(out, "attention output"), &from = ctx->tensor(q, "queries");
+    const std::vector<KvView> caches = check_attend_each(*ctx->table, to, from, segments, segment_counts, count, window);
+    if (count == 0) return;
+    const AttentionShape shape = shape_of(from, caches[0], scale, softcap);
+    if (from.elements() == 0) return;
+    attend_each(*ctx, shape, caches.data(), count, to.as<float>(), from.as<float>(), from.shape[1], window);
   });
 }
 

@@ -3,6 +3,7 @@
 #include "attention_plan.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 
@@ -14,6 +15,8 @@ namespace {
 
 // Up to this many queries the range core reads the cache once for all of them; beyond, rounding a tile pays.
 constexpr int32_t kDecodeQueries = 8;
+// Of a call over several caches: enough for threads to end together.
+constexpr int32_t kTasksPerThread = 16;
 
 struct Plan {
   const AttentionCore* core;
@@ -75,10 +78,87 @@ void merge(float* out, float* all_lse, const float* o, const float* lse, int32_t
   }
 }
 
+// One query of one cache among several.
+struct Each {
+  Plan plan;
+  int32_t oldest;  // position of the first key it sees
+  size_t row;      // of its first partial result: [range][head]
+  int32_t task;    // its first one
+  int32_t pieces;  // tasks of a KV head
+};
+
 }  // namespace
+
+void attend_each(kvasir_context& ctx, const AttentionShape& shape, const KvView* caches, int32_t n, float* out, const float* q,
+                 int32_t heads, int32_t window) {
+  const size_t d = static_cast<size_t>(shape.head_dim), stride = static_cast<size_t>(heads) * d;
+  const int32_t kv_heads = caches[0].kv_heads, group = heads / kv_heads;
+  std::vector<Each> all(static_cast<size_t>(n));
+  int64_t ranges = 0;
+  size_t rows = 0, most_segments = 0;
+  for (int32_t i = 0; i < n; i++) {
+    const KvView& kv = caches[i];
+    Each& each = all[static_cast<size_t>(i)];
+    each.oldest = window > 0 ? static_cast<int32_t>(std::max<int64_t>(kv.start, int64_t{kv.end} - window)) : kv.start;
+    each.plan = make_plan(*ctx.isa->attention, shape, 1, group, kv_heads, kv.end - each.oldest);
+    each.row = rows;
+    if (each.plan.ranges > 1) rows += static_cast<size_t>(each.plan.ranges) * static_cast<size_t>(heads);
+    ranges += int64_t{each.plan.ranges} * kv_heads;
+    most_segments = std::max(most_segments, kv.segments.size());
+  }
+  // Neighbouring ranges go to one thread, as long as all of them have enough to share: what a range holds stays as it is.
+  const int32_t together = static_cast<int32_t>(std::clamp<int64_t>(ranges / (kTasksPerThread * ctx.pool->threads()), 1, 8));
+  int32_t tasks = 0;
+  for (Each& each : all) {
+    each.task = tasks;
+    each.pieces = divide_up(each.plan.ranges, together);
+    tasks += each.pieces * kv_heads;
+  }
+
+  // Scratch first: a task must not throw.
+  const AttentionCore& core = *all[0].plan.core;
+  const size_t runs_bytes = ((most_segments + 1) * sizeof(KvRun) + 63) / 64 * 64;
+  const size_t bytes = runs_bytes + core.scratch_bytes(shape, group);
+  std::vector<char*> scratch(ctx.workers.size());
+  for (size_t w = 0; w < scratch.size(); w++) scratch[w] = static_cast<char*>(ctx.workers[w].get(bytes));
+  float* part_o = rows == 0 ? nullptr : static_cast<float*>(ctx.shared.get(rows * (d + 1) * sizeof(float)));
+  float* part_lse = part_o + rows * d;
+  std::vector<std::atomic<int32_t>> left(static_cast<size_t>(n) * static_cast<size_t>(kv_heads));  // pieces of a head
+  for (size_t i = 0; i < left.size(); i++) left[i].store(all[i / kv_heads].pieces, std::memory_order_relaxed);
+
+  ctx.pool->run(tasks, [&](int task, int worker) {
+    const Each& each = *(std::upper_bound(all.begin(), all.end(), task, [](int t, const Each& e) { return t < e.task; }) - 1);
+    const int32_t i = static_cast<int32_t>(&each - all.data());
+    const KvView& kv = caches[i];
+    const int32_t piece = (task - each.task) % each.pieces, head = (task - each.task) / each.pieces;
+    AttentionRows to{};
+    to.group = group;
+    to.count = 1;
+    to.position = kv.end - 1;
+    to.window = window;
+    to.q = q + static_cast<size_t>(i) * stride + static_cast<size_t>(head) * group * d;
+    float* whole = out + static_cast<size_t>(i) * stride + static_cast<size_t>(head) * group * d;
+    KvRun* runs = reinterpret_cast<KvRun*>(scratch[worker]);
+    const size_t first_row = each.row + static_cast<size_t>(head) * group;
+    for (int32_t r = piece * together; r < std::min(each.plan.ranges, (piece + 1) * together); r++) {
+      const int32_t from = each.oldest + r * each.plan.keys;
+      const size_t row = first_row + static_cast<size_t>(r) * heads;
+      to.o = each.plan.ranges > 1 ? part_o + row * d : whole;
+      to.lse = each.plan.ranges > 1 ? part_lse + row : nullptr;
+      const int32_t count = kv.runs(head, from, std::min(kv.end, from + each.plan.keys), runs);
+      core.attend(shape, to, runs, count, scratch[worker] + runs_bytes);
+    }
+    if (each.plan.ranges == 1) return;
+    // Whoever is last merges what all have left, in order of the ranges.
+    if (left[static_cast<size_t>(i) * kv_heads + head].fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    merge(whole, nullptr, part_o + each.row * d, part_lse + each.row, each.plan.ranges, static_cast<size_t>(heads),
+          static_cast<size_t>(head) * group, group, d);
+  });
+}
 
 void attend_causal(kvasir_context& ctx, const AttentionShape& shape, const KvView& kv, float* out, float* lse, const float* q,
                    int32_t n, int32_t heads, int32_t window) {
+  if (n == 1 && lse == nullptr) return attend_each(ctx, shape, &kv, 1, out, q, heads, window);
   const size_t d = static_cast<size_t>(shape.head_dim), stride = static_cast<size_t>(heads) * d;
   const int32_t group = heads / kv.kv_heads, position = kv.end - n;
   const int32_t oldest = window > 0 ? std::max<int64_t>(kv.start, int64_t{position} - window + 1) : kv.start;

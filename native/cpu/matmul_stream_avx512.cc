@@ -1,4 +1,4 @@
-// Decode: the weight streams through registers once for up to four rows of x.
+// Decode: the weight streams through registers once for up to eight rows of x.
 //
 // Ladder: a step of SmolLM2's matrices in Q4_0 (90 MB), two threads, read bandwidth of the idle machine 27 GB/s.
 //   1. two int8 planes of x (x = scale * (256 hi + lo)), vpdpbusd against unsigned codes, 16 rows a register: no
@@ -27,7 +27,7 @@ template <int T, int N, bool kFast>
 inline void panel_rows(const uint8_t* panel, const StreamBlock* q, int blocks, __m512 sums[N]) {
   using A = Traits<T>;
   const uint8_t* p = panel;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int i = 0; i < N; ++i) sums[i] = _mm512_setzero_ps();
   for (int first = 0; first < blocks; first += A::kUnitBlocks) {
     const uint8_t* header = p;
@@ -40,7 +40,7 @@ inline void panel_rows(const uint8_t* panel, const StreamBlock* q, int blocks, _
       __m512i c[8];
       load_codes<T>(p, c);
       const Scales<T> s = load_scales<T>(header, b);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int i = 0; i < N; ++i) {
         const StreamBlock& x = q[static_cast<size_t>(i) * static_cast<size_t>(blocks) + static_cast<size_t>(first + b)];
         const int8_t* hi = reinterpret_cast<const int8_t*>(x.q);
@@ -64,6 +64,9 @@ inline void panel_rows(const uint8_t* panel, const StreamBlock* q, int blocks, _
     }
   }
 }
+
+template <int T>
+constexpr bool is_plain = T == KVASIR_F32 || T == KVASIR_F16 || T == KVASIR_BF16;
 
 // Plain types: [k][16] elements times floats, four chains.
 template <int T>
@@ -116,14 +119,14 @@ template <int T, int N, bool kFast>
 inline void one_panel(const PackedWeight& w, int p, const StreamInput& in, int row, float* out, int64_t ldo) {
   __m512 sums[N];
   const size_t at = static_cast<size_t>(row);
-  if constexpr (T == KVASIR_F32 || T == KVASIR_F16 || T == KVASIR_BF16) {
+  if constexpr (is_plain<T>) {
     plain_rows<T, N>(w.panel(p), in.x + at * static_cast<size_t>(in.k), in.k, sums);
   } else {
     panel_rows<T, N, kFast>(w.panel(p), in.q + at * static_cast<size_t>(in.k / 32), in.k / 32, sums);
   }
   const int r = p * kPanelRows, left = std::min(kPanelRows, w.rows - r);
   const __mmask16 mask = static_cast<__mmask16>((1u << left) - 1);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int i = 0; i < N; ++i) _mm512_mask_storeu_ps(out + (row + i) * ldo + r, mask, sums[i]);
 }
 
@@ -132,6 +135,9 @@ template <int T, bool kFast>
 void panels_of(const PackedWeight& w, int panel, int panels, const StreamInput& in, float* out, int64_t ldo) {
   for (int p = panel; p < panel + panels; ++p) {
     int i = 0;
+    if constexpr (!is_plain<T>) {
+      for (; i + 8 <= in.n; i += 8) one_panel<T, 8, kFast>(w, p, in, i, out, ldo);
+    }
     for (; i + 4 <= in.n; i += 4) one_panel<T, 4, kFast>(w, p, in, i, out, ldo);
     if (in.n - i == 3) one_panel<T, 3, kFast>(w, p, in, i, out, ldo);
     if (in.n - i == 2) one_panel<T, 2, kFast>(w, p, in, i, out, ldo);

@@ -85,6 +85,25 @@ int32_t kvasir_attend_causal(kvasir_context* ctx, kvasir_tensor out, kvasir_tens
   return guard([&] { attend_all(*ctx, out, nullptr, q, segments, segment_count, scale, softcap, window); });
 }
 
+int32_t kvasir_attend_each(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor q, const int32_t* segments,
+                           const int32_t* segment_counts, int32_t count, float scale, float softcap, int32_t window) {
+  return guard([&] {
+    const Tensor &to = ctx->tensor(out, "attention output"), &from = ctx->tensor(q, "queries");
+    const std::vector<KvView> caches = check_attend_each(*ctx->table, to, from, segments, segment_counts, count, window);
+    if (count == 0) return;
+    check_attention(from, caches[0], scale, softcap);
+    if (from.elements() == 0) return;
+    const size_t stride = static_cast<size_t>(from.shape[1]) * static_cast<size_t>(from.shape[2]);
+    for (int32_t i = 0; i < count; i++) {
+      Attention call = attention_of(caches[static_cast<size_t>(i)], from, scale, softcap);
+      call.n = 1;
+      call.q += static_cast<size_t>(i) * stride;
+      call.o = to.as<float>() + static_cast<size_t>(i) * stride, call.lse = nullptr;
+      attend_causal(*ctx->attention, call, window);
+    }
+  });
+}
+
 int32_t kvasir_attend_causal_part(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor lse, kvasir_tensor q,
                                   const int32_t* segments, int32_t segment_count, float scale, float softcap, int32_t window) {
   return guard([&] { attend_all(*ctx, o, &lse, q, segments, segment_count, scale, softcap, window); });

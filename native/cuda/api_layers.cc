@@ -129,4 +129,13 @@ int32_t kvasir_append(kvasir_context* ctx, const int32_t* segment, int32_t row, 
   });
 }
 
+int32_t kvasir_append_each(kvasir_context* ctx, const int32_t* segments, const int32_t* rows, int32_t count, kvasir_tensor k,
+                           kvasir_tensor v) {
+  return guard([&] {
+    for (const AppendCall& c : check_append_each(*ctx->table, segments, rows, count, k, v)) {
+      if (c.heads > 0 && c.head_dim > 0) launch_append(*ctx->runtime, c);
+    }
+  });
+}
+
 }  // extern "C"

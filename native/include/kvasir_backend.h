@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define KVASIR_ABI_VERSION 3
+#define KVASIR_ABI_VERSION 4
 
 /* Lifetimes */
 #define KVASIR_MODEL 0    /* weights: may be repacked by kvasir_tensor_write, read only by matmul and embed when block-quantized */
@@ -143,10 +143,17 @@ KVASIR_API int32_t kvasir_rope(kvasir_context* ctx, const kvasir_tensor* xs, int
 
 /* k, v F32 [n, kvHeads, headDim] to rows row .. row + n of one segment (table of one; `start` and `count` are ignored). */
 KVASIR_API int32_t kvasir_append(kvasir_context* ctx, const int32_t* segment, int32_t row, kvasir_tensor k, kvasir_tensor v);
+/* Row i of k, v F32 [count, kvHeads, headDim] to row rows[i] of segment i of a table of `count`. */
+KVASIR_API int32_t kvasir_append_each(kvasir_context* ctx, const int32_t* segments, const int32_t* rows, int32_t count,
+                                      kvasir_tensor k, kvasir_tensor v);
 /* out, q F32 [n, heads, headDim]; segments in order, without gaps, n <= sum of counts; window 0 = none; softcap 0 = none. */
 KVASIR_API int32_t kvasir_attend_causal(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor q, const int32_t* segments,
                                         int32_t segment_count, float scale, float softcap, int32_t window);
-/* The same as a part of a larger whole: its log-sum-exp too, lse [out] F32 [n, heads]. */
+/* The same for one query each of `count` caches of one type and shape, none of them empty: row i of out, q F32 [count, heads,
+ * headDim] is the last token of cache i; segment_counts [in]: int32[count], whose tables follow each other. The bits of a call each. */
+KVASIR_API int32_t kvasir_attend_each(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor q, const int32_t* segments,
+                                      const int32_t* segment_counts, int32_t count, float scale, float softcap, int32_t window);
+/* kvasir_attend_causal as a part of a larger whole: its log-sum-exp too, lse [out] F32 [n, heads]. */
 KVASIR_API int32_t kvasir_attend_causal_part(kvasir_context* ctx, kvasir_tensor o, kvasir_tensor lse, kvasir_tensor q,
                                              const int32_t* segments, int32_t segment_count, float scale, float softcap,
                                              int32_t window);

@@ -1,3 +1,5 @@
+#include <memory>
+
 #include "attention_twin.h"
 
 using namespace kvasir_test;
@@ -149,6 +151,55 @@ TEST("attend_causal() is the same in chunks, and to the bit for any number of th
         at += count;
       }
       EXPECT(relative_error(pieces, want) <= 1.5 * relative_error(first, want) + 3e-7);
+    }
+  }
+}
+
+TEST("attend_each() is attend_causal() of each cache, to the bit, for any number of threads") {
+  const std::vector<int32_t> lengths = {700, 1, 130, 64, 65, 2500, 3, 129, 513};
+  const int32_t count = static_cast<int32_t>(lengths.size());
+  std::vector<Inputs> inputs;
+  for (int32_t i = 0; i < count; i++) inputs.emplace_back(AttentionCase{6, 2, 64, 1, lengths[static_cast<size_t>(i)]}, i);
+  for (const std::string& isa : isas()) {
+    for (int32_t dtype : kTypes) {
+      for (int32_t window : {0, 97}) {
+        std::vector<float> before;
+        for (int32_t threads : {1, 2, 3}) {
+          Context c("threads=" + std::to_string(threads) + ",isa=" + isa);
+          std::vector<std::unique_ptr<Cache>> caches;
+          std::vector<int32_t> table, counts;
+          std::vector<float> queries, alone;
+          for (int32_t i = 0; i < count; i++) {
+            AttentionCase a{6, 2, 64, 1, lengths[static_cast<size_t>(i)]};
+            a.window = window;
+            const Inputs& in = inputs[static_cast<size_t>(i)];
+            caches.push_back(std::make_unique<Cache>(c, dtype, a.kv_heads, a.head_dim));
+            caches.back()->fill(in.k, in.v, a.total, {64, 1024});
+            const std::vector<float> one = caches.back()->attend(a, in.q);
+            alone.insert(alone.end(), one.begin(), one.end());
+            queries.insert(queries.end(), in.q.begin(), in.q.end());
+            const std::vector<int32_t>& segments = caches.back()->table;
+            table.insert(table.end(), segments.begin(), segments.end());
+            counts.push_back(static_cast<int32_t>(segments.size()) / KVASIR_SEGMENT_FIELDS);
+          }
+          const kvasir_tensor q = c.floats({count, 6, 64}, queries, true), out = c.make_misaligned(KVASIR_F32, {count, 6, 64});
+          const AttentionCase a{6, 2, 64, 1, 1};
+          EXPECT_OK(kvasir_attend_each(c, out, q, table.data(), counts.data(), count, a.scale, a.softcap, window));
+          const std::vector<float> together = c.read(out, queries.size());
+          EXPECT(together == alone);
+          if (!before.empty()) EXPECT(together == before);
+          before = together;
+          const auto refused = [&](int32_t caches, const char* why) {
+            EXPECT_FAILS(kvasir_attend_each(c, out, q, table.data(), counts.data(), caches, a.scale, a.softcap, window), KVASIR_ARGUMENT,
+                         why);
+          };
+          refused(count - 1, "8 caches for 9 queries");
+          counts[1] = 0;
+          refused(count, "cache 1 is empty");
+          counts[1] = -1;
+          refused(count, "count -1");
+        }
+      }
     }
   }
 }

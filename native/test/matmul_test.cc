@@ -90,7 +90,7 @@ void check_type(int32_t dtype, int k, const std::string& isa, const std::string&
   const double floats = 6e-8 * std::sqrt(static_cast<double>(k)) / 2;
   for (const int m : {1, 3, 33, 129}) {
     const kvasir_tensor weight = make_weight(context, dtype, m, k, bytes);
-    for (const int n : {0, 1, 2, 3, 5, 17, 97}) {
+    for (const int n : {0, 1, 2, 3, 5, 8, 13, 17, 97}) {
       const Doubles exact = first_rows(want, n, m, kMostM);
       const Doubles naive = first_rows(n <= kernels.stream_rows ? naive_stream : naive_panel, n, m, kMostM);
       const double got = error(run(context, x, weight, n, m, k), exact);
@@ -161,6 +161,29 @@ TEST("kvasir_matmul() of several weights of different types equals one call each
         }
       }
       EXPECT(results[0] == results[1]);
+    }
+  }
+}
+
+TEST("kvasir_matmul() of rows that decode gives each what it gets alone, to the bit") {
+  Random random(8);
+  const int k = 512, m = 49;
+  const auto x = random.normals(static_cast<size_t>(16 * k));
+  for (const std::string& isa : isas()) {
+    const int most = kvasir::find_isa(isa.c_str()).matmul->stream_rows;
+    for (const std::string precision : {"exact", "fast"}) {
+      Context context("threads=2,isa=" + isa + ",precision=" + precision);
+      for (const int32_t dtype : weight_types()) {
+        const kvasir_tensor weight = make_weight(context, dtype, m, k, random_weight(random, dtype, m, k, Scales::kUsual));
+        Doubles alone;
+        for (int i = 0; i < 16; ++i) {
+          const Doubles one = run(context, {x.begin() + i * k, x.begin() + (i + 1) * k}, weight, 1, m, k);
+          alone.insert(alone.end(), one.begin(), one.end());
+        }
+        for (const int n : {2, 3, 4, 5, 7, 8, 9, 11, 12, 15, 16}) {
+          if (n <= most) EXPECT(run(context, x, weight, n, m, k) == first_rows(alone, n, m, m));
+        }
+      }
     }
   }
 }
