@@ -2,7 +2,7 @@
  * What indexes cost while tokens come, and what they are worth after.
  *
  *     deno run -A bench/growth.ts prefill MODEL --text FILE [--length 8192] [--rounds 3]
- *     deno run -A bench/growth.ts insert  MODEL --text FILE [--from 4096] [--to 16384] [--rope-freq-base 1000000]
+ *     deno run -A bench/growth.ts insert  MODEL --text FILE [--from 4096] [--to 16384] [--rounds 3] [--rope-freq-base 1000000]
  *     deno run -A bench/growth.ts quality MODEL --text FILE [--prompt 512] [--length 7016] [--tokens 256]
  *     deno run -A bench/growth.ts together MODEL --text FILE [--length 6144] [--sequences 3]
  *
@@ -65,7 +65,7 @@ const text = loaded.tokenizer.encode(await Deno.readTextFile(values.text));
 
 const commands: Readonly<Record<string, () => object>> = {
   prefill: () => prefill(Number(values.length ?? 8192), Number(values.rounds)),
-  insert: () => insert(Number(values.from), Number(values.to)),
+  insert: () => insert(Number(values.from), Number(values.to), Number(values.rounds)),
   quality: () => quality(Number(values.prompt), Number(values.length ?? 7016), Number(values.tokens)),
   together: () => together(Number(values.length ?? 6144), Number(values.sequences), Number(values.tokens)),
 };
@@ -143,36 +143,53 @@ function prefill(length: number, rounds: number): object {
   };
 }
 
-function insert(from: number, to: number): object {
-  using state = open(to, values.method);
-  read(state, 0, from);
-  const clock = timeInserting(state);
-  const total: number[] = [];
-  const rest: number[] = [];
+/**
+ * Copies of one sequence take each step one after the other. They do the same work: the least of their times is the work's, what is
+ * above it is the machine's.
+ */
+function insert(from: number, to: number, copies: number): object {
+  using prompt = open(to, values.method);
+  read(prompt, 0, from);
+  using stack = new DisposableStack();
+  const states = Array.from({ length: copies }, () => stack.use(prompt.fork(from, to)));
+  const clocks = states.map(timeInserting);
+  const inserting: number[] = [], rest: number[] = [], one: number[] = [];
   for (let at = from; at < to; at++) {
-    const [before, start] = [clock(), performance.now()];
-    decode(state, at);
-    const ms = performance.now() - start;
-    total.push(ms);
-    rest.push(ms - (clock() - before));
+    const own: number[] = [], others: number[] = [];
+    for (const [i, state] of states.entries()) {
+      const clock = clocks[i] as () => number;
+      const [before, start] = [clock(), performance.now()];
+      decode(state, at);
+      own.push(clock() - before);
+      others.push(performance.now() - start - (own[i] as number));
+    }
+    inserting.push(Math.min(...own));
+    rest.push(Math.min(...others));
+    one.push(own[0] as number);
   }
-  const steps = total.slice(8), quiet = rest.slice(8);
-  // The slowest step beside what steps around it take: the length grows meanwhile, and others use the machine.
-  let worst = 0;
-  let worstQuiet = 0;
-  for (let i = 64; i < steps.length - 64; i++) {
-    const near = median(quiet.slice(i - 64, i + 64));
-    worst = Math.max(worst, (near + (steps[i] as number) - (quiet[i] as number)) / near);
-    worstQuiet = Math.max(worstQuiet, (quiet[i] as number) / near);
-  }
+  const reach = 64;
+  // A step beside what steps around it take: the length grows meanwhile, and others use the machine.
+  const beside = (times: readonly number[], isExtra: boolean) => {
+    const ratios: { at: number; ratio: number }[] = [];
+    for (let i = reach; i < times.length - reach; i++) {
+      const near = median(rest.slice(i - reach, i + reach));
+      ratios.push({ at: from + i, ratio: (times[i] as number) / near + (isExtra ? 1 : 0) });
+    }
+    return ratios.sort((a, b) => b.ratio - a.ratio);
+  };
+  const slowest = beside(inserting, true);
   return {
     from,
     to,
-    meanMs: mean(steps),
-    meanRatio: mean(steps) / mean(quiet),
-    slowestByInserting: worst,
-    slowestOtherwise: worstQuiet,
-    stats: state.stats(),
+    copies,
+    meanMs: mean(inserting) + mean(rest),
+    meanRatio: 1 + mean(inserting) / mean(rest),
+    slowestByInserting: slowest[0]?.ratio,
+    slowestSteps: slowest.slice(0, 8),
+    // Of one copy, with whatever the machine did just then.
+    slowestByInsertingOnce: beside(one, true)[0]?.ratio,
+    slowestOtherwise: beside(rest, false)[0]?.ratio,
+    stats: states[0]?.stats(),
   };
 }
 
