@@ -60,6 +60,11 @@ export interface LayerPolicy extends Disposable {
   advance(length: number): void;
   /** Called at the end of each prompt, again at each turn. */
   endPrompt(): void;
+  /**
+   * Builds what would be built behind the queries to come, and waits for it: measurements of a method begin where it does what it
+   * will do from then on. A part of the sequence's history.
+   */
+  settle?(): void;
   /** Ranges that are attended exactly; valid until the next call. */
   spans(length: number): Spans;
   /** Searches for one query q [heads, headDim]; exact [heads] is the spans' log-sum-exp. False when no hits are needed. */

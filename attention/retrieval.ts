@@ -186,6 +186,13 @@ class RetrievalLayer implements LayerPolicy {
 
   endPrompt(): void {}
 
+  settle(): void {
+    if (!this.#params.grow) this.#freeze(this.#place.kv.length);
+    if (this.#index === undefined) return;
+    this.#commit(this.#index);
+    this.#index.settle();
+  }
+
   spans(length: number): Spans {
     this.#position = length - 1;
     this.#queries++;

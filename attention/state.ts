@@ -100,6 +100,11 @@ export class SequenceState implements Disposable {
     for (let i = 0; i < this.policies.length; i++) this.policies[i]?.advance((this.cache.layers[i] as KvLayer).length);
   }
 
+  /** See {@link LayerPolicy.settle}. */
+  settle(): void {
+    for (const policy of this.policies) policy?.settle?.();
+  }
+
   /** Sums over the layers that have a policy, and how many they are. */
   stats(): PolicyStats & { readonly layers: number } {
     const sum = {

@@ -96,11 +96,12 @@ async function fromShadow(
     for (const name of methods) {
       const method = parseMethod(name);
       using state = probe.under(method);
+      state.settle();
       const place = { probe, exact, pairs: PAIRS, tokens: tokens.slice(length - 64, length), weights, readMs: 0 };
       const [ms, toldMs]: [number[], number[]] = [[], []];
       let [bytes, toldBytes] = [0, 0];
       for (let round = 0; round < ROUNDS; round++) {
-        const { speed, memory } = measureCosts(place, state, 0);
+        const { speed, memory } = measureCosts(place, state, { readWithMs: 0, settleMs: 0 });
         const before = backend.bytes;
         using forecaster = new Forecaster(opened, backend, 1e12);
         const [told] = forecaster.answer([{ length, attention: method.options, kvType: "f16" }]);

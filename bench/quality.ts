@@ -6,7 +6,7 @@
  *
  * A method is `PRESET[:key=value,…][@INDEX]`, `kvasir:error=0.025` or `exact-topk@flat:codes=f16`. `kl` forces the tokens of
  * each text on the model one by one and reports the divergence of its predictions from those of full attention; `tasks`
- * asks what can be answered by looking back (bench/tasks). One JSON object a cell goes to standard output.
+ * asks what can be answered by looking back (bench/tasks). Indexes are built first. One JSON object a cell goes to standard output.
  *
  * @module
  */
@@ -91,6 +91,7 @@ function runKl(length: number): void {
         using stack = new DisposableStack();
         const runs = perSeed.map((_, seed) => {
           const state = stack.use(probe.under(parseMethod(name, { seed: String(seed) })));
+          state.settle();
           return { state, tokens: rest };
         });
         const stats = probe.decode(runs, (logits, run, i) => {
@@ -143,6 +144,7 @@ function ask(task: Task, prose: Material, length: number): { answers: Map<string
     isFar.push(questions.map(({ depth }) => depth * length < length - WINDOW_REACH));
     for (const name of all) {
       using state = probe.under(parseMethod(name, { seed: String(index) }));
+      state.settle();
       answers.get(name)?.push(answerAll(probe, state, questions));
     }
   }

@@ -22,8 +22,11 @@ export function load(backend: string): Promise<Loaded> {
   return tinyLoader()({ model: "tiny", backend }, hooks);
 }
 
-/** Logits after each decode step, [steps × vocab], with one interrupted chunk on the way; and what was attended. */
-export function run({ model, backend }: Loaded, options: { policy: string; index?: string }) {
+/** Logits after each decode step, [steps × vocab], with one interrupted chunk on the way; and what was attended. `settles`: when the prompt is read. */
+export function run(
+  { model, backend }: Loaded,
+  { settles = false, ...options }: { policy: string; index?: string; settles?: boolean },
+) {
   const { plan } = planAttention(options, backend);
   const before = backend.bytes;
   const logits: number[] = [];
@@ -41,6 +44,7 @@ export function run({ model, backend }: Loaded, options: { policy: string; index
     let asked = 0;
     step(100, PROMPT - 100, () => ++asked === 2);
     step(100, PROMPT - 100, () => false);
+    if (settles) state.settle();
     for (let i = PROMPT; i < TOKENS.length; i++) step(i, 1);
     stats = state.stats();
   }

@@ -9,6 +9,7 @@ import { describe, it } from "@std/testing/bdd";
 import { resolveAttention } from "../attention/mod.ts";
 import { distance, load, PROMPT, run, TOKENS } from "./policy_fixture.ts";
 
+const IVF = "ivf:nlist=8,nprobe=2,min=64";
 const HYBRIDS = ["hybrid:keep=32", "hybrid:codes=device,keep=0", "hybrid:host=reference"];
 
 for (const backend of ["reference", "cpu", ...HYBRIDS]) {
@@ -83,4 +84,16 @@ describe("resolveAttention()", () => {
     ];
     for (const [options, part] of bad) assertThrows(() => resolveAttention(options), RangeError, part);
   });
+});
+
+Deno.test("settled, what is built answers from the first query on, and what is chosen once is the same", async () => {
+  using loaded = await load("cpu");
+  const policy = "retrieval:budget=8,min_length=0,sinks=2,window=16";
+  const behind = run(loaded, { policy, index: IVF }).stats;
+  const settled = run(loaded, { policy, index: IVF, settles: true }).stats;
+  // Scanned until what is built takes over, later than this run is long.
+  assertEquals(behind.scored, behind.tokens - behind.spanned);
+  assert(settled.scored < 0.8 * behind.scored, `${settled.scored} of ${behind.scored}`);
+  const frozen = { policy: `${policy},grow=false`, index: "flat" };
+  assertEquals(run(loaded, { ...frozen, settles: true }).logits, run(loaded, frozen).logits);
 });

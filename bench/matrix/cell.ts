@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import type { Interval } from "../quality_table.ts";
 
 /** Raised when a generator or a score changes: cells of different suites are not compared. */
-export const SUITE_VERSION = 2;
+export const SUITE_VERSION = 3;
 
 /** How questions meet their context: `shared` asks forks of a stored context, `cold` reads the question with it. */
 export type Mode = "shared" | "cold";

@@ -39,11 +39,19 @@ export interface CostPlace {
   readonly readMs: number;
 }
 
-/** Speed, memory and building of `state`, whose prompt took `readWithMs` to read. */
+/** What a state took to make. */
+export interface MadeIn {
+  /** Milliseconds that reading the prompt took with it. */
+  readonly readWithMs: number;
+  /** And building what is built behind the first queries. */
+  readonly settleMs: number;
+}
+
+/** Speed, memory and building of `state`, which is settled. */
 export function measureCosts(
   place: CostPlace,
   state: SequenceState,
-  readWithMs: number,
+  { readWithMs, settleMs }: MadeIn,
 ): { readonly speed: Speed; readonly memory: Memory; readonly build: Build } {
   const { probe, exact, pairs, tokens } = place;
   const { backend } = probe.loaded;
@@ -57,11 +65,7 @@ export function measureCosts(
     probe.step(fork, token(i), (logits) => backend.read(logits));
     return performance.now() - start;
   };
-  // The first search commits, and some types build behind it: not part of a step.
-  const started = performance.now();
   time(own, 0);
-  for (const policy of own.policies) policy?.index?.settle();
-  const settleMs = performance.now() - started;
   time(other, 0);
   const inserting = timeInserting(own);
   const [exactMs, ownMs]: [number[], number[]] = [[], []];
@@ -81,7 +85,7 @@ export function measureCosts(
     return place.weights + indexBytes + rowBytes;
   };
   let threadSeconds = 0;
-  for (const policy of own.policies) threadSeconds += policy?.index?.stats().buildSeconds ?? 0;
+  for (const policy of state.policies) threadSeconds += policy?.index?.stats().buildSeconds ?? 0;
   return {
     speed: {
       pairs,
@@ -100,7 +104,7 @@ export function measureCosts(
     build: {
       readMs: place.readMs,
       readWithMs,
-      settleMs: Math.max(0, settleMs - median(ownMs)),
+      settleMs,
       threadSeconds,
       insertMs: inserting() / (steps - 1),
     },

@@ -103,8 +103,12 @@ export async function runGroup(place: RunPlace, { task, length, specs }: Group):
           const method = one.method(index);
           using state = probe.under(method);
           const underMs = performance.now() - began;
+          state.settle();
           if (one.spec !== undefined && one.costs === undefined) {
-            one.costs = measureCosts(costs, state, probe.readsItself(method) ? underMs : readMs + underMs);
+            one.costs = measureCosts(costs, state, {
+              readWithMs: probe.readsItself(method) ? underMs : readMs + underMs,
+              settleMs: performance.now() - began - underMs,
+            });
             one.heads = measureHeads(probe, state, context.slice(-HEAD_STEPS));
           }
           if (logits !== undefined) scoreText(probe, one, state, rest, logits);
