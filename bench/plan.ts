@@ -4,15 +4,16 @@
  *     deno run -A bench/plan.ts matrix RESULTS.jsonl…
  *     deno run -A bench/plan.ts shadow MODEL [--text FILE] [--lengths 1024,2048,4096,8192] [--method full --method kvasir …]
  *
- * `matrix`: each length of each method is predicted by the cost model (engine/cost_model.ts) fitted to the method's other lengths.
+ * `matrix`: each length of each method is predicted from all other cells (engine/work_costs.ts); measured is exact
+ * attention's time, a line through all its measurements, over the ratio of paired steps.
  * `shadow`: `kvasir plan`'s forecast from the file's header, beside the same model over a text, in turns within one run. Prints a
  * line a cell, then the median and worst relative error of time, and the worst of memory.
  *
  * @module
  */
 import { parseArgs } from "node:util";
-import { CostModel } from "../engine/cost_model.ts";
 import { Forecaster } from "../engine/forecast.ts";
+import { WorkCosts, type WorkPoint } from "../engine/work_costs.ts";
 import { openModelFile } from "../model/open.ts";
 import { measureCosts } from "./matrix/costs.ts";
 import type { Cell } from "./matrix/cell.ts";
@@ -36,41 +37,41 @@ const ROUNDS = 3;
 
 function fromMatrix(files: readonly string[]): Line[] {
   const cells = files.flatMap((file) => parseCells(Deno.readTextFileSync(file), file));
-  const methods = Map.groupBy(
+  const places = Map.groupBy(
     cells,
-    ({ spec: { modelHash, backend, policy, index }, machine }) =>
-      JSON.stringify([modelHash, backend, machine.cpu, policy, index]),
+    ({ spec: { modelHash, backend }, machine }) => JSON.stringify([modelHash, backend, machine.cpu]),
   );
-  const exactMs = ({ modelHash, backend, length }: Cell["spec"]) =>
-    median(
-      cells.filter(({ spec }) => spec.modelHash === modelHash && spec.backend === backend && spec.length === length)
-        .map(({ speed }) => speed.exactMs),
-    );
-  return [...methods.values()].flatMap((own) => {
-    const points = own.map(({ spec, speed, build, memory }) => ({
-      length: spec.length,
-      // Paired ratios are steadier than times: another minute may be twice as fast.
-      msPerToken: exactMs(spec) / speed.ratio[0],
-      buildMs: build.settleMs,
-      indexBytes: memory.index,
-    }));
-    const lengths = [...new Set(points.map((point) => point.length))];
-    if (lengths.length < 3) return [];
-    return lengths.map((length): Line => {
-      const here = points.filter((point) => point.length === length);
-      const told = new CostModel(points.filter((point) => point.length !== length)).at(length);
-      const [{ spec: { method }, memory: { weights } }] = own as [typeof own[0]];
-      const cache = own.find((cell) => cell.spec.length === length)?.memory.cache ?? 0;
-      return {
+  return [...places.values()].flatMap((own) => {
+    const points = own.map(pointOf);
+    const all = new WorkCosts(points);
+    return own.flatMap(({ spec: { method, length }, speed, memory: { weights, cache, index } }, i): Line[] => {
+      const name = (points[i] as WorkPoint).method;
+      const costs = new WorkCosts(points.filter((point) => point.method !== name || point.length !== length));
+      if (!costs.tells(name)) return [];
+      const told = costs.at(name, length);
+      return [{
         method,
         length,
         toldMs: told.msPerToken,
-        ms: median(here.map((point) => point.msPerToken)),
+        ms: all.exactMs(length) / speed.ratio[0],
         toldBytes: weights + cache + told.indexBytes,
-        bytes: weights + cache + median(here.map((point) => point.indexBytes)),
-      };
+        bytes: weights + cache + index,
+      }];
     });
   });
+}
+
+function pointOf({ spec: { policy, index, length }, speed, work, build, memory }: Cell): WorkPoint {
+  return {
+    method: `${policy}@${index}`,
+    length,
+    exactMs: speed.exactMs,
+    ratio: speed.ratio[0],
+    rowBytes: work.rowBytes,
+    readBytes: work.indexBytes,
+    buildMs: build.settleMs,
+    indexBytes: memory.index,
+  };
 }
 
 async function fromShadow(

@@ -4,7 +4,7 @@
  * @module
  */
 import os from "node:os";
-import { CostModel, type CostPoint } from "../engine/cost_model.ts";
+import { WorkCosts, type WorkPoint } from "../engine/work_costs.ts";
 import { UsageError } from "./exit.ts";
 
 /** Where costs must have been measured to count. */
@@ -17,41 +17,28 @@ export interface MeasuredPlace {
 
 /** What was fitted. */
 export interface MeasuredCosts {
-  /** By {@link measuredName}. */
-  readonly models: ReadonlyMap<string, CostModel>;
+  /** Methods are named by {@link measuredName}. */
+  readonly costs: WorkCosts;
   /** Bytes of the model's weights in memory. */
   readonly weights: number;
 }
 
-/** Fits costs of `kvasir bench matrix` by method, named by canonical policy and index; methods of one length only are left out. */
+/** Fits costs of `kvasir bench matrix`; methods are named by canonical policy and index. */
 export function fitMeasured(text: string, source: string, place: MeasuredPlace): MeasuredCosts {
   let weights = 0;
-  const exactMs = new Map<number, number[]>();
-  const points = new Map<string, CostPoint[]>();
+  const points: WorkPoint[] = [];
   for (const [i, line] of text.split("\n").entries()) {
     if (line.trim() === "") continue;
     const cell = parseLine(line, source, i + 1);
     if (cell === undefined || cell.backend !== place.backend || cell.modelHash !== place.modelHash) continue;
     if (cell.cpu !== os.cpus()[0]?.model || cell.cores !== navigator.hardwareConcurrency) continue;
-    const own = points.get(cell.method) ?? [];
-    points.set(cell.method, own);
-    own.push(cell.point);
-    const exact = exactMs.get(cell.point.length) ?? [];
-    exactMs.set(cell.point.length, exact);
-    exact.push(cell.exactMs);
+    points.push(cell.point);
     weights = cell.weights;
   }
-  const models = new Map<string, CostModel>();
-  for (const [method, own] of points) {
-    if (new Set(own.map((point) => point.length)).size < 2) continue;
-    // Paired ratios are steadier than times: another minute may be twice as fast.
-    const timed = own.map((point) => ({
-      ...point,
-      msPerToken: median(exactMs.get(point.length) ?? []) / point.msPerToken,
-    }));
-    models.set(method, new CostModel(timed));
+  if (points.length > 0) {
+    const costs = new WorkCosts(points);
+    if (points.some(({ method }) => costs.tells(method))) return { costs, weights };
   }
-  if (models.size > 0) return { models, weights };
   throw new UsageError(
     `Cannot plan by "${source}": it holds no method at two lengths of this model, backend and machine; run bench matrix`,
   );
@@ -63,42 +50,39 @@ export function measuredName(policy: string, index: string): string {
 }
 
 interface MeasuredCell extends MeasuredPlace {
-  readonly method: string;
   readonly cpu: string;
   readonly cores: number;
   readonly weights: number;
-  readonly exactMs: number;
-  readonly point: CostPoint;
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] as number;
+  readonly point: WorkPoint;
 }
 
 /** Undefined for lines that are no cells; throws {@link UsageError} for cells that lack what is needed. */
 function parseLine(line: string, source: string, number: number): MeasuredCell | undefined {
   try {
-    const { kind, spec, machine, speed, build, memory } = JSON.parse(line);
+    const { kind, spec, machine, speed, build, memory, work } = JSON.parse(line);
     if (kind !== "cell") return undefined;
-    const point = {
+    const numbers = {
       length: Number(spec.length),
-      // Exact over own, until exact attention's times are known.
-      msPerToken: Number(speed.ratio[0]),
+      exactMs: Number(speed.exactMs),
+      ratio: Number(speed.ratio[0]),
+      rowBytes: Number(work.rowBytes),
+      readBytes: Number(work.indexBytes),
       buildMs: Number(build.settleMs),
       indexBytes: Number(memory.index),
     };
-    if (![...Object.values(point), Number(speed.exactMs)].every((value) => Number.isFinite(value) && value >= 0)) {
+    if (!Object.values(numbers).every((value) => Number.isFinite(value) && value >= 0)) {
       throw new TypeError("not a number");
     }
+    if (numbers.length === 0 || numbers.exactMs === 0 || numbers.ratio === 0) {
+      throw new TypeError("a length or time of 0");
+    }
     return {
-      method: measuredName(String(spec.policy), String(spec.index)),
       backend: String(spec.backend),
       modelHash: String(spec.modelHash),
       cpu: String(machine.cpu),
       cores: Number(machine.cores),
       weights: Number(memory.weights),
-      exactMs: Number(speed.exactMs),
-      point,
+      point: { method: measuredName(String(spec.policy), String(spec.index)), ...numbers },
     };
   } catch (error) {
     throw new UsageError(`Cannot read "${source}": line ${number} is no result (${(error as Error).message})`);

@@ -59,27 +59,28 @@ export function planCommand(done: (code: number) => void): Command {
       const asked = flags.lengths.flatMap((length) =>
         methods.map((method) => {
           const { policy, index } = planAttention(method.options, backend);
-          return { length, method, model: measured?.models.get(measuredName(policy, index)) };
+          const name = measuredName(policy, index);
+          return { length, method, point: measured?.costs.tells(name) ? measured.costs.at(name, length) : undefined };
         })
       );
-      const shadowed = asked.filter(({ model }) => model === undefined);
+      const shadowed = asked.filter(({ point }) => point === undefined);
       const shadows = forecaster.answer(shadowed.map(({ length, method }) => ({
         length,
         attention: method.options,
         kvType: options.kvType ?? "f16",
       })));
       if (flags.json !== true) console.log(HEADER);
-      for (const { length, method, model } of asked) {
-        const forecast = model === undefined
+      for (const { length, method, point } of asked) {
+        const forecast = point === undefined
           ? shadows.shift() as Forecast
-          : told(model.at(length), (measured?.weights ?? 0) + rows * length, rows * length);
+          : told(point, (measured?.weights ?? 0) + rows * length, rows * length);
         const { deviceBytes, hostBytes } = forecast;
         const row: PlanRow = {
           length,
           method: method.name,
           ...forecast,
           fits: free === undefined ? undefined : deviceBytes + hostBytes <= free,
-          by: model === undefined ? "shadow" : "matrix",
+          by: point === undefined ? "shadow" : "matrix",
         };
         console.log(flags.json === true ? JSON.stringify(row) : format(row));
       }

@@ -61,21 +61,9 @@ export class CostModel {
     return tail.length >= 2 ? tail : this.#points.slice(-2);
   }
 
-  /** Weighted least squares of y = a + b · length, weights 1 / y². */
   #beyond(key: "msPerToken" | "indexBytes", length: number): number {
-    let [w, x, y, xx, xy] = [0, 0, 0, 0, 0];
-    for (const point of this.#tail()) {
-      const value = point[key];
-      const weight = value === 0 ? 1 : 1 / value ** 2;
-      w += weight;
-      x += weight * point.length;
-      y += weight * value;
-      xx += weight * point.length ** 2;
-      xy += weight * point.length * value;
-    }
-    // More keys never take less: what says so is noise.
-    const slope = Math.max(0, (w * xy - x * y) / (w * xx - x * x));
-    return (y - slope * x) / w + slope * length;
+    const { constant, slope } = fitLine(this.#tail().map((point) => ({ length: point.length, value: point[key] })));
+    return constant + slope * length;
   }
 
   #buildBeyond(length: number): number {
@@ -84,6 +72,23 @@ export class CostModel {
     const power = Math.log(b.buildMs / a.buildMs) / Math.log(b.length / a.length);
     return b.buildMs * (length / b.length) ** Math.min(2, Math.max(0, power));
   }
+}
+
+/** constant + slope · length by least squares of relative errors. More keys never take less: a slope below zero is noise, and 0. */
+export function fitLine(
+  points: readonly { readonly length: number; readonly value: number }[],
+): { readonly constant: number; readonly slope: number } {
+  let [w, x, y, xx, xy] = [0, 0, 0, 0, 0];
+  for (const { length, value } of points) {
+    const weight = value === 0 ? 1 : 1 / value ** 2;
+    w += weight;
+    x += weight * length;
+    y += weight * value;
+    xx += weight * length ** 2;
+    xy += weight * length * value;
+  }
+  const slope = Math.max(0, (w * xy - x * y) / (w * xx - x * x));
+  return { constant: (y - slope * x) / w, slope };
 }
 
 function between(pair: readonly CostPoint[], key: "msPerToken" | "indexBytes" | "buildMs", length: number): number {
