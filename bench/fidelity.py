@@ -19,11 +19,11 @@ sys.path.append(str(pathlib.Path(__file__).parent.parent / "test" / "golden"))
 import gguf_float32  # noqa: E402
 
 
-def main(model_path, tokens_path, out_path, prefix, count):
+def save_logits(model, tokens_path, out_path, prefix, count):
+    """Saves COUNT rows; gives all tokens that were read."""
     tokens = numpy.fromfile(tokens_path, dtype="<i4")[: prefix + count]
     if len(tokens) < prefix + count:
         raise SystemExit(f'Cannot score: "{tokens_path}" holds {len(tokens)} tokens, needs {prefix + count}')
-    model = gguf_float32.load(model_path)
     began = time.time()
     with torch.inference_mode():
         ids = torch.from_numpy(tokens[:-1].astype(numpy.int64))[None]
@@ -37,9 +37,10 @@ def main(model_path, tokens_path, out_path, prefix, count):
         for token, row in zip(tokens[prefix:], logits):
             f.write(struct.pack("<i", token))
             f.write(row.numpy().astype("<f4").tobytes())
+    return tokens
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 6:
         raise SystemExit(__doc__)
-    main(*sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5]))
+    save_logits(gguf_float32.load(sys.argv[1]), *sys.argv[2:4], int(sys.argv[4]), int(sys.argv[5]))

@@ -1,8 +1,10 @@
 /**
- * llama.cpp (node-llama-cpp) as rows of the matrix: the same tokens forced through it, its speed beside ours in one run.
+ * llama.cpp (node-llama-cpp) and transformers as rows of the matrix: the same tokens forced through them, their speed beside ours
+ * in one run.
  *
  *     npm install --prefix .tools/rival node-llama-cpp@3.22
- *     deno run -A bench/matrix/rival.ts MODEL --rival .tools/rival --lengths 2048,4096 --kv F16 --kv Q8_0 -o results.jsonl
+ *     deno run -A bench/matrix/rival.ts MODEL --llama-cpp .tools/rival --kv F16 --kv Q8_0 --lengths 2048,4096 -o results.jsonl
+ *     deno run -A bench/matrix/rival.ts MODEL --transformers python3 --lengths 2048 -o results.jsonl
  *
  * Only task `text`: divergence is from our full attention on the same weights, so that `F16` shows what is arithmetic, and
  * quantized caches what they lose beyond that. Programs are run, so this is no part of `kvasir bench matrix`.
@@ -18,6 +20,9 @@ import { type Cell, cellKey, type CellSpec, SUITE_VERSION } from "./cell.ts";
 import { workOf } from "./costs.ts";
 import { commitOf, describeMachine } from "./machine.ts";
 import { textQuality } from "./quality.ts";
+import { llamaCpp } from "./rivals/llama_cpp.ts";
+import type { Rival } from "./rivals/rival.ts";
+import { transformers } from "./rivals/transformers.ts";
 import { ResultFile } from "./store.ts";
 import { hashOf, matrixTasks, openHaystack, openTasks, type TaskPlace } from "./tasks.ts";
 
@@ -26,22 +31,8 @@ interface RivalRun {
   readonly probe: Probe;
   readonly tasks: TaskPlace;
   readonly model: string;
-  readonly rival: string;
   readonly weights: number;
   readonly steps: number;
-}
-
-const THREADS = 2;
-
-async function execute(script: string, args: readonly string[], env: Record<string, string>, input?: string) {
-  const path = new URL(script, import.meta.url).pathname;
-  const child = new Deno.Command("node", { args: [path, ...args], env, stdin: "piped", stdout: "piped" }).spawn();
-  const writer = child.stdin.getWriter();
-  if (input !== undefined) await writer.write(new TextEncoder().encode(`${input}\n`));
-  await writer.close();
-  const { success, stdout } = await child.output();
-  if (!success) throw new Error(`Cannot measure llama.cpp: ${script} failed`);
-  return JSON.parse(new TextDecoder().decode(stdout).trim().split("\n").at(-1) as string);
 }
 
 /** Milliseconds a token of our full attention behind the text that was read. */
@@ -57,7 +48,7 @@ function oursMs({ probe, steps }: RivalRun, tokens: readonly number[]): number {
   return times.toSorted((a, b) => a - b)[steps >> 1] as number;
 }
 
-async function cellOf(run: RivalRun, spec: CellSpec, kvType: string): Promise<Cell> {
+async function cellOf(run: RivalRun, spec: CellSpec, rival: Rival): Promise<Cell> {
   const { probe, tasks } = run;
   const { backend, model: { config } } = probe.loaded;
   const started = performance.now();
@@ -70,8 +61,19 @@ async function cellOf(run: RivalRun, spec: CellSpec, kvType: string): Promise<Ce
     const nllFull: number[] = [];
     using exact = probe.under(parseMethod("full"));
     const work = workOf(exact, undefined);
+    const text = {
+      model: run.model,
+      folder,
+      tokens,
+      tokensFile: `${folder}/tokens`,
+      baseFile: `${folder}/base.kvlg`,
+      prefix: prefix + 1,
+      count: tokens.length - prefix - 1,
+      vocab: config.vocab,
+      steps: run.steps,
+    };
     {
-      using base = LogitsFile.open(`${folder}/base.kvlg`, config.vocab, "append");
+      using base = LogitsFile.open(text.baseFile, config.vocab, "append");
       probe.decode([{ state: exact, tokens: tokens.slice(prefix, -1) }], (logits, _, i) => {
         const row = backend.read(logits) as Float32Array<ArrayBuffer>;
         const next = tokens[prefix + i + 1] as number;
@@ -79,15 +81,12 @@ async function cellOf(run: RivalRun, spec: CellSpec, kvType: string): Promise<Ce
         nllFull.push(logSumExp(row) - (row[next] as number));
       });
     }
-    Deno.writeFileSync(`${folder}/tokens`, new Uint8Array(Int32Array.from(tokens).buffer));
-    const args = [run.model, `${folder}/tokens`, `${folder}/base.kvlg`, `${prefix + 1}`, `${THREADS}`, kvType];
-    const { kls, nlls, sames } = await execute("../rival_llama_cpp.mjs", args, { KVASIR_RIVAL: run.rival });
+    Deno.writeFileSync(text.tokensFile, new Uint8Array(Int32Array.from(tokens).buffer));
+    const answer = await rival.score(text);
     const before = oursMs(run, tokens.slice(-64));
-    const job = { kind: "decode", model: run.model, depth: spec.length, tokens: run.steps, runs: 1, warm: false };
-    const asked = JSON.stringify({ ...job, threads: THREADS, flash: true, kvType });
-    const { rates } = await execute("../rival/llama_cpp.mjs", [run.rival], {}, asked);
+    const ownMs = await rival.msPerToken(text);
     const after = oursMs(run, tokens.slice(-64));
-    const [exactMs, ownMs] = [(before + after) / 2, 1000 / (rates as [number])[0]];
+    const exactMs = (before + after) / 2;
     const rows = work.rowBytes / work.keys * prefix;
     return {
       kind: "cell",
@@ -99,7 +98,7 @@ async function cellOf(run: RivalRun, spec: CellSpec, kvType: string): Promise<Ce
       at: new Date().toISOString(),
       seconds: Number(((performance.now() - started) / 1000).toFixed(3)),
       prompts: [hashOf(JSON.stringify(tokens))],
-      quality: textQuality({ kl: kls, sameTop: sames, nll: nlls, nllFull }),
+      quality: textQuality({ ...answer, nllFull }),
       headErrors: null,
       work,
       speed: {
@@ -112,8 +111,8 @@ async function cellOf(run: RivalRun, spec: CellSpec, kvType: string): Promise<Ce
         ownFloorMs: null,
       },
       memory: {
-        weights: run.weights,
-        cache: rows * (kvType === "Q8_0" ? 17 / 32 : kvType === "Q4_0" ? 9 / 32 : 1),
+        weights: run.weights * rival.weightShare,
+        cache: rows * rival.cacheShare,
         index: 0,
       },
       build: { readMs: 1, readWithMs: 1, settleMs: 0, threadSeconds: 0, insertMs: 0 },
@@ -128,7 +127,8 @@ async function main(): Promise<void> {
     args: Deno.args,
     allowPositionals: true,
     options: {
-      rival: { type: "string", default: ".tools/rival" },
+      "llama-cpp": { type: "string" },
+      transformers: { type: "string" },
       lengths: { type: "string", default: "2048" },
       kv: { type: "string", multiple: true, default: ["F16", "Q8_0"] },
       tokens: { type: "string", default: "128" },
@@ -141,24 +141,33 @@ async function main(): Promise<void> {
   if (model === undefined || values.output === undefined) {
     throw new RangeError("Cannot measure: give a model and -o FILE");
   }
+  const folder = values["llama-cpp"];
+  const rivals = [
+    ...(folder === undefined ? [] : values.kv.map((kvType) => llamaCpp(Deno.realPathSync(folder), kvType))),
+    ...(values.transformers === undefined ? [] : [transformers(values.transformers)]),
+  ];
+  if (rivals.length === 0) {
+    throw new RangeError("Cannot measure: name a rival by --llama-cpp FOLDER or --transformers PYTHON");
+  }
   const lengths = values.lengths.split(",").map(Number);
   using probe = await Probe.open({ model });
   using results = new ResultFile(values.output);
   const weights = probe.loaded.backend.bytes;
   const tasks = openTasks(probe.loaded, openHaystack(Math.max(...lengths), values.haystack));
-  const run = { probe, tasks, model, rival: await Deno.realPath(values.rival), weights, steps: Number(values.steps) };
+  const run = { probe, tasks, model, weights, steps: Number(values.steps) };
   const { model: modelHash, tokenizer: tokenizerHash } = probe.loaded.identify();
   for (const length of lengths) {
-    for (const kvType of values.kv) {
+    for (const rival of rivals) {
+      const { program, kvType } = rival;
       const spec: CellSpec = {
         suiteVersion: SUITE_VERSION,
-        backend: "llama.cpp",
+        backend: program,
         model: probe.loaded.file.replace(/.*\//, ""),
         modelHash,
         tokenizerHash,
         kv: kvType,
-        method: `llama.cpp:kv=${kvType.toLowerCase()}`,
-        policy: "rival:llama.cpp",
+        method: `${program}:kv=${kvType.toLowerCase()}`,
+        policy: `rival:${program}`,
         index: "",
         task: "text",
         length,
@@ -169,7 +178,7 @@ async function main(): Promise<void> {
         writes: false,
         haystackHash: tasks.haystack.hash,
       };
-      if (!results.has(cellKey(spec))) results.append(await cellOf(run, spec, kvType));
+      if (!results.has(cellKey(spec))) results.append(await cellOf(run, spec, rival));
       console.error(`${spec.method} at ${length}`);
     }
   }
