@@ -14,6 +14,9 @@ import { readPrompt } from "./generate.ts";
 import { engineOptions, integer, modelCommand } from "./options.ts";
 import { withEngine } from "./session.ts";
 
+/** Bytes of what answers leave behind. */
+const PROMPT_RAM = 4 * 2 ** 30;
+
 /** What one method did. */
 export interface Compared {
   readonly method: string;
@@ -49,7 +52,9 @@ export function compareCommand(done: (code: number) => void): Command {
       if (flags.preset !== undefined || flags.policy !== undefined) {
         throw new UsageError("Cannot compare one preset: name the methods by --methods");
       }
-      const code = await withEngine(engineOptions(flags), async ({ engine, progress, signal }) => {
+      // The prompt is read once a method: its answer leaves it behind for the scoring.
+      const options = { ...engineOptions(flags), contextRam: PROMPT_RAM };
+      const code = await withEngine(options, async ({ engine, progress, signal }) => {
         const { chatTemplate } = await engine.info();
         const message: Message[] = [{ role: "user", content: text }];
         const ids = await engine.encode(chatTemplate && flags.raw !== true ? message : text);
@@ -95,6 +100,7 @@ export async function* compareMethods(
       from: ids.length,
       mode: "decode",
       attention: method.options,
+      cachePrompt: true,
       signal,
       ...(i === 0 ? { saveLogits: base } : { klBase: base }),
     });

@@ -10,6 +10,7 @@ it("compareMethods() answers by each method, and forces all through the first on
   await using engine = await Engine.openOver((to) => localLink(to, tinyLoader(), {}), {
     model: "tiny",
     backend: "cpu:threads=2",
+    contextRam: 1e9,
   });
   const ids = Int32Array.from({ length: 200 }, (_, i) => 32 + (i * 31 + (i >> 3)) % 90);
   const names = [
@@ -37,7 +38,7 @@ it("compareMethods() answers by each method, and forces all through the first on
     assertEquals([full.kl, full.sameTop, full.tokens, full.retrieved], [0, 1, 24, 0]);
     // An error of zero leaves nothing out; other ways do, and what they see of the prompt is what they were told to.
     assertEquals([exact.text, exact.attended, exact.sameTop], [full.text, exact.keys, 1]);
-    assert(exact.kl < 1e-9 && exact.retrieved > 100, JSON.stringify(exact));
+    assert(exact.kl < 1e-7 && exact.retrieved > 100, JSON.stringify(exact));
     assert(sampled.attended < sampled.keys && sampled.retrieved > 0 && sampled.kl > exact.kl, JSON.stringify(sampled));
     assert(near.attended === 20 && near.retrieved === 0 && near.kl > sampled.kl, JSON.stringify(near));
     assert(rows.every((row) => row.msPerToken > 0 && row.firstTokenMs > 0));

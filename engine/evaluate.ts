@@ -35,6 +35,8 @@ export interface EvaluateContext {
   readonly batchSize: number;
   /** How to attend; absent: to everything. */
   readonly plan?: AttentionPlan | undefined;
+  /** A fork of what was read of these tokens before, the first `most` of them at most; the caller's from then on. */
+  readonly begin?: (most: number) => SequenceState | undefined;
   /** Says how large chunks may be. */
   readonly pacer: Pacer;
   /** Whether a cancel waits to be heard. */
@@ -54,7 +56,10 @@ export function* evaluate(
   const { vocab } = model.config;
   checkArguments(context, tokens, options);
   const count = tokens.length - options.from;
-  using state = new SequenceState(backend, model.config.layers, context.kvType, context.ctxSize, context.plan);
+  // The logits of position p predict token p + 1, so the last token itself is never run.
+  const first = options.from - 1;
+  using state = context.begin?.(first) ??
+    new SequenceState(backend, model.config.layers, context.kvType, context.ctxSize, context.plan);
   using save = options.saveLogits === undefined ? undefined : LogitsFile.open(options.saveLogits, vocab, "append");
   using base = options.klBase === undefined ? undefined : LogitsFile.open(options.klBase, vocab, "read");
   const logprobs = new Float32Array(count);
@@ -64,9 +69,8 @@ export function* evaluate(
   const forward = new Forward(model, new Ops(backend), context.batchSize);
   const mostRows = Math.max(1, Math.floor(LOGITS_BYTES / (4 * vocab * (base === undefined ? 1 : 2))));
 
-  // The logits of position p predict token p + 1, so the last token itself is never run.
-  const first = options.from - 1;
-  for (let start = 0; start < tokens.length - 1;) {
+  const cachedTokens = state.cache.length;
+  for (let start = cachedTokens; start < tokens.length - 1;) {
     const scored = start >= first;
     const paced = Math.min(pacer.chunkTokens(false), context.batchSize);
     const most = !scored ? Math.min(paced, first - start) : options.mode === "decode" ? 1 : Math.min(paced, mostRows);
@@ -102,6 +106,7 @@ export function* evaluate(
     yield;
   }
   return {
+    cachedTokens,
     logprobs,
     ...(options.top === undefined ? {} : { tokens: named }),
     ...(base === undefined ? {} : { kl, sameTop }),

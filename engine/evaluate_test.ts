@@ -23,6 +23,28 @@ describe("Engine.evaluate()", () => {
     assertEquals((await engine.info()).bytes, before);
   });
 
+  it("begins with what an answer left behind, where it is asked to", async () => {
+    await using engine = await Engine.openOver((to) => localLink(to, tinyLoader(), {}), {
+      model: "tiny",
+      kvType: "f32",
+      ctxSize: 300,
+      contextRam: 1e9,
+    });
+    for await (const _ of engine.generate(TOKENS.slice(0, 120), { maxTokens: 4, temperature: 0 }));
+    const score = (cachePrompt: boolean, from = 150) => engine.evaluate(TOKENS, { from, mode: "decode", cachePrompt });
+    const [anew, kept, few] = [await score(false), await score(true), await score(true, 60)];
+    assertEquals([anew.cachedTokens, kept.cachedTokens, few.cachedTokens], [0, 120, 59]);
+    assertEquals(kept.logprobs, anew.logprobs);
+    assertEquals(few.logprobs.slice(-50), anew.logprobs);
+    const other = await engine.evaluate(TOKENS, {
+      from: 150,
+      mode: "decode",
+      cachePrompt: true,
+      attention: { policy: "window:window=16" },
+    });
+    assertEquals(other.cachedTokens, 0);
+  });
+
   it("compares with saved logits, in runs that append", async () => {
     const path = await Deno.makeTempFile();
     try {

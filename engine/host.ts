@@ -102,9 +102,15 @@ export class Host {
       case "evaluate": {
         const open = this.#opened();
         const { model, backend, tokenizer } = open.loaded;
-        const { attention } = request.options;
-        const { plan } = attention === undefined ? open.attention : open.planOf(attention);
-        const context = { ...open, model, backend, tokenizer, plan, ...this.#interruptible() };
+        const { attention: wanted, cachePrompt } = request.options;
+        const attention = wanted === undefined ? open.attention : open.planOf(wanted);
+        const { plan } = attention;
+        const begin = (most: number) => {
+          const kept = open.contexts.longest(request.tokens.subarray(0, most), shareKey(attention));
+          return kept?.state.fork(Math.min(kept.numTokens, most), open.ctxSize, { plan });
+        };
+        const reuses = cachePrompt === true ? { begin } : {};
+        const context = { ...open, model, backend, tokenizer, plan, ...reuses, ...this.#interruptible() };
         const pieces = evaluate(context, request.tokens, request.options);
         const failed = (error: unknown) => this.#options.post({ type: "error", id, error: toRemote(error) });
         return open.loop.addJob({ id, pieces, done: result, failed });

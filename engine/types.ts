@@ -215,12 +215,16 @@ export interface EvaluateOptions {
   readonly top?: number;
   /** How it attends, in place of what the engine was opened with. */
   readonly attention?: AttentionOptions;
+  /** Begins with what a kept context of this way to attend has of the tokens that are not scored. Default: all are read anew. */
+  readonly cachePrompt?: boolean;
   /** Aborting it gives up. */
   readonly signal?: AbortSignal;
 }
 
 /** One entry a scored token. */
 export interface Evaluation {
+  /** Tokens that a kept context had; see {@link EvaluateOptions.cachePrompt}. */
+  readonly cachedTokens: number;
   /** Of the token that came, in nats. */
   readonly logprobs: Float32Array;
   /** The scored tokens themselves, and the likeliest at their places, best first; with `top`. */
