@@ -56,14 +56,14 @@ Partition make_partition(int32_t dim, int32_t lists) {
   p.keys = kKeys;
   p.recall = 1;
   p.routed.centroids.pack(make_floats(static_cast<size_t>(lists) * static_cast<size_t>(dim), 7).data(), lists, dim);
-  p.routed.offsets.push_back(0);
+  std::vector<std::vector<int32_t>> members(static_cast<size_t>(lists));
   for (int32_t list = 0; list < lists; list++) {
     for (int32_t i = 0; i < 128; i++) {
       const uint32_t within = lowbias32(static_cast<uint32_t>(list * 128 + i)) % (kKeys / 128);
-      p.routed.members.push_back(static_cast<uint16_t>(static_cast<uint32_t>(i * (kKeys / 128)) + within));
+      members[static_cast<size_t>(list)].push_back(i * (kKeys / 128) + static_cast<int32_t>(within));
     }
-    p.routed.offsets.push_back((list + 1) * 128);
   }
+  p.routed.append(members);
   const int32_t cells = kKeys / 128;
   p.homes.centroids.pack(make_floats(static_cast<size_t>(cells) * static_cast<size_t>(dim), 8).data(), cells, dim);
   p.deviations.assign(static_cast<size_t>(cells), 0.1f);

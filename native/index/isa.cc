@@ -8,12 +8,12 @@
 namespace kvasir {
 namespace {
 
-const IndexIsa kPortable = {"portable", &kRowsPortable, &kPanelsPortable, &kCodesPortable,
+const IndexIsa kPortable = {"portable", &kRowsPortable, &kPanelsPortable, &kBytesPortable, &kCodesPortable,
                             &kNibblesPortable, &kSelectPortable, &kSamplePortable, &kGraphPortable};
 #ifdef KVASIR_X86
-const IndexIsa kAvx2 = {"avx2", &kRowsAvx2, &kPanelsAvx2, &kCodesAvx2,
+const IndexIsa kAvx2 = {"avx2", &kRowsAvx2, &kPanelsAvx2, &kBytesAvx2, &kCodesAvx2,
                             &kNibblesAvx2, &kSelectAvx2, &kSampleAvx2, &kGraphAvx2};
-const IndexIsa kAvx512 = {"avx512", &kRowsAvx512, &kPanelsAvx512, &kCodesAvx512,
+const IndexIsa kAvx512 = {"avx512", &kRowsAvx512, &kPanelsAvx512, &kBytesAvx512, &kCodesAvx512,
                             &kNibblesAvx512, &kSelectAvx512, &kSampleAvx512, &kGraphAvx512};
 #endif
 

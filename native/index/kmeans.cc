@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <numeric>
 
+#include "byte_panels.h"
 #include "draw.h"
 
 namespace kvasir {
@@ -90,12 +92,22 @@ std::vector<float> kmeans(const PanelKernels& kernels, const RunTasks& run, cons
   }
   std::vector<int32_t> nearest(static_cast<size_t>(count));
   const int32_t tasks = (count + kTaskRows - 1) / kTaskRows;
+  std::unique_ptr<const BytePanels> columns;
+  if (options.bytes != nullptr) {
+    columns = std::make_unique<const BytePanels>(run, count, dim, [&](float* out, int32_t first, int32_t some) {
+      std::copy_n(points + static_cast<size_t>(first) * width, static_cast<size_t>(some) * width, out);
+    });
+  }
   for (int32_t round = 0; round < options.iterations; round++) {
     const Nearest find(centroids.data(), options.clusters, dim, options.spherical);
-    run(tasks, [&](int32_t task) {
-      const int32_t from = task * kTaskRows, some = std::min(kTaskRows, count - from);
-      find.find(kernels, nearest.data() + from, nullptr, points + static_cast<size_t>(from) * width, some);
-    });
+    if (columns != nullptr) {
+      columns->nearest(*options.bytes, run, nearest.data(), columns->terms(centroids.data(), find.offsets.data(), options.clusters));
+    } else {
+      run(tasks, [&](int32_t task) {
+        const int32_t from = task * kTaskRows, some = std::min(kTaskRows, count - from);
+        find.find(kernels, nearest.data() + from, nullptr, points + static_cast<size_t>(from) * width, some);
+      });
+    }
     Sums sums = {std::vector<double>(clusters * width), std::vector<int32_t>(clusters)};
     for (int32_t i = 0; i < count; i++) {
       const size_t c = static_cast<size_t>(nearest[static_cast<size_t>(i)]);

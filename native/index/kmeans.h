@@ -8,6 +8,8 @@
 
 namespace kvasir {
 
+struct ByteKernels;
+
 // Runs body(0) ... body(count - 1), each once, in any order and on any threads; returns when all are done.
 using RunTasks = std::function<void(int32_t count, const std::function<void(int32_t)>& body)>;
 
@@ -17,6 +19,7 @@ struct KMeans {
   // Rows and centroids have length 1 and the largest inner product is nearest; else the smallest L2 distance is.
   bool spherical = false;
   uint32_t seed = 0;
+  const ByteKernels* bytes = nullptr;  // points are assigned nearly, in bytes
 };
 
 // Centroids [clusters, dim] of points [count, dim] (spherical: of length 1 or 0), count >= 1. Lloyd's algorithm from distinct

@@ -3,33 +3,23 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <limits>
 
+#include "byte_panels.h"
 #include "knn.h"
+#include "lists_calibrate.h"
 #include "spread.h"
 
 namespace kvasir {
 namespace {
 
-// Positions of the calibration, the latest: a query from far back moved to the end wants keys that no decode query wants, as what it
-// had behind it then is now far away.
-constexpr int32_t kMaxHeld = 64;
-constexpr int32_t kMaxProbes = 32;
 constexpr int32_t kTrainPerList = 32;
+constexpr int32_t kTaskLists = 64;
 constexpr int32_t kNearest = 100;    // keys a training query votes for
 constexpr double kDepths[] = {0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1};  // of the greatest
 
-// Keys of each list, best first: [lists, depth] ids.
-struct Ranked {
-  int32_t lists, depth;
-  std::vector<int32_t> ids;
-  std::vector<float> scores;  // centroid . key of the key at a rank by centroid score
-  const int32_t* of(int32_t list) const { return ids.data() + static_cast<size_t>(list) * static_cast<size_t>(depth); }
-};
-
 // With kNN, keys that more of the cluster's queries have among their nearest come first; those without a vote follow by centroid
 // score.
-void order_by_votes(Ranked& ranked, const PartitionInput& in, const Nearest& routers, const float* train, const float* unit,
+void order_by_votes(RankedLists& ranked, const PartitionInput& in, const Nearest& routers, const float* train, const float* unit,
                     int32_t count) {
   std::vector<int32_t> cluster(static_cast<size_t>(count));
   routers.find(*in.source.isa->panels, cluster.data(), nullptr, unit, count);
@@ -64,123 +54,20 @@ void order_by_votes(Ranked& ranked, const PartitionInput& in, const Nearest& rou
   }
 }
 
+// ids [count], all different, in order; marks [keys / 64] are zero before and after.
+void in_order(std::vector<int32_t>& out, const int32_t* ids, int32_t count, std::vector<uint64_t>& marks) {
+  for (int32_t i = 0; i < count; i++) marks[static_cast<size_t>(ids[i]) >> 6] |= 1ull << (ids[i] & 63);
+  out.reserve(static_cast<size_t>(count));
+  for (size_t w = 0; w < marks.size(); w++) {
+    for (uint64_t word = marks[w]; word != 0; word &= word - 1) {
+      out.push_back(static_cast<int32_t>(w * 64) + __builtin_ctzll(word));
+    }
+    marks[w] = 0;
+  }
+}
+
 int32_t horizon_of(const ListsOptions& options, int32_t keys) {
-  return options.horizon > 0 ? options.horizon : std::min(8192, std::max(1024, keys / 16 - 1024));
-}
-
-struct Choice {
-  int32_t depth = 1;
-  std::vector<int32_t> probes;     // of each query head
-  double recall = 0, visited = 1;  // means over held-out queries
-  int32_t positions = 0;
-  bool reached = false;
-};
-
-// Plays searches of held-out positions with lists of one depth: each query head its own lists, as in a search. Each head gets one
-// list, then the head whose next list finds most for the keys it adds gets another, until the mean recall is reached.
-Choice probe_greedily(const PartitionInput& in, const ListsOptions& options, const Ranked& ranked, const Neighbours& truth,
-                      const std::vector<int32_t>& nearest, int32_t most, int32_t depth, int32_t positions) {
-  const int32_t group = in.shape->group();
-  const size_t keys = static_cast<size_t>(in.source.keys), words = (keys + 63) / 64;
-  std::vector<uint64_t> seen(words * static_cast<size_t>(positions * group), 0);
-  std::vector<uint8_t> wanted(keys, 0);
-  Choice c;
-  c.depth = depth;
-  c.probes.assign(static_cast<size_t>(group), 0);
-  double found = 0, visited = 0;
-  const double all = static_cast<double>(positions) * group * truth.k;
-  struct Gain {
-    double found = 0, keys = 0;
-  };
-  // What the next list of head g adds, of all positions; with `take` it is added.
-  const auto gain = [&](int32_t g, bool take) {
-    Gain sum;
-    const int32_t probe = c.probes[static_cast<size_t>(g)];
-    for (int32_t p = 0; p < positions; p++) {
-      const int32_t query = p * group + g;
-      const int32_t* want = truth.of(query);
-      for (int32_t j = 0; j < truth.k; j++) wanted[static_cast<size_t>(want[j] - in.source.begin)] = 1;
-      uint64_t* marks = seen.data() + static_cast<size_t>(query) * words;
-      const int32_t* ids = ranked.of(nearest[static_cast<size_t>(query * most + probe)]);
-      int32_t fresh = 0, good = 0;
-      for (int32_t r = 0; r < depth; r++) {
-        const size_t id = static_cast<size_t>(ids[r]);
-        const int32_t unseen = static_cast<int32_t>(~(marks[id >> 6] >> (id & 63)) & 1);
-        fresh += unseen;
-        good += unseen & wanted[id];
-        if (take) marks[id >> 6] |= 1ull << (id & 63);
-      }
-      sum.found += good;
-      sum.keys += fresh;
-      for (int32_t j = 0; j < truth.k; j++) wanted[static_cast<size_t>(want[j] - in.source.begin)] = 0;
-    }
-    return sum;
-  };
-  std::vector<Gain> next(static_cast<size_t>(group));
-  const auto take = [&](int32_t g) {
-    const Gain got = gain(g, true);
-    found += got.found;
-    visited += got.keys;
-    if (++c.probes[static_cast<size_t>(g)] < most) next[static_cast<size_t>(g)] = gain(g, false);
-  };
-  for (int32_t g = 0; g < group; g++) take(g);
-  while (found < options.recall * all) {
-    int32_t best = -1;
-    double rate = -1;
-    for (int32_t g = 0; g < group; g++) {
-      if (c.probes[static_cast<size_t>(g)] >= most) continue;
-      const Gain& of = next[static_cast<size_t>(g)];
-      const double r = of.found / (of.keys + 1);
-      if (r > rate) rate = r, best = g;
-    }
-    if (best < 0) break;
-    take(best);
-  }
-  c.recall = all > 0 ? found / all : 0;
-  c.visited = positions > 0 ? visited / positions / group / static_cast<double>(keys) : 1;
-  c.reached = positions > 0 && c.recall >= options.recall;
-  return c;
-}
-
-// The depth and the numbers of lists that reach the recall with least work on held-out positions; where none does, those of the best
-// recall.
-Choice calibrate(const PartitionInput& in, const ListsOptions& options, const Panels& routers, const Ranked& ranked) {
-  const size_t group = static_cast<size_t>(in.shape->group()), dim = static_cast<size_t>(in.source.dim);
-  const int32_t end = in.source.begin + in.source.keys, horizon = horizon_of(options, in.source.keys);
-  std::vector<float> held = in.samples->moved(*in.shape, in.source.head, end + options.ahead, horizon, kHoldEvery, kHoldRest, true);
-  const size_t all = held.size() / (group * dim), positions = std::min<size_t>(all, kMaxHeld);
-  held.erase(held.begin(), held.end() - static_cast<std::ptrdiff_t>(positions * group * dim));
-  const int32_t count = static_cast<int32_t>(positions * group), k = std::min(options.k, in.source.keys);
-  const Neighbours truth = nearest_keys(*in.source.isa, *in.run, *in.source.rows, in.source.head, in.source.begin, end,
-                                        held.data(), count, k);
-  const int32_t most = std::min(kMaxProbes, routers.count());
-  std::vector<int32_t> nearest(static_cast<size_t>(count) * static_cast<size_t>(most));
-  std::vector<float> scores(routers.width() * group);
-  for (size_t p = 0; p < positions; p++) {
-    routers.dot(*in.source.isa->panels, scores.data(), held.data() + p * group * dim, static_cast<int32_t>(group));
-    for (size_t g = 0; g < group; g++) {
-      float* row = scores.data() + g * routers.width();
-      for (int32_t i = 0; i < most; i++) {
-        float best;
-        const int32_t list = in.source.isa->panels->argmax(&best, row, routers.count());
-        nearest[(p * group + g) * static_cast<size_t>(most) + static_cast<size_t>(i)] = list;
-        row[list] = -std::numeric_limits<float>::infinity();
-      }
-    }
-  }
-  constexpr int32_t kTried = static_cast<int32_t>(sizeof kDepths / sizeof kDepths[0]);
-  std::vector<Choice> tried(kTried);
-  (*in.run)(kTried, [&](int32_t i) {
-    const int32_t depth = std::max(1, static_cast<int32_t>(std::lround(kDepths[i] * ranked.depth)));
-    tried[static_cast<size_t>(i)] = probe_greedily(in, options, ranked, truth, nearest, most, depth, static_cast<int32_t>(positions));
-  });
-  Choice best;
-  for (Choice& c : tried) {
-    const bool better = c.reached != best.reached ? c.reached : c.reached ? c.visited < best.visited : c.recall > best.recall;
-    if (best.probes.empty() || better) best = std::move(c);
-  }
-  best.positions = static_cast<int32_t>(positions);
-  return best;
+  return options.horizon > 0 ? options.horizon : std::max(1024, keys / 4 - 8192);
 }
 
 }  // namespace
@@ -224,33 +111,43 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
     settings.iterations = options.iterations;
     settings.spherical = true;
     settings.seed = seed;
+    settings.bytes = source.isa->bytes;
     centroids = kmeans(*source.isa->panels, *in.run, unit.data(), count, source.dim, settings);
   }
   const Nearest routers(centroids.data(), lists, source.dim, true);
 
-  Neighbours near = nearest_keys(*source.isa, *in.run, *source.rows, source.head, source.begin, end, centroids.data(), lists,
-                                 std::min(options.depth, source.keys));
-  for (int32_t& position : near.positions) position -= source.begin;
-  Ranked ranked = {lists, near.k, std::move(near.positions), std::move(near.scores)};
+  // The depth is a build's choice; an aim keeps it.
+  std::vector<int32_t> depths;
+  const int32_t most = std::min(old == nullptr ? options.depth : old->depth, source.keys);
+  for (double share : kDepths) {
+    const int32_t depth = std::max(1, static_cast<int32_t>(std::lround(share * most)));
+    if (old == nullptr && (depths.empty() || depth > depths.back())) depths.push_back(depth);
+  }
+  if (old != nullptr) depths = {most};
+  const BytePanels keys = key_panels(*source.isa, *in.run, *source.rows, source.head, source.begin, source.keys);
+  BestColumns best = best_columns(*source.isa, *in.run, keys, keys.terms(centroids.data(), nullptr, lists), depths);
+  RankedLists ranked = {lists, most, std::move(best.ids), std::move(best.scores)};
   if (options.knn) order_by_votes(ranked, in, routers, train.data(), unit.data(), count);
 
-  const Choice choice = calibrate(in, options, routers.panels, ranked);
-  PackedLists routed;
+  const ListsChoice choice = calibrate_lists(in, options, keys, routers.panels, ranked, depths, aim, horizon);
+  GapLists routed;
   routed.centroids = routers.panels;
-  std::vector<float> thresholds;
+  std::vector<float> thresholds(static_cast<size_t>(lists));
   std::vector<std::vector<int32_t>> members(static_cast<size_t>(lists));
-  for (int32_t list = 0; list < lists; list++) {
-    const int32_t* ids = ranked.of(list);
-    members[static_cast<size_t>(list)].assign(ids, ids + choice.depth);
-    std::sort(members[static_cast<size_t>(list)].begin(), members[static_cast<size_t>(list)].end());
-    thresholds.push_back(
-        ranked.scores[static_cast<size_t>(list) * static_cast<size_t>(ranked.depth) + static_cast<size_t>(choice.depth - 1)]);
-  }
-  routed.append(members, source.keys);
+  (*in.run)((lists + kTaskLists - 1) / kTaskLists, [&](int32_t task) {
+    std::vector<uint64_t> marks((static_cast<size_t>(source.keys) + 63) / 64);
+    for (int32_t list = task * kTaskLists; list < std::min(lists, (task + 1) * kTaskLists); list++) {
+      const size_t last = static_cast<size_t>(list) * static_cast<size_t>(ranked.depth) + static_cast<size_t>(choice.depth - 1);
+      thresholds[static_cast<size_t>(list)] = ranked.scores[last];
+      in_order(members[static_cast<size_t>(list)], ranked.of(list), choice.depth, marks);
+    }
+  });
+  routed.append(members);
   made->routed = std::move(routed);
   made->thresholds = std::move(thresholds);
   made->aim = aim;
   made->horizon = horizon;
+  made->depth = choice.depth;
   made->probes = 0;
   made->head_probes = choice.probes;
   if (choice.positions > 0) {

@@ -10,7 +10,7 @@ struct ListsOptions {
   int32_t keys_per_list = 0;  // 0: 24 + 2048 / headDim, as lists of narrow heads weigh most beside their keys
   int32_t depth = 1024;     // most keys of a list
   int32_t ahead = 512;      // tokens between the last key and the first query: the window
-  int32_t horizon = 0;      // positions of queries for which lists are made; 0: keys / 16 - 1024, within 1024 and 8192
+  int32_t horizon = 0;      // positions of queries for which lists are made; 0: keys / 4 - 8192, at least 1024, so that aims are of constant cost a key
   int32_t iterations = 8;
   bool knn = false;         // lists from exact nearest keys of prompt queries instead of centroid scores alone
   double recall = 0.95;     // wanted on held-out prompt queries

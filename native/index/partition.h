@@ -13,6 +13,7 @@
 
 #include "isa.h"
 #include "kmeans.h"
+#include "list_tables.h"
 #include "rows.h"
 
 namespace kvasir {
@@ -21,53 +22,15 @@ class FileReader;
 class FileWriter;
 struct Graph;
 
-// Lists of keys under centroids. Ids are positions less the index's first one; of wide ones `Id` holds the low bits, and a list's ids
-// of each block of 65,536 follow each other.
-template <class Id>
-struct Lists {
-  static constexpr int32_t kBlockBits = sizeof(Id) == 2 ? 16 : 30;
-
-  Panels centroids;
-  int32_t blocks = 1;
-  std::vector<int32_t> offsets;   // [count * blocks + 1]
-  std::vector<Id> members;  // of list i in block b: [offsets[i * blocks + b], offsets[i * blocks + b + 1]), ascending
-
-  int32_t count() const { return centroids.count(); }
-  size_t bytes() const { return centroids.bytes() + offsets.size() * 4 + members.size() * sizeof(Id); }
-  int32_t size(int32_t list) const { return end_of(list) - begin_of(list); }
-  int32_t begin_of(int32_t list) const { return offsets[static_cast<size_t>(list * blocks)]; }
-  int32_t end_of(int32_t list) const { return offsets[static_cast<size_t>((list + 1) * blocks)]; }
-  // The id of a list's i-th key.
-  int32_t id(int32_t list, int32_t i) const {
-    const int32_t at = begin_of(list) + i;
-    int32_t block = 0;
-    while (at >= offsets[static_cast<size_t>(list * blocks + block + 1)]) block++;
-    return block << kBlockBits | members[static_cast<size_t>(at)];
-  }
-  template <class F>
-  void each(int32_t list, F&& f) const {
-    for (int32_t block = 0; block < blocks; block++) {
-      const size_t at = static_cast<size_t>(list * blocks + block);
-      for (int32_t i = offsets[at]; i < offsets[at + 1]; i++) f(block << kBlockBits | members[static_cast<size_t>(i)]);
-    }
-  }
-  // Ids more[i], ascending and above those that are there, join list i; `keys`: ids are below.
-  void append(const std::vector<std::vector<int32_t>>& more, int32_t keys);
-};
-extern template struct Lists<int32_t>;
-extern template struct Lists<uint16_t>;
-
-struct ListTable : Lists<int32_t> {};     // one block: offsets [count + 1]
-struct PackedLists : Lists<uint16_t> {};
-
 struct Partition {
   ListTable homes;
   // Of a cell's keys: root mean square over keys and training queries of q . (key - mean), divided by that of |q|.
   std::vector<float> deviations;  // [homes.count()]
   Panels metric;                  // columns of the Cholesky factor of the queries' second moment; empty: identity
-  PackedLists routed;             // empty in "ivf"
+  GapLists routed;                // empty in "ivf"
   std::vector<float> thresholds;  // [routed.count()]: q-centroid . key from which a new key belongs to the list
   std::shared_ptr<const Graph> graph;  // null but in "graph"
+  int32_t depth = 0;                   // keys of a routed list when it was made
   int32_t probes = 0;                  // lists a query; the width of a graph's queue; 0: as head_probes
   std::vector<int32_t> head_probes;    // lists of each query head of the group, or empty
   double recall = __builtin_nan("");    // on held-out queries
@@ -95,6 +58,9 @@ struct PartitionSource {
 
 // keys [count, dim] become what they are in a metric.
 void move_to_metric(const Panels& metric, const PartitionSource& source, std::vector<float>& keys, int32_t count);
+
+// Keys [first, first + count) as they are in a metric: out [count, dim].
+void read_moved(float* out, const Panels& metric, const PartitionSource& source, int32_t first, int32_t count);
 
 // Fills homes, deviations, metric and cells: `count` cells. queries [queries_count, dim] make the metric; none: the identity.
 // Trains on at most 32 keys a cell, then every key goes to its nearest cell.

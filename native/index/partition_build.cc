@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "draw.h"
+#include "byte_panels.h"
 #include "partition.h"
 
 namespace kvasir {
@@ -51,6 +51,15 @@ void move_to_metric(const Panels& metric, const PartitionSource& source, std::ve
   }
 }
 
+void read_moved(float* out, const Panels& metric, const PartitionSource& source, int32_t first, int32_t count) {
+  const size_t dim = static_cast<size_t>(source.dim), width = metric.width();
+  source.rows->read_keys(out, source.head, source.begin + first, count);
+  if (metric.count() == 0) return;
+  std::vector<float> moved(static_cast<size_t>(count) * width);
+  metric.dot(*source.isa->panels, moved.data(), out, count);
+  for (size_t i = 0; i < static_cast<size_t>(count); i++) std::copy_n(moved.data() + i * width, dim, out + i * dim);
+}
+
 void build_homes(Partition& to, const PartitionSource& source, const RunTasks& run, int32_t count, const float* queries,
                  int32_t queries_count, int32_t iterations, uint32_t seed) {
   const size_t dim = static_cast<size_t>(source.dim);
@@ -81,28 +90,23 @@ void build_homes(Partition& to, const PartitionSource& source, const RunTasks& r
   options.clusters = cells;
   options.iterations = iterations;
   options.seed = seed;
+  options.bytes = source.isa->bytes;
   const std::vector<float> centroids = kmeans(*source.isa->panels, run, points.data(), train, source.dim, options);
   points = {};
   const Nearest nearest(centroids.data(), cells, source.dim, false);
 
   std::vector<int32_t> home(static_cast<size_t>(n));
   std::vector<float> squares(static_cast<size_t>(n));  // squared norms in the metric
-  const int32_t tasks = (n + kTaskKeys - 1) / kTaskKeys;
-  run(tasks, [&](int32_t task) {
-    const int32_t from = task * kTaskKeys, some = std::min(kTaskKeys, n - from);
-    std::vector<float> keys(static_cast<size_t>(some) * dim);
-    source.rows->read_keys(keys.data(), source.head, source.begin + from, some);
-    move_to_metric(to.metric, source, keys, some);
-    nearest.find(*source.isa->panels, home.data() + from, nullptr, keys.data(), some);
+  const BytePanels moved(run, n, source.dim, [&](float* out, int32_t first, int32_t some) {
+    read_moved(out, to.metric, source, first, some);
     for (int32_t i = 0; i < some; i++) {
-      double square = 0;
-      for (size_t d = 0; d < dim; d++) {
-        const double x = keys[static_cast<size_t>(i) * dim + d];
-        square += x * x;
-      }
-      squares[static_cast<size_t>(from + i)] = static_cast<float>(square);
+      const float* x = out + static_cast<size_t>(i) * dim;
+      float square = 0;
+      for (size_t d = 0; d < dim; d++) square += x[d] * x[d];
+      squares[static_cast<size_t>(first + i)] = square;
     }
   });
+  moved.nearest(*source.isa->bytes, run, home.data(), moved.terms(centroids.data(), nearest.offsets.data(), cells));
   std::vector<std::vector<int32_t>> ids(static_cast<size_t>(cells));
   for (int32_t i = 0; i < n; i++) ids[static_cast<size_t>(home[static_cast<size_t>(i)])].push_back(i);
 
@@ -133,7 +137,7 @@ void build_homes(Partition& to, const PartitionSource& source, const RunTasks& r
     }
   });
   to.homes.centroids.pack(means.data(), cells, source.dim);
-  to.homes.append(ids, n);
+  to.homes.append(ids);
   to.keys = n;
 }
 

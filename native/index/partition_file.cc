@@ -31,28 +31,28 @@ void restore_panels(Panels& panels, const FileReader& from, const std::string& n
   panels.restore(count, dim, finite_array(from, name, width * static_cast<size_t>(dim)));
 }
 
-template <class Id>
-void save_table(FileWriter& to, const std::string& name, const Lists<Id>& table) {
-  save_panels(to, name + ".at", table.centroids);
-  to.add(name + ".from", table.offsets.data(), table.offsets.size() * sizeof(int32_t));
-  to.add(name + ".ids", table.members.data(), table.members.size() * sizeof(Id));
+void restore_offsets(std::vector<int32_t>& offsets, const FileReader& from, const std::string& name, int32_t count) {
+  const int32_t* data = from.array<int32_t>(name, static_cast<size_t>(count) + 1);
+  if (data[0] != 0) refuse(name, "does not begin at 0");
+  for (int32_t i = 0; i < count; i++) {
+    if (data[i + 1] < data[i]) refuse(name, "does not ascend");
+  }
+  offsets.assign(data, data + count + 1);
 }
 
-// Members of every list ascend within [0, keys).
-template <class Id>
-void restore_table(Lists<Id>& table, const FileReader& from, const std::string& name, int32_t count, int32_t dim,
-                   int32_t keys) {
+void save_homes(FileWriter& to, const std::string& name, const ListTable& table) {
+  save_panels(to, name + ".at", table.centroids);
+  to.add(name + ".from", table.offsets.data(), table.offsets.size() * sizeof(int32_t));
+  to.add(name + ".ids", table.members.data(), table.members.size() * sizeof(int32_t));
+}
+
+// Members of every cell ascend within [0, keys).
+void restore_homes(ListTable& table, const FileReader& from, const std::string& name, int32_t count, int32_t dim, int32_t keys) {
   restore_panels(table.centroids, from, name + ".at", count, dim);
-  table.blocks = std::max(1, (keys + (1 << Lists<Id>::kBlockBits) - 1) >> Lists<Id>::kBlockBits);
-  const size_t parts = static_cast<size_t>(count) * static_cast<size_t>(table.blocks);
-  const int32_t* offsets = from.array<int32_t>(name + ".from", parts + 1);
-  if (offsets[0] != 0) refuse(name + ".from", "does not begin at 0");
-  for (size_t i = 0; i < parts; i++) {
-    if (offsets[i + 1] < offsets[i]) refuse(name + ".from", "does not ascend");
-  }
-  table.offsets.assign(offsets, offsets + parts + 1);
-  const Id* ids = from.array<Id>(name + ".ids", static_cast<size_t>(offsets[parts]));
-  table.members.assign(ids, ids + offsets[parts]);
+  restore_offsets(table.offsets, from, name + ".from", count);
+  const int32_t all = table.offsets.back();
+  const int32_t* ids = from.array<int32_t>(name + ".ids", static_cast<size_t>(all));
+  table.members.assign(ids, ids + all);
   for (int32_t list = 0; list < count; list++) {
     int32_t last = -1;
     bool right = true;
@@ -64,10 +64,25 @@ void restore_table(Lists<Id>& table, const FileReader& from, const std::string& 
   }
 }
 
+void save_lists(FileWriter& to, const std::string& name, const GapLists& table) {
+  save_panels(to, name + ".at", table.centroids);
+  to.add(name + ".from", table.offsets.data(), table.offsets.size() * sizeof(int32_t));
+  to.add(name + ".gaps", table.gaps.data(), table.gaps.size());
+}
+
+void restore_lists(GapLists& table, const FileReader& from, const std::string& name, int32_t count, int32_t dim, int32_t keys) {
+  restore_panels(table.centroids, from, name + ".at", count, dim);
+  restore_offsets(table.offsets, from, name + ".from", count);
+  const int32_t all = table.offsets.back();
+  const uint8_t* gaps = from.array<uint8_t>(name + ".gaps", static_cast<size_t>(all));
+  table.gaps.assign(gaps, gaps + all);
+  if (!table.check(keys)) refuse(name + ".gaps", "is out of range");
+}
+
 constexpr int32_t kBest = 1, kSamples = 2, kWalked = 4;  // what a partition serves, and whether it has a graph
 
 struct Header {
-  int32_t keys, cells, lists, metric, aim, horizon, serves, probes;
+  int32_t keys, cells, lists, metric, aim, horizon, serves, probes, depth, reserved;
   double recall, visited;
 };
 
@@ -129,15 +144,15 @@ std::shared_ptr<PartitionSet> restore_set(const FileReader& from, const std::str
 void Partition::save(FileWriter& to, const std::string& prefix) const {
   const Header header = {keys, homes.count(), routed.count(), metric.count() > 0, aim, horizon,
                          (serves_best ? kBest : 0) | (serves_samples ? kSamples : 0) | (graph != nullptr ? kWalked : 0),
-                         probes, recall, visited};
+                         probes, depth, 0, recall, visited};
   to.add(prefix, &header, sizeof header);
-  save_table(to, prefix + ".home", homes);
+  save_homes(to, prefix + ".home", homes);
   to.add(prefix + ".dev", deviations.data(), deviations.size() * sizeof(float));
   if (probes == 0) to.add(prefix + ".probes", head_probes.data(), head_probes.size() * sizeof(int32_t));
   if (metric.count() > 0) save_panels(to, prefix + ".metric", metric);
   if (graph != nullptr) save_graph(to, prefix + ".graph", *graph);
   if (routed.count() == 0) return;
-  save_table(to, prefix + ".list", routed);
+  save_lists(to, prefix + ".list", routed);
   to.add(prefix + ".least", thresholds.data(), thresholds.size() * sizeof(float));
 }
 
@@ -146,11 +161,13 @@ void Partition::restore(const FileReader& from, const std::string& prefix, int32
   std::memcpy(&header, from.array<Header>(prefix, 1), sizeof header);
   if (header.keys < 1 || header.keys >= 1 << 30 || header.cells < 1 || header.cells > header.keys || header.lists < 0 || header.lists > header.keys ||
       header.aim < 0 || header.horizon < 0 || (header.metric != 0 && header.metric != 1) || header.probes < 0 ||
+      header.depth < (header.lists > 0) || header.depth > header.keys || header.reserved != 0 ||
       (header.serves & ~(kBest | kSamples | kWalked)) != 0) {
     refuse(prefix, "has impossible counts");
   }
   keys = header.keys;
   probes = header.probes;
+  depth = header.depth;
   if (probes == 0) {
     const int32_t* wanted = from.array<int32_t>(prefix + ".probes", static_cast<size_t>(group));
     head_probes.assign(wanted, wanted + group);
@@ -162,7 +179,7 @@ void Partition::restore(const FileReader& from, const std::string& prefix, int32
   serves_samples = (header.serves & kSamples) != 0;
   aim = header.aim;
   horizon = header.horizon;
-  restore_table(homes, from, prefix + ".home", header.cells, dim, keys);
+  restore_homes(homes, from, prefix + ".home", header.cells, dim, keys);
   // Drawing the rest is unbiased only where every key has exactly one home.
   std::vector<bool> seen(static_cast<size_t>(keys), false);
   for (int32_t cell = 0; cell < header.cells; cell++) {
@@ -176,7 +193,7 @@ void Partition::restore(const FileReader& from, const std::string& prefix, int32
   if (header.metric != 0) restore_panels(metric, from, prefix + ".metric", dim, dim);
   if ((header.serves & kWalked) != 0) graph = restore_graph(from, prefix + ".graph", keys, dim);
   if (header.lists == 0) return;
-  restore_table(routed, from, prefix + ".list", header.lists, dim, keys);
+  restore_lists(routed, from, prefix + ".list", header.lists, dim, keys);
   const float* least = finite_array(from, prefix + ".least", static_cast<size_t>(header.lists));
   thresholds.assign(least, least + header.lists);
 }

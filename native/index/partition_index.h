@@ -1,5 +1,6 @@
 // What types "ivf" and "lists" share: one partition a KV head over codes, built and extended behind the caller.
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,7 +36,7 @@ class PartitionRecipe {
   // First position of queries for which lists over tokens that end at `end` are made.
   int32_t aim(int32_t end) const { return end + ahead; }
   // Keys without a home that start an extension of a structure over `keys`.
-  virtual int32_t step(int32_t /*keys*/) const { return extend; }
+  virtual int32_t step(int32_t keys) const { return std::max(extend, keys / 32); }
   // Why nothing is built over these tokens; empty: something is.
   virtual std::string refuses(const QuerySamples& samples, int32_t keys) const = 0;
 

@@ -79,7 +79,7 @@ void PartitionSearch::visit_lists(Report& report) {
   const auto read_from = [&](const auto& table) {
     for (int32_t list : lists_) {
       table.each(list, [this](int32_t id) { mark(id); });
-      report.bytes_read += static_cast<double>(table.size(list)) * sizeof table.members[0];
+      report.bytes_read += static_cast<double>(table.bytes_of(list));
     }
   };
   if (p.routed.count() > 0) read_from(p.routed);
@@ -94,7 +94,7 @@ void PartitionSearch::mark_head(int32_t g, size_t words, Report& report) {
     for (int32_t i = g == 0 ? 0 : ends_[static_cast<size_t>(g - 1)]; i < ends_[static_cast<size_t>(g)]; i++) {
       const int32_t list = lists_[static_cast<size_t>(i)];
       table.each(list, [marks](int32_t id) { marks[static_cast<size_t>(id) >> 6] |= 1ull << (id & 63); });
-      report.bytes_read += static_cast<double>(table.size(list)) * sizeof table.members[0];
+      report.bytes_read += static_cast<double>(table.bytes_of(list));
     }
   };
   if (p.routed.count() > 0) read_from(p.routed);

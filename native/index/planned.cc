@@ -105,7 +105,7 @@ class PlannedRecipe final : public PartitionRecipe {
       work.keys += report.keys_scored / static_cast<double>(some);
     }
     // New tokens are scanned until they are enough for an extension.
-    const double fresh = (extend + takeover_horizon(in.source.keys)) / 2.0;
+    const double fresh = step(in.source.keys) / 2.0 + takeover_horizon(in.source.keys);
     work.predicted = sample ? cost.lists_sample + cost.lists_sample_key * work.keys + cost.scan_sample_key * fresh
                             : cost.lists_best + cost.lists_best_key * work.keys + cost.scan_best_key * fresh;
     work.predicted += cost.centroid * (lists.lists().count() + (sample ? lists.homes.count() : 0));

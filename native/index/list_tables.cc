@@ -1,0 +1,71 @@
+#include "list_tables.h"
+
+namespace kvasir {
+
+void ListTable::append(const std::vector<std::vector<int32_t>>& more) {
+  size_t added = 0;
+  for (const auto& ids : more) added += ids.size();
+  std::vector<int32_t> all, at;
+  all.reserve(members.size() + added);
+  at.reserve(more.size() + 1);
+  for (size_t list = 0; list < more.size(); list++) {
+    at.push_back(static_cast<int32_t>(all.size()));
+    if (!offsets.empty()) all.insert(all.end(), members.begin() + offsets[list], members.begin() + offsets[list + 1]);
+    all.insert(all.end(), more[list].begin(), more[list].end());
+  }
+  at.push_back(static_cast<int32_t>(all.size()));
+  offsets = std::move(at);
+  members = std::move(all);
+}
+
+void GapLists::append(const std::vector<std::vector<int32_t>>& more) {
+  last.resize(more.size(), -1);
+  size_t added = 0;
+  for (const auto& ids : more) added += ids.size();
+  std::vector<uint8_t> all;
+  std::vector<int32_t> at;
+  all.reserve(gaps.size() + 2 * added);
+  at.reserve(more.size() + 1);
+  for (size_t list = 0; list < more.size(); list++) {
+    at.push_back(static_cast<int32_t>(all.size()));
+    if (!offsets.empty()) all.insert(all.end(), gaps.begin() + offsets[list], gaps.begin() + offsets[list + 1]);
+    for (int32_t id : more[list]) {
+      const int32_t gap = id - last[list] - 1, over = gap - kPlain;
+      last[list] = id;
+      if (over < 0) {
+        all.push_back(static_cast<uint8_t>(gap));
+      } else if (over < 256 * (kWide - kPlain)) {
+        all.push_back(static_cast<uint8_t>(kPlain + over / 256));
+        all.push_back(static_cast<uint8_t>(over % 256));
+      } else {
+        all.push_back(static_cast<uint8_t>(kWide));
+        for (int32_t shift = 0; shift < 32; shift += 8) all.push_back(static_cast<uint8_t>(gap >> shift));
+      }
+    }
+  }
+  at.push_back(static_cast<int32_t>(all.size()));
+  all.shrink_to_fit();
+  offsets = std::move(at);
+  gaps = std::move(all);
+}
+
+bool GapLists::check(int32_t keys) {
+  last.assign(static_cast<size_t>(count()), -1);
+  for (size_t list = 0; list < last.size(); list++) {
+    const uint8_t* at = gaps.data() + offsets[list];
+    const uint8_t* const end = gaps.data() + offsets[list + 1];
+    int64_t id = -1;
+    while (at < end) {
+      int32_t gap = *at++;
+      if (gap > kWide || end - at < (gap == kWide ? 4 : gap >= kPlain ? 1 : 0)) return false;
+      if (gap >= kPlain) gap = wide_gap(gap, at);
+      if (gap < 0) return false;
+      id += int64_t{gap} + 1;
+      if (id >= keys) return false;
+    }
+    last[list] = static_cast<int32_t>(id);
+  }
+  return true;
+}
+
+}  // namespace kvasir

@@ -1,0 +1,67 @@
+// Lists of ids under centroids, in two forms: plain, and packed as the gaps between ids. Ids are positions less the index's first one.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "panel_kernels.h"
+
+namespace kvasir {
+
+struct ListTable {
+  Panels centroids;
+  std::vector<int32_t> offsets;  // [count + 1]
+  std::vector<int32_t> members;  // of list i: [offsets[i], offsets[i + 1]), ascending
+
+  int32_t count() const { return centroids.count(); }
+  size_t bytes() const { return centroids.bytes() + (offsets.size() + members.size()) * 4; }
+  int32_t size(int32_t list) const { return offsets[static_cast<size_t>(list) + 1] - offsets[static_cast<size_t>(list)]; }
+  size_t bytes_of(int32_t list) const { return static_cast<size_t>(size(list)) * 4; }
+  int32_t id(int32_t list, int32_t i) const { return members[static_cast<size_t>(offsets[static_cast<size_t>(list)] + i)]; }
+  template <class F>
+  void each(int32_t list, F&& f) const {
+    for (int32_t i = offsets[static_cast<size_t>(list)]; i < offsets[static_cast<size_t>(list) + 1]; i++) f(members[static_cast<size_t>(i)]);
+  }
+  // Ids more[i], ascending and above those that are there, join list i.
+  void append(const std::vector<std::vector<int32_t>>& more);
+};
+
+// A list's ids as their gaps, id - the one before - 1, the one before the first being -1: a byte below 240 is the gap; one below 254
+// is 240 + 256 (byte - 240) + the next byte; 254 stands before 4 bytes, little-endian.
+struct GapLists {
+  static constexpr int32_t kPlain = 240, kWide = 254;
+
+  Panels centroids;
+  std::vector<int32_t> offsets;  // [count + 1], in bytes
+  std::vector<int32_t> last;     // [count]: the last id of each list, -1 where it has none
+  std::vector<uint8_t> gaps;
+
+  int32_t count() const { return centroids.count(); }
+  size_t bytes() const { return centroids.bytes() + (offsets.size() + last.size()) * 4 + gaps.size(); }
+  size_t bytes_of(int32_t list) const {
+    return static_cast<size_t>(offsets[static_cast<size_t>(list) + 1] - offsets[static_cast<size_t>(list)]);
+  }
+  template <class F>
+  void each(int32_t list, F&& f) const {
+    const uint8_t* at = gaps.data() + offsets[static_cast<size_t>(list)];
+    const uint8_t* const end = gaps.data() + offsets[static_cast<size_t>(list) + 1];
+    for (int32_t id = -1; at < end;) {
+      int32_t gap = *at++;
+      if (gap >= kPlain) gap = wide_gap(gap, at);
+      id += gap + 1;
+      f(id);
+    }
+  }
+  void append(const std::vector<std::vector<int32_t>>& more);
+  // Whether every list is whole codes that ascend below `keys`; sets `last`. For what comes from a file.
+  bool check(int32_t keys);
+
+ private:
+  static int32_t wide_gap(int32_t first, const uint8_t*& at) {
+    if (first < kWide) return kPlain + 256 * (first - kPlain) + *at++;
+    const uint32_t gap = at[0] | at[1] << 8 | at[2] << 16 | static_cast<uint32_t>(at[3]) << 24;
+    at += 4;
+    return static_cast<int32_t>(gap);
+  }
+};
+
+}  // namespace kvasir

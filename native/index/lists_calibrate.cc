@@ -1,0 +1,151 @@
+#include "lists_calibrate.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "graph_keys.h"
+
+namespace kvasir {
+namespace {
+
+// Positions of the calibration, the latest: a query from far back moved to the end wants keys that no decode query wants, as what it
+// had behind it then is now far away.
+constexpr int32_t kMaxHeld = 64;
+constexpr int32_t kMaxProbes = 32;
+constexpr int32_t kTaskQueries = 16;
+
+// The k best keys of each held-out query, by id.
+struct Truth {
+  int32_t k = 0;
+  std::vector<int32_t> ids;
+  const int32_t* of(int32_t query) const { return ids.data() + static_cast<size_t>(query) * static_cast<size_t>(k); }
+};
+
+// Twice as many and a few by bytes, of which rows decide.
+Truth find_truth(const PartitionInput& in, const BytePanels& keys, const std::vector<float>& queries, int32_t count, int32_t k) {
+  const size_t dim = static_cast<size_t>(in.source.dim);
+  const int32_t some = std::min(in.source.keys, 2 * k + 32);
+  const BestColumns best = best_columns(*in.source.isa, *in.run, keys, keys.terms(queries.data(), nullptr, count), {some});
+  Truth truth = {k, std::vector<int32_t>(static_cast<size_t>(count) * static_cast<size_t>(k))};
+  (*in.run)((count + kTaskQueries - 1) / kTaskQueries, [&](int32_t task) {
+    const GraphKeys rows(in.source.isa->graph, *in.source.rows, in.source.head, in.source.begin, in.source.keys);
+    std::vector<float> scores(static_cast<size_t>(some));
+    std::vector<std::pair<float, int32_t>> order;
+    for (int32_t i = task * kTaskQueries; i < std::min(count, (task + 1) * kTaskQueries); i++) {
+      const int32_t* ids = best.ids.data() + static_cast<size_t>(i) * static_cast<size_t>(some);
+      rows.score(scores.data(), queries.data() + static_cast<size_t>(i) * dim, 1, ids, some);
+      order.clear();
+      for (size_t j = 0; j < static_cast<size_t>(some); j++) order.push_back({-scores[j], ids[j]});
+      std::nth_element(order.begin(), order.begin() + (k - 1), order.end());
+      for (size_t j = 0; j < static_cast<size_t>(k); j++) truth.ids[static_cast<size_t>(i * k) + j] = order[j].second;
+    }
+  });
+  return truth;
+}
+
+// Plays searches of held-out positions with lists of one depth: each query head its own lists, as in a search. Each head gets one
+// list, then the head whose next list finds most for the keys it adds gets another, until the mean recall is reached.
+ListsChoice probe_greedily(const PartitionInput& in, const ListsOptions& options, const RankedLists& ranked, const Truth& truth,
+                           const std::vector<int32_t>& nearest, int32_t most, int32_t depth, int32_t positions) {
+  const int32_t group = in.shape->group();
+  const size_t keys = static_cast<size_t>(in.source.keys), words = (keys + 63) / 64;
+  std::vector<uint64_t> seen(words * static_cast<size_t>(positions * group), 0);
+  std::vector<uint8_t> wanted(keys, 0);
+  ListsChoice c;
+  c.depth = depth;
+  c.probes.assign(static_cast<size_t>(group), 0);
+  double found = 0, visited = 0;
+  const double all = static_cast<double>(positions) * group * truth.k;
+  struct Gain {
+    double found = 0, keys = 0;
+  };
+  // What the next list of head g adds, of all positions; with `take` it is added.
+  const auto gain = [&](int32_t g, bool take) {
+    Gain sum;
+    const int32_t probe = c.probes[static_cast<size_t>(g)];
+    for (int32_t p = 0; p < positions; p++) {
+      const int32_t query = p * group + g;
+      const int32_t* want = truth.of(query);
+      for (int32_t j = 0; j < truth.k; j++) wanted[static_cast<size_t>(want[j])] = 1;
+      uint64_t* marks = seen.data() + static_cast<size_t>(query) * words;
+      const int32_t* ids = ranked.of(nearest[static_cast<size_t>(query * most + probe)]);
+      int32_t fresh = 0, good = 0;
+      for (int32_t r = 0; r < depth; r++) {
+        const size_t id = static_cast<size_t>(ids[r]);
+        const int32_t unseen = static_cast<int32_t>(~(marks[id >> 6] >> (id & 63)) & 1);
+        fresh += unseen;
+        good += unseen & wanted[id];
+        if (take) marks[id >> 6] |= 1ull << (id & 63);
+      }
+      sum.found += good;
+      sum.keys += fresh;
+      for (int32_t j = 0; j < truth.k; j++) wanted[static_cast<size_t>(want[j])] = 0;
+    }
+    return sum;
+  };
+  std::vector<Gain> next(static_cast<size_t>(group));
+  const auto take = [&](int32_t g) {
+    const Gain got = gain(g, true);
+    found += got.found;
+    visited += got.keys;
+    if (++c.probes[static_cast<size_t>(g)] < most) next[static_cast<size_t>(g)] = gain(g, false);
+  };
+  for (int32_t g = 0; g < group; g++) take(g);
+  while (found < options.recall * all) {
+    int32_t best = -1;
+    double rate = -1;
+    for (int32_t g = 0; g < group; g++) {
+      if (c.probes[static_cast<size_t>(g)] >= most) continue;
+      const Gain& of = next[static_cast<size_t>(g)];
+      const double r = of.found / (of.keys + 1);
+      if (r > rate) rate = r, best = g;
+    }
+    if (best < 0) break;
+    take(best);
+  }
+  c.recall = all > 0 ? found / all : 0;
+  c.visited = positions > 0 ? visited / positions / group / static_cast<double>(keys) : 1;
+  c.reached = positions > 0 && c.recall >= options.recall;
+  return c;
+}
+
+}  // namespace
+
+ListsChoice calibrate_lists(const PartitionInput& in, const ListsOptions& options, const BytePanels& keys, const Panels& routers,
+                            const RankedLists& ranked, const std::vector<int32_t>& depths, int32_t from, int32_t horizon) {
+  const size_t group = static_cast<size_t>(in.shape->group()), dim = static_cast<size_t>(in.source.dim);
+  std::vector<float> held = in.samples->moved(*in.shape, in.source.head, from, horizon, kHoldEvery, kHoldRest, true);
+  const size_t all = held.size() / (group * dim), positions = std::min<size_t>(all, kMaxHeld);
+  held.erase(held.begin(), held.end() - static_cast<std::ptrdiff_t>(positions * group * dim));
+  const int32_t count = static_cast<int32_t>(positions * group);
+  const Truth truth = find_truth(in, keys, held, count, std::min(options.k, in.source.keys));
+  const int32_t most = std::min(kMaxProbes, routers.count());
+  std::vector<int32_t> nearest(static_cast<size_t>(count) * static_cast<size_t>(most));
+  (*in.run)(static_cast<int32_t>(positions), [&](int32_t p) {
+    std::vector<float> scores(routers.width() * group);
+    routers.dot(*in.source.isa->panels, scores.data(), held.data() + static_cast<size_t>(p) * group * dim, static_cast<int32_t>(group));
+    for (size_t g = 0; g < group; g++) {
+      float* row = scores.data() + g * routers.width();
+      for (int32_t i = 0; i < most; i++) {
+        float best;
+        const int32_t list = in.source.isa->panels->argmax(&best, row, routers.count());
+        nearest[(static_cast<size_t>(p) * group + g) * static_cast<size_t>(most) + static_cast<size_t>(i)] = list;
+        row[list] = -std::numeric_limits<float>::infinity();
+      }
+    }
+  });
+  std::vector<ListsChoice> tried(depths.size());
+  (*in.run)(static_cast<int32_t>(depths.size()), [&](int32_t i) {
+    tried[static_cast<size_t>(i)] =
+        probe_greedily(in, options, ranked, truth, nearest, most, depths[static_cast<size_t>(i)], static_cast<int32_t>(positions));
+  });
+  ListsChoice best;
+  for (ListsChoice& c : tried) {
+    const bool better = c.reached != best.reached ? c.reached : c.reached ? c.visited < best.visited : c.recall > best.recall;
+    if (best.probes.empty() || better) best = std::move(c);
+  }
+  best.positions = static_cast<int32_t>(positions);
+  return best;
+}
+
+}  // namespace kvasir
