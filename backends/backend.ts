@@ -118,12 +118,14 @@ export interface AttentionPart {
 /** Gate of a gated linear unit: SwiGLU, or GeGLU with the tanh form of GELU (Shazeer 2020, "GLU variants"). */
 export type Activation = "silu" | "gelu";
 
-/** How one row's next token is drawn. Filters apply in the order top-k, top-p, min-p, after the temperature. */
+/** How one row's next token is drawn. Filters apply in the order top-k, typical-p, top-p, min-p, after the temperature. */
 export interface SampleParams {
   /** 0 takes the best token (ties: lowest id). */
   readonly temperature: number;
   /** 0 is off. */
   readonly topK: number;
+  /** Locally typical sampling (Meister et al. 2023); 1 is off. */
+  readonly typicalP: number;
   /** 1 is off. */
   readonly topP: number;
   /** 0 is off. */

@@ -7,7 +7,7 @@
 import { NATIVE_STATUS, NativeError, Unsupported } from "../core/errors.ts";
 
 /** What this build speaks; equals `KVASIR_ABI_VERSION`. */
-export const ABI_VERSION = 4;
+export const ABI_VERSION = 5;
 
 const VERSION = { kvasir_abi_version: { parameters: [], result: "i32" } } as const;
 

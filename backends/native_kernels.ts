@@ -10,7 +10,7 @@ import { type Context, errorOf, type Library } from "./ffi.ts";
 
 /** Fields of a segment in the table that caches travel as: start, count, keys, values and their scales. */
 const SEGMENT_FIELDS = 6;
-const SAMPLE_FIELDS = 5;
+const SAMPLE_FIELDS = 6;
 
 /** What is no i32 would make the call itself throw, without saying what it was. */
 function checkRow(row: number): void {
@@ -336,6 +336,7 @@ export function nativeKernels(
       for (const p of params) {
         sampling[at++] = p.temperature;
         sampling[at++] = p.topK;
+        sampling[at++] = p.typicalP;
         sampling[at++] = p.topP;
         sampling[at++] = p.minP;
         sampling[at++] = p.uniform;

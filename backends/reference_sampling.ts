@@ -3,8 +3,9 @@
  *
  * Drawing, exactly (every backend equals it): temperature 0 takes the largest logit, the lowest id among equals. Else
  * candidate i weighs `exp((logit_i − max) / temperature)`; candidates in falling order of logit, the lower id first
- * among equals; top-k keeps the first k; top-p then the shortest prefix whose sum reaches `topP` of their sum, at least
- * one; min-p then drops what weighs less than `minP` of the best; the first whose running sum exceeds `uniform` of the
+ * among equals; top-k keeps the first k; typical-p (Meister et al. 2023, section 4) then those whose surprise lies nearest to
+ * the entropy of what is left, the likelier first among equals, until their sum reaches `typicalP` of all, at least one; top-p then the
+ * shortest prefix whose sum reaches `topP` of their sum, at least one; min-p then drops what weighs less than `minP` of the first; the first whose running sum exceeds `uniform` of the
  * sum of what is left is drawn.
  *
  * @module
@@ -80,10 +81,15 @@ function draw(logits: Float32Array, p: SampleParams, row: number): number {
   // Equal to the largest weighs 1 even where both are infinite and their difference is not a number.
   const weigh = (logit: number) => logit === max ? 1 : Math.exp((logit - max) / p.temperature);
   let kept = ranked(logits, p.topK);
-  const weights = Float64Array.from(kept, (id) => weigh(logits[id] as number));
+  let weights = Float64Array.from(kept, (id) => weigh(logits[id] as number));
+  if (p.typicalP < 1) {
+    const ranks = typical(weights, p.typicalP);
+    kept = ranks.map((rank) => kept[rank] as number);
+    weights = Float64Array.from(ranks, (rank) => weights[rank] as number);
+  }
   if (p.topP < 1) kept = kept.subarray(0, prefix(weights, p.topP));
   let end = kept.length;
-  while (end > 1 && (weights[end - 1] as number) < p.minP) end--;
+  while (end > 1 && (weights[end - 1] as number) < p.minP * (weights[0] as number)) end--;
   let total = 0;
   for (let i = 0; i < end; i++) total += weights[i] as number;
   let sum = 0;
@@ -98,6 +104,7 @@ function checkParams(p: SampleParams): void {
   const checks: [string, number, boolean][] = [
     ["temperature", p.temperature, p.temperature >= 0 && p.temperature < Infinity],
     ["top-k", p.topK, Number.isInteger(p.topK) && p.topK >= 0],
+    ["typical-p", p.typicalP, p.typicalP >= 0 && p.typicalP <= 1],
     ["top-p", p.topP, p.topP >= 0 && p.topP <= 1],
     ["min-p", p.minP, p.minP >= 0 && p.minP <= 1],
     ["uniform", p.uniform, p.uniform >= 0 && p.uniform < 1],
@@ -143,6 +150,23 @@ function ranked(logits: Float32Array, k: number): Uint32Array {
     best[at] = id;
   }
   return best;
+}
+
+/** Ranks of the candidates that typical-p keeps, in rising order. */
+function typical(weights: Float64Array, share: number): Uint32Array {
+  let total = 0;
+  for (const w of weights) total += w;
+  let entropy = 0;
+  for (const w of weights) if (w > 0) entropy += w / total * (Math.log(total) - Math.log(w));
+  const distances = weights.map((w) => Math.abs(Math.log(total) - Math.log(w) - entropy));
+  const order = Uint32Array.from(weights, (_, i) => i).sort((a, b) => {
+    const [x, y] = [distances[a] as number, distances[b] as number];
+    return x === y ? a - b : x - y;
+  });
+  let sum = 0;
+  let end = 0;
+  while (end < order.length && (end === 0 || sum < share * total)) sum += weights[order[end++] as number] as number;
+  return order.slice(0, end).sort();
 }
 
 /** Length of the shortest prefix whose sum is at least `share` of the whole; at least 1. */

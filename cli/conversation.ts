@@ -12,6 +12,7 @@ export const SETTINGS: Readonly<Record<string, { readonly field: keyof Sampling;
   temperature: { field: "temperature", min: 0, max: 100 },
   "top-k": { field: "topK", min: 0, max: 2 ** 31 },
   "top-p": { field: "topP", min: 0, max: 1 },
+  "typical-p": { field: "typicalP", min: 0, max: 1 },
   "min-p": { field: "minP", min: 0, max: 1 },
   "repetition-penalty": { field: "repetitionPenalty", min: 0.01, max: 100 },
   "presence-penalty": { field: "presencePenalty", min: -100, max: 100 },

@@ -199,6 +199,7 @@ export function samplingCommand(name: string) {
     .option("-t, --temperature <x>", "0 is greedy", decimal(0, 100))
     .option("--top-k <k>", "keep the k best tokens; 0 is off", integer(0))
     .option("--top-p <p>", "keep the best tokens of this total probability; 1 is off", decimal(0, 1))
+    .option("--typical-p <p>", "keep tokens whose surprise is near what is expected; 1 is off", decimal(0, 1))
     .option("--min-p <p>", "drop tokens below this share of the best one's probability; 0 is off", decimal(0, 1))
     .option("--repetition-penalty <x>", "divides the logits of seen tokens; 1 is off", decimal(0.01, 100))
     .option("--presence-penalty <x>", "subtracted once from tokens already generated", decimal(-100, 100))
@@ -215,6 +216,7 @@ export interface SamplingFlags {
   readonly temperature?: number | undefined;
   readonly topK?: number | undefined;
   readonly topP?: number | undefined;
+  readonly typicalP?: number | undefined;
   readonly minP?: number | undefined;
   readonly repetitionPenalty?: number | undefined;
   readonly presencePenalty?: number | undefined;
@@ -232,6 +234,7 @@ export function samplingOptions(flags: SamplingFlags): Partial<Sampling> {
     temperature: flags.temperature,
     topK: flags.topK,
     topP: flags.topP,
+    typicalP: flags.typicalP,
     minP: flags.minP,
     repetitionPenalty: flags.repetitionPenalty,
     presencePenalty: flags.presencePenalty,

@@ -33,6 +33,8 @@ export interface AutomatonState {
 
 /** Most places that a text may be at. */
 const MAX_PLACES = 10_000;
+/** Ways looked at for one token: what a hostile grammar may take of everyone's time, half a second. JSON takes a tenth of it at most. */
+const MAX_WORK = 4_000_000;
 /** When so many states are known, those that nobody stands on are forgotten. */
 const MAX_STATES = 20_000;
 
@@ -43,10 +45,16 @@ export class Automaton {
   readonly #states = new Map<string, AutomatonState>();
   readonly #roots = new Map<number, Frame>();
   #numFrames = 0;
+  #work = 0;
 
   constructor(network: Network) {
     this.#network = network;
     this.#ends = new Map(network.rules.map(({ end }) => [end, true]));
+  }
+
+  /** A token is over: the next may take as much work as the last. Throws `RangeError` in {@link step} where one takes too much. */
+  renew(): void {
+    this.#work = 0;
   }
 
   /** Before the first byte. */
@@ -61,6 +69,7 @@ export class Automaton {
     if (known !== undefined) return known;
     const reached: Place[] = [];
     for (const { state, frame } of from.places) {
+      this.#spend((this.#network.edges[state] as Edge[]).length);
       for (const { bytes, to } of this.#network.edges[state] as Edge[]) {
         if (bytes?.[byte] === 1) reached.push({ state: to, frame });
       }
@@ -80,6 +89,7 @@ export class Automaton {
       if (seen.has(key)) continue;
       seen.add(key);
       if (seen.size > MAX_PLACES) throw new RangeError("Cannot use grammar: it has too many ways at once");
+      this.#spend((this.#network.edges[state] as Edge[]).length);
       if (this.#ends.has(state)) {
         if (frame === undefined) isEnd = true;
         else places.push({ state: frame.to, frame: frame.parent });
@@ -94,6 +104,11 @@ export class Automaton {
     }
     if (reading.length === 0 && !isEnd) return null;
     return this.#intern(reading, isEnd, size);
+  }
+
+  #spend(work: number): void {
+    this.#work += 1 + work;
+    if (this.#work > MAX_WORK) throw new RangeError("Cannot use grammar: it has too many ways to go on");
   }
 
   #intern(places: Place[], isEnd: boolean, size: number): AutomatonState {

@@ -191,7 +191,7 @@ function compare(
 function best(backend: Backend, logits: Tensor): Int32Array {
   const rows = logits.shape[0] as number;
   const out = backend.alloc([rows], "i32", "step");
-  const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, uniform: 0 };
+  const greedy = { temperature: 0, topK: 0, typicalP: 1, topP: 1, minP: 0, uniform: 0 };
   backend.kernels.sample(out, logits, new Array(rows).fill(greedy));
   return backend.read(out) as Int32Array;
 }

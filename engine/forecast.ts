@@ -126,7 +126,7 @@ export class Forecaster implements Disposable {
       const before = performance.now();
       const logits = forward.run([{ state, tokens, start, numTokens: 1, numLogits: 1 }]) as Tensor;
       const drawn = backend.alloc([1], "i32", "step");
-      backend.kernels.sample(drawn, logits, [{ temperature: 0, topK: 0, topP: 1, minP: 0, uniform: 0 }]);
+      backend.kernels.sample(drawn, logits, [{ temperature: 0, topK: 0, typicalP: 1, topP: 1, minP: 0, uniform: 0 }]);
       backend.read(drawn);
       backend.endStep();
       times.push(performance.now() - before);

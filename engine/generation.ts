@@ -101,6 +101,7 @@ export class Generation {
     else if (atStop) to.push(this.#end("stop", token));
     else if (isFinished) to.push(this.#end("stop"));
     else if (isLast) to.push(this.#end("length"));
+    else this.sampler.prepare();
   }
 
   /** The caller wants no more. */

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { gbnfPart } from "./gbnf.ts";
 import { jsonValue } from "./json_grammar.ts";
 import { SchemaCompiler } from "./json_schema.ts";
 
@@ -14,6 +15,8 @@ export type Grammar =
   | { readonly text: string }
   /** A JSON value, or one of a JSON schema. */
   | { readonly json: unknown }
+  /** What the rule `root` of a grammar in llama.cpp's notation reads. */
+  | { readonly gbnf: string }
   /** One after the other. */
   | { readonly sequence: readonly Grammar[] }
   /** Any of them. */
@@ -162,7 +165,7 @@ export class Network {
   }
 }
 
-/** The network of a grammar. Throws `RangeError` naming the keyword of a schema that is not understood. */
+/** The network of a grammar. Throws `RangeError` naming the keyword of a schema, or the line of a grammar, that is not understood. */
 export function compileGrammar(grammar: Grammar): Network {
   const network = new Network();
   const root = network.rule();
@@ -171,6 +174,7 @@ export function compileGrammar(grammar: Grammar): Network {
 }
 
 function partOf(network: Network, grammar: Grammar): Part {
+  if ("gbnf" in grammar) return gbnfPart(network, grammar.gbnf);
   if ("text" in grammar) return network.text(grammar.text);
   if ("sequence" in grammar) return network.sequence(...grammar.sequence.map((inner) => partOf(network, inner)));
   if ("anyOf" in grammar) return network.anyOf(...grammar.anyOf.map((inner) => partOf(network, inner)));

@@ -223,6 +223,7 @@ export class Host {
     this.#preparing.add(id);
     const sampling = resolveSampling(wanted, loaded.sampling, model.config.vocab);
     const constraint = how.grammar === undefined ? undefined : this.#masks(tokenizer).constrain(how.grammar);
+    constraint?.prepare();
     const whole = base === undefined ? prompt : continued(base, prompt, tokenizer);
     const encoded = this.#encode(loaded, whole);
     const tokens = encoded instanceof Promise ? await encoded : encoded;

@@ -2,7 +2,7 @@
  * How one sequence's next token is drawn: what to tell the kernels, step by step. Full-vocabulary work stays there.
  *
  * Order on a row of logits: logit bias and bans, repetition penalty, presence and frequency penalties, grammar, temperature,
- * top-k, top-p, min-p, draw. As in vLLM and the OpenAI API, the repetition penalty counts tokens of prompt and output,
+ * top-k, typical-p, top-p, min-p, draw. As in vLLM and the OpenAI API, the repetition penalty counts tokens of prompt and output,
  * presence and frequency those of the output only, without a window (llama.cpp looks at the last 64 of both).
  *
  * @module
@@ -63,6 +63,11 @@ export class Sampler {
     return this.#constraint?.isFinished ?? false;
   }
 
+  /** Throws `RangeError` where the constraint lets no further token be drawn; to be called before each step. */
+  prepare(): void {
+    this.#constraint?.prepare();
+  }
+
   /** Applies bias, bans and penalties to `row` of logits [rows, vocab] before the next token is drawn. */
   adjust(kernels: Kernels, logits: Tensor, row: number): void {
     if (this.#biasIds.length > 0) kernels.addLogits(logits, row, this.#biasIds, this.#biasValues);
@@ -87,8 +92,8 @@ export class Sampler {
 
   /** How the token at absolute `position` is drawn; the same for the same seed, however steps were batched. */
   params(position: number): SampleParams {
-    const { temperature, topK, topP, minP, seed } = this.#s;
-    return { temperature, topK, topP, minP, uniform: temperature === 0 ? 0 : uniform(seed, position) };
+    const { temperature, topK, typicalP, topP, minP, seed } = this.#s;
+    return { temperature, topK, typicalP, topP, minP, uniform: temperature === 0 ? 0 : uniform(seed, position) };
   }
 
   /** Books a drawn token. */

@@ -11,6 +11,7 @@ export const SAMPLING_DEFAULTS: Sampling = {
   minTokens: 0,
   temperature: 0.8,
   topK: 40,
+  typicalP: 1,
   topP: 0.95,
   minP: 0.05,
   repetitionPenalty: 1,
@@ -41,6 +42,7 @@ export function resolveSampling(
   whole("minTokens", s.minTokens, 0, Infinity);
   within("temperature", s.temperature, 0, 1e6);
   whole("topK", s.topK, 0, Infinity);
+  within("typicalP", s.typicalP, 0, 1);
   within("topP", s.topP, 0, 1);
   within("minP", s.minP, 0, 1);
   within("repetitionPenalty", s.repetitionPenalty, 1e-6, 1e6);

@@ -87,6 +87,16 @@ export class TokenMasks {
     return out.subarray(0, kept);
   }
 
+  /** Works out which tokens may come at `state`. Throws `RangeError` where none may, or where that takes too much work. */
+  prepare(automaton: Automaton, state: AutomatonState): void {
+    if (state.mask === undefined) {
+      automaton.renew();
+      state.mask = this.#walk(automaton, state);
+    }
+    if (state.isEnd || state.mask.some((bits) => bits !== 0)) return;
+    throw new RangeError("Cannot use grammar: no token of the model goes on from here");
+  }
+
   /** One token's bytes. */
   bytes(token: number): Uint8Array {
     return this.#tokenizer.bytes(token);
@@ -221,6 +231,14 @@ export class Constraint {
   /** Whether the text is whole and nothing can follow. */
   get isFinished(): boolean {
     return this.#state.isEnd && this.#state.places.length === 0;
+  }
+
+  /**
+   * Works out what may come next, so that {@link banned} and {@link accept} only look it up: a grammar's errors are its own sequence's, not
+   * the step's. Throws `RangeError` where no token may come, or where too many ways lead on.
+   */
+  prepare(): void {
+    if (!this.isFinished) this.#masks.prepare(this.#automaton, this.#state);
   }
 
   /** Books the next token; one that ends a generation changes nothing. Throws `RangeError` for one that may not come. */

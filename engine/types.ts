@@ -87,6 +87,8 @@ export interface Sampling {
   readonly temperature: number;
   /** 0 is off. */
   readonly topK: number;
+  /** Keeps tokens whose surprise is near what is expected (Meister et al. 2023); 1 is off. */
+  readonly typicalP: number;
   /** 1 is off. */
   readonly topP: number;
   /** 0 is off. */

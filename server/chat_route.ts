@@ -26,7 +26,9 @@ export async function chat(c: Context<Env>, service: Service, body: ChatBody): P
   if (sampling.maxTokens === 0) throw wrong("max_tokens", "must be at least 1");
   if (body.top_logprobs && !body.logprobs) throw wrong("top_logprobs", "needs logprobs: true");
   const { conversation, tools, format } = await toolsOf(service, body);
-  const grammar = grammarOf(body.response_format) ?? checked(toolGrammar(body, tools, format), "tools");
+  const calls = checked(toolGrammar(body, tools, format), "tools");
+  if (calls !== undefined && body.grammar) throw wrong("grammar", "excludes tool_choice required or by name");
+  const grammar = grammarOf(body) ?? calls;
   const call = {
     prompt: conversation,
     options: {

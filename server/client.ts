@@ -93,6 +93,7 @@ const FIELDS: Readonly<Partial<Record<keyof Sampling, string>>> = {
   minTokens: "min_tokens",
   temperature: "temperature",
   topK: "top_k",
+  typicalP: "typical_p",
   topP: "top_p",
   minP: "min_p",
   repetitionPenalty: "repetition_penalty",

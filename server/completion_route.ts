@@ -25,7 +25,7 @@ export async function completion(c: Context<Env>, service: Service, body: Comple
   const sampling = samplingOf(body, service.options.sampling ?? {});
   if (sampling.maxTokens === 0) throw wrong("max_tokens", "must be at least 1");
   const logprobs = body.logprobs ?? undefined;
-  const grammar = grammarOf(body.response_format);
+  const grammar = grammarOf(body);
   const options = {
     maxTokens: 16, // OpenAI's old default
     ...sampling,

@@ -76,7 +76,10 @@ const common = {
   logit_bias: z.record(z.string().regex(/^\d{1,9}$/), z.number().min(-100).max(100)).nullish(),
   n: z.int().nullish(),
   response_format: responseFormat.nullish(),
-  grammar: z.unknown().optional(),
+  grammar: z.string().min(1).max(65_536).nullish().openapi({
+    description:
+      "what the answer's text must look like, in llama.cpp's GBNF; excludes response_format and calls of tools by force",
+  }),
   cache_prompt: flag,
   cache_salt: z.string().max(256).nullish(),
   return_progress: flag,

@@ -10,7 +10,7 @@ import type { ChatBody, CommonBody } from "./fields.ts";
 import { ApiError } from "./errors.ts";
 
 /** Sampling that the API of OpenAI starts from. */
-export const OPENAI_SAMPLING: Partial<Sampling> = { temperature: 1, topK: 0, topP: 1, minP: 0 };
+export const OPENAI_SAMPLING: Partial<Sampling> = { temperature: 1, topK: 0, typicalP: 1, topP: 1, minP: 0 };
 
 /** Which prefixes a request may share. */
 export function sharingOf({ cache_prompt, cache_salt }: CommonBody): Pick<ContextUse, "cachePrompt" | "cacheSalt"> {
@@ -20,16 +20,6 @@ export function sharingOf({ cache_prompt, cache_salt }: CommonBody): Pick<Contex
 /** What was asked for of how tokens are drawn; absent fields are the model's or the engine's. */
 export function samplingOf(body: CommonBody, defaults: Partial<Sampling>): Partial<Sampling> {
   if (body.n !== null && body.n !== undefined && body.n !== 1) throw wrong("n", "n must be 1");
-  if (body.grammar !== undefined && body.grammar !== null) {
-    throw new ApiError("not_supported_error", "Cannot use grammar: use response_format with a JSON schema instead", {
-      param: "grammar",
-    });
-  }
-  if (typeof body.typical_p === "number" && body.typical_p !== 1) {
-    throw new ApiError("not_supported_error", "Cannot use typical_p: only 1 (off) is understood", {
-      param: "typical_p",
-    });
-  }
   const stop = typeof body.stop === "string" ? [body.stop] : body.stop;
   const topK = body.top_k === -1 ? 0 : body.top_k;
   return {
@@ -39,6 +29,7 @@ export function samplingOf(body: CommonBody, defaults: Partial<Sampling>): Parti
       minTokens: body.min_tokens,
       temperature: body.temperature,
       topK,
+      typicalP: body.typical_p,
       topP: body.top_p,
       minP: body.min_p,
       repetitionPenalty: body.repetition_penalty ?? body.repeat_penalty,

@@ -10,7 +10,7 @@ import * as twin from "./backend_conformance_twin.ts";
 
 const { exact, Random, single } = twin;
 
-const GREEDY: SampleParams = { temperature: 0, topK: 0, topP: 1, minP: 0, uniform: 0 };
+const GREEDY: SampleParams = { temperature: 0, topK: 0, typicalP: 1, topP: 1, minP: 0, uniform: 0 };
 const VOCABS = [1, 3, 97, 129, 4099];
 
 /** Logits as models give them: a bell, a few peaks, a few exact ties. */
@@ -35,13 +35,31 @@ function draw(row: Float32Array, p: SampleParams): number | undefined {
     return a >= b;
   };
   let kept = p.topK > 0 ? order.slice(0, p.topK) : order;
+  if (p.typicalP < 1) {
+    const all = sum(kept);
+    const surprise = new Map(kept.map((id) => [id, -Math.log(weight(id) / all)]));
+    const of = (id: number) => surprise.get(id) as number;
+    const entropy = kept.reduce((h, id) => weight(id) > 0 ? h + weight(id) / all * of(id) : h, 0);
+    const distance = (id: number) => Math.abs(of(id) - entropy);
+    const typical = [...kept].sort((a, b) => distance(a) - distance(b) || kept.indexOf(a) - kept.indexOf(b));
+    let part = 0;
+    const end = typical.findIndex((id) => reaches(part += weight(id), p.typicalP * all));
+    const [last, next] = [typical[end], typical[end + 1]].map((id) => id === undefined ? Infinity : distance(id));
+    if (
+      Math.abs((last as number) - (next as number)) < 1e-9 &&
+      row[typical[end] as number] !== row[typical[end + 1] as number]
+    ) near = true;
+    const chosen = new Set(typical.slice(0, end + 1));
+    kept = kept.filter((id) => chosen.has(id));
+  }
   if (p.topP < 1) {
     const all = sum(kept);
     let part = 0;
     const end = kept.findIndex((id) => reaches(part += weight(id), p.topP * all));
     kept = kept.slice(0, end + 1);
   }
-  kept = kept.filter((id) => reaches(weight(id), p.minP));
+  const first = weight(kept[0] as number);
+  kept = kept.filter((id) => reaches(weight(id), p.minP * first));
   const all = sum(kept);
   let part = 0;
   const chosen = kept.find((id) => reaches(part += weight(id), p.uniform * all));
@@ -62,6 +80,29 @@ function logprobs(flat: Float32Array, vocab: number, r: twin.Rounding): Float64A
   const out = new Float64Array(flat.length);
   for (let o = 0; o < flat.length; o += vocab) out.set(twin.logSoftmax(flat.subarray(o, o + vocab), r), o);
   return out;
+}
+
+/** Draws with each of `grid` from vocabularies of all sizes are the definition's; at least `least` of them must be clear. */
+function draws(at: Bench, grid: readonly Partial<SampleParams>[], least: number): void {
+  let compared = 0;
+  for (const vocab of VOCABS) {
+    for (let g = 0; g < grid.length; g++) {
+      const uniforms = [0, 0.1, 0.5, 0.9, 0.999999];
+      const rows = uniforms.map((_, i) => logitsOf(vocab, 10 * g + i));
+      const params = uniforms.map((uniform) => ({ ...GREEDY, temperature: 1, ...grid[g], uniform }));
+      const want = once(
+        `draws ${vocab} ${JSON.stringify(grid[g])}`,
+        () => rows.map((row, i) => draw(row, params[i] as SampleParams)),
+      );
+      const got = sample(at, rows, params);
+      for (let i = 0; i < want.length; i++) {
+        if (want[i] === undefined) continue;
+        compared++;
+        check(got[i] === want[i], `${JSON.stringify(params[i])} of ${vocab}: drew ${got[i]}, expected ${want[i]}`);
+      }
+    }
+  }
+  check(compared > least, `only ${compared} draws were clear`);
 }
 
 export const samplingCases: readonly Case[] = [
@@ -85,7 +126,7 @@ export const samplingCases: readonly Case[] = [
   {
     name: "sample: filters and draws follow the definition",
     run(at) {
-      const grid: Partial<SampleParams>[] = [
+      draws(at, [
         {},
         { temperature: 0.3 },
         { temperature: 3 },
@@ -100,23 +141,19 @@ export const samplingCases: readonly Case[] = [
         { topK: 40, topP: 0.9, minP: 0.05, temperature: 0.8 },
         { topK: 3, topP: 0.99 },
         { topP: 0.7, minP: 0.3, temperature: 1.7 },
-      ];
-      let compared = 0;
-      for (const vocab of VOCABS) {
-        for (let g = 0; g < grid.length; g++) {
-          const uniforms = [0, 0.1, 0.5, 0.9, 0.999999];
-          const rows = uniforms.map((_, i) => logitsOf(vocab, 10 * g + i));
-          const params = uniforms.map((uniform) => ({ ...GREEDY, temperature: 1, ...grid[g], uniform }));
-          const want = once(`draws ${vocab} ${g}`, () => rows.map((row, i) => draw(row, params[i] as SampleParams)));
-          const got = sample(at, rows, params);
-          for (let i = 0; i < want.length; i++) {
-            if (want[i] === undefined) continue;
-            compared++;
-            check(got[i] === want[i], `${JSON.stringify(params[i])} of ${vocab}: drew ${got[i]}, expected ${want[i]}`);
-          }
-        }
-      }
-      check(compared > 250, `only ${compared} draws were clear`);
+      ], 250);
+    },
+  },
+  {
+    name: "sample: typical-p follows the definition",
+    run(at) {
+      draws(at, [
+        { typicalP: 0.5 },
+        { typicalP: 0 },
+        { typicalP: 0.95, temperature: 2 },
+        { typicalP: 0.9, topK: 40, topP: 0.9, minP: 0.2 },
+        { typicalP: 0.3, minP: 0.9 },
+      ], 90);
     },
   },
   {

@@ -102,7 +102,9 @@ describe("POST /v1/chat/completions", () => {
     await wrong({ n: 2 }, "n");
     await wrong({ top_logprobs: 21, logprobs: true }, "top_logprobs");
     await wrong({ stop: Array.from({ length: 17 }, String) }, "stop");
-    await wrong({ grammar: "root ::= x" }, "grammar", "not_supported_error");
+    await wrong({ grammar: "root ::= x" }, "grammar");
+    await wrong({ grammar: 'root ::= "x"', response_format: { type: "json_object" } }, "grammar");
+    await wrong({ typical_p: 1.5 }, "typical_p");
     const long = { ...ask, messages: [{ role: "user", content: "x".repeat(1000) }] };
     for (const stream of [false, true]) {
       const error = await errorOf(await server.post(CHAT, { ...long, stream }), 400);

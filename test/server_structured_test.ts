@@ -47,6 +47,36 @@ describe("response_format", () => {
   });
 });
 
+describe("grammar", () => {
+  const ask = { messages, temperature: 1, seed: 5, max_tokens: 40 };
+
+  it("gives text of a GBNF, in chats and completions", async () => {
+    await using server = await openServer();
+    const grammar = 'root ::= "[" word ("," word){1,3} "]"\nword ::= [a-z]{2,5}';
+    const form = /^\[[a-z]{2,5}(,[a-z]{2,5}){1,3}\]$/;
+    const chat = (await (await server.post(CHAT, { ...ask, grammar })).json()).choices[0];
+    assert(form.test(chat.message.content) && chat.finish_reason === "stop", JSON.stringify(chat));
+    const all = { ...ask, prompt: "A list:", grammar, typical_p: 0.9 };
+    const completed = (await (await server.post("/v1/completions", all)).json()).choices[0];
+    assert(form.test(completed.text) && completed.finish_reason === "stop", JSON.stringify(completed));
+  });
+
+  it("that goes wrong on its way ends its own request, and no other's", async () => {
+    await using server = await openServer();
+    // The tiny model has no token for the first byte of é alone.
+    const stuck = server.post(CHAT, { ...ask, grammar: "root ::= [a-z]{3} [é]" });
+    const fine = server.post(CHAT, { ...ask, max_tokens: 30 });
+    const error = (await (await stuck).json()).error;
+    assertEquals([error.type, error.code], ["invalid_request_error", 400]);
+    assert(error.message.includes("no token of the model goes on"), error.message);
+    const { usage } = await (await fine).json();
+    assert(usage.completion_tokens > 0);
+    const tools = [{ type: "function", function: { name: "f" } }];
+    const both = await server.post(CHAT, { ...ask, tools, tool_choice: "required", grammar: 'root ::= "x"' });
+    assertEquals([both.status, (await both.json()).error.param], [400, "grammar"]);
+  });
+});
+
 describe("tools", () => {
   it("are called when they must be, whole and streamed", async () => {
     await using server = await openServer({ tiny: { contextLength: 2000 } });

@@ -4,7 +4,7 @@
 namespace kvasir {
 
 struct SampleParams {
-  double temperature, top_k, top_p, min_p, uniform;
+  double temperature, top_k, typical_p, top_p, min_p, uniform;
 };
 
 // Throws Error{KVASIR_ARGUMENT} naming the value and its range.

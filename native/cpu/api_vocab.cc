@@ -71,7 +71,7 @@ int32_t kvasir_sample(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor logi
     if (from.rows > 0 && params == nullptr) fail(KVASIR_ARGUMENT, "Cannot sample: parameters are missing");
     for_rows(ctx, from.rows, [&](int32_t row, Pool* pool) {
       const double* p = params + static_cast<size_t>(row) * KVASIR_SAMPLE_FIELDS;
-      const SampleParams wanted = {p[0], p[1], p[2], p[3], p[4]};
+      const SampleParams wanted = {p[0], p[1], p[2], p[3], p[4], p[5]};
       check_params(wanted);
       const LogitRow values(*ctx->isa->vector, pool, from.row(row), static_cast<size_t>(from.vocab), row);
       to.as<int32_t>()[row] = draw(values, wanted);

@@ -27,7 +27,7 @@ int32_t draw_sorted(const LogitRow& row, const std::vector<uint64_t>& keys, cons
       if (sum >= p.top_p * whole) end = i + 1;
     }
   }
-  while (end > 1 && weights[end - 1] < p.min_p) end--;
+  while (end > 1 && weights[end - 1] < p.min_p * weights[0]) end--;
   // Without a filter what is left is everything, also what keys leaves out.
   double total = whole;
   if (p.top_p < 1 || p.min_p > 0) {
@@ -46,6 +46,36 @@ double sum_of(const LogitRow& row, const std::vector<uint64_t>& keys, double tem
   double sum = 0;
   for (uint64_t key : keys) sum += row.weight(key, temperature);
   return sum;
+}
+
+// Of candidates in order, the ones that typical_p keeps, in order.
+std::vector<uint64_t> typical(const LogitRow& row, const std::vector<uint64_t>& keys, const SampleParams& p) {
+  struct Candidate {
+    double distance;
+    size_t rank;
+  };
+  std::vector<double> weights;
+  weights.reserve(keys.size());
+  for (uint64_t key : keys) weights.push_back(row.weight(key, p.temperature));
+  const double whole = std::accumulate(weights.begin(), weights.end(), 0.0), log_whole = std::log(whole);
+  double entropy = 0;
+  for (double w : weights) entropy += w > 0 ? w / whole * (log_whole - std::log(w)) : 0;
+  std::vector<Candidate> order;
+  for (size_t i = 0; i < weights.size(); i++) order.push_back({std::fabs(log_whole - std::log(weights[i]) - entropy), i});
+  std::sort(order.begin(), order.end(), [](const Candidate& a, const Candidate& b) {
+    return a.distance != b.distance ? a.distance < b.distance : a.rank < b.rank;
+  });
+  std::vector<size_t> kept;
+  double sum = 0;
+  for (const Candidate& c : order) {
+    kept.push_back(c.rank);
+    sum += weights[c.rank];
+    if (sum >= p.typical_p * whole) break;
+  }
+  std::sort(kept.begin(), kept.end());
+  std::vector<uint64_t> left;
+  for (size_t rank : kept) left.push_back(keys[rank]);
+  return left;
 }
 
 int32_t draw_by_histogram(const LogitRow& row, const SampleParams& p) {
@@ -68,6 +98,13 @@ int32_t draw(const LogitRow& row, const SampleParams& p) {
   std::vector<uint64_t> keys;
   if (p.top_k > 0 && p.top_k < static_cast<double>(row.size())) {
     keys = row.top(static_cast<size_t>(p.top_k));
+    if (p.typical_p < 1) keys = typical(row, keys, p);
+    return draw_sorted(row, keys, p, sum_of(row, keys, p.temperature));
+  }
+  if (p.typical_p < 1) {  // entropy needs all of them
+    keys = row.at_least(-HUGE_VAL);
+    std::sort(keys.begin(), keys.end());
+    keys = typical(row, keys, p);
     return draw_sorted(row, keys, p, sum_of(row, keys, p.temperature));
   }
   if (!std::isfinite(max)) {  // every other weighs nothing, and is never drawn

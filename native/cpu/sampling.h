@@ -1,8 +1,10 @@
 // Drawing a token, and rankings of one row of logits. The rule, equal in every backend:
 //   temperature 0: the largest logit, the lowest id among equals. Else candidate i weighs
 //   exp((logit_i - max) / temperature) in double (1 where it equals the largest); candidates in falling order of logit,
-//   lower ids first; top_k keeps the first k; top_p then the shortest prefix whose sum reaches top_p of their sum, at
-//   least one; min_p then drops what weighs less than min_p; the first whose running sum exceeds `uniform` of the sum
+//   lower ids first; top_k keeps the first k; typical_p (Meister et al. 2023, section 4) then those whose surprise lies
+//   nearest to the entropy of what is left, the likelier first among equals, until their sum reaches typical_p of all, at least one; top_p
+//   then the shortest prefix whose sum reaches top_p of their sum, at least one; min_p then drops what weighs less than min_p of the
+//   first; the first whose running sum exceeds `uniform` of the sum
 //   of what is left is drawn.
 #pragma once
 #include <cstddef>

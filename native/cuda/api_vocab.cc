@@ -57,8 +57,9 @@ int32_t kvasir_sample(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor logi
     std::vector<SampleParams> wanted(static_cast<size_t>(from.rows));
     bool draws = false;
     for (SampleParams& p : wanted) {
-      p = {params[0], params[1], params[2], params[3], params[4]};
+      p = {params[0], params[1], params[2], params[3], params[4], params[5]};
       check_params(p);
+      if (p.temperature > 0 && p.typical_p < 1) fail(KVASIR_UNSUPPORTED, "Cannot sample: typical_p is not there on a device, leave it at 1");
       draws = draws || p.temperature > 0;
       params += KVASIR_SAMPLE_FIELDS;
     }

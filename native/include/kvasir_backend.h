@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define KVASIR_ABI_VERSION 4
+#define KVASIR_ABI_VERSION 5
 
 /* Lifetimes */
 #define KVASIR_MODEL 0    /* weights: may be repacked by kvasir_tensor_write, read only by matmul and embed when block-quantized */
@@ -189,8 +189,8 @@ KVASIR_API int32_t kvasir_add_logits(kvasir_context* ctx, kvasir_tensor logits, 
                                      const float* values, int32_t count);
 KVASIR_API int32_t kvasir_penalize(kvasir_context* ctx, kvasir_tensor logits, int32_t row, const int32_t* tokens,
                                    const int32_t* counts, int32_t count, float repetition, float presence, float frequency);
-/* params [in]: double[rows * KVASIR_SAMPLE_FIELDS]: temperature, top_k, top_p, min_p, uniform. out I32 [rows]. */
-#define KVASIR_SAMPLE_FIELDS 5
+/* params [in]: double[rows * KVASIR_SAMPLE_FIELDS]: temperature, top_k, typical_p, top_p, min_p, uniform. out I32 [rows]. */
+#define KVASIR_SAMPLE_FIELDS 6
 KVASIR_API int32_t kvasir_sample(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor logits, const double* params);
 KVASIR_API int32_t kvasir_token_logprobs(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor logits, kvasir_tensor tokens);
 KVASIR_API int32_t kvasir_top_logprobs(kvasir_context* ctx, kvasir_tensor ids, kvasir_tensor logprobs, kvasir_tensor logits);

@@ -10,7 +10,7 @@ using namespace kvasir_test;
 namespace {
 
 struct Params {
-  double temperature = 1, top_k = 0, top_p = 1, min_p = 0, uniform = 0;
+  double temperature = 1, top_k = 0, typical_p = 1, top_p = 1, min_p = 0, uniform = 0;
 };
 
 std::vector<int32_t> ranked(const std::vector<float>& logits) {

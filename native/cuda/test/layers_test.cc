@@ -118,8 +118,8 @@ TEST("cuda layers: of equal logits the lowest id is drawn, by every rule in its 
   const std::vector<float> got = in_all_orders([&](Context& ctx) {
     std::vector<float> logits(4 * 300, 0.0f);
     logits[7] = logits[250] = 3;
-    const double params[4 * KVASIR_SAMPLE_FIELDS] = {0, 0, 1, 0, 0,      1, 0, 1, 0, 0.5,    // the best; the middle of all
-                                                     1, 10, 1, 0, 0.95,  1, 0, 0.1, 0, 0.99};  // of the first 10; of the first 30
+    const double params[4 * KVASIR_SAMPLE_FIELDS] = {0, 0, 1, 1, 0, 0,      1, 0, 1, 1, 0, 0.5,    // the best; the middle of all
+                                                     1, 10, 1, 1, 0, 0.95,  1, 0, 1, 0.1, 0, 0.99};  // of the first 10; of the first 30
     const kvasir_tensor out = ctx.make(KVASIR_I32, {4});
     EXPECT_OK(kvasir_sample(ctx, out, ctx.floats({4, 300}, logits), params));
     std::vector<float> ids;
