@@ -90,7 +90,7 @@ std::vector<float> kmeans(const PanelKernels& kernels, const RunTasks& run, cons
     const float* from = points + static_cast<size_t>(order[c % order.size()]) * width;
     std::copy(from, from + width, centroids.begin() + static_cast<std::ptrdiff_t>(c * width));
   }
-  std::vector<int32_t> nearest(static_cast<size_t>(count));
+  std::vector<int32_t> nearest(static_cast<size_t>(count)), before;
   const int32_t tasks = (count + kTaskRows - 1) / kTaskRows;
   std::unique_ptr<const BytePanels> columns;
   if (options.bytes != nullptr) {
@@ -108,6 +108,8 @@ std::vector<float> kmeans(const PanelKernels& kernels, const RunTasks& run, cons
         find.find(kernels, nearest.data() + from, nullptr, points + static_cast<size_t>(from) * width, some);
       });
     }
+    if (nearest == before) break;
+    before = nearest;
     Sums sums = {std::vector<double>(clusters * width), std::vector<int32_t>(clusters)};
     for (int32_t i = 0; i < count; i++) {
       const size_t c = static_cast<size_t>(nearest[static_cast<size_t>(i)]);

@@ -12,6 +12,7 @@
 namespace kvasir {
 namespace {
 
+constexpr int32_t kDepth = 1024;
 constexpr int32_t kTrainPerList = 32;
 constexpr int32_t kTaskLists = 64;
 constexpr int32_t kNearest = 100;    // keys a training query votes for
@@ -66,6 +67,13 @@ void in_order(std::vector<int32_t>& out, const int32_t* ids, int32_t count, std:
   }
 }
 
+// A member weighs a byte, a little more in lists of long contexts.
+int32_t depth_of(const ListsOptions& options, const PartitionSource& source, int32_t lists) {
+  if (options.depth > 0) return options.depth;
+  const int64_t members = int64_t{source.keys} * source.dim * 7 / 32;
+  return static_cast<int32_t>(std::min<int64_t>(kDepth, std::max<int64_t>(1, members / lists)));
+}
+
 int32_t horizon_of(const ListsOptions& options, int32_t keys) {
   return options.horizon > 0 ? options.horizon : std::max(1024, keys / 4 - 8192);
 }
@@ -90,7 +98,7 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
     const int32_t keys_per_list = options.keys_per_list > 0 ? options.keys_per_list : 24 + 2048 / source.dim;
     lists = std::max(1, std::min(source.keys / keys_per_list, count / 4));
   } else {
-    made = extend(*old, source, *in.run);
+    made = extend_homes(*old, source, *in.run);
     lists = old->routed.count();
     centroids = old->routed.centroids.unpack();
     rotate_all(*in.shape, centroids.data(), lists, aim - old->aim);
@@ -118,7 +126,7 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
 
   // The depth is a build's choice; an aim keeps it.
   std::vector<int32_t> depths;
-  const int32_t most = std::min(old == nullptr ? options.depth : old->depth, source.keys);
+  const int32_t most = std::min(old == nullptr ? depth_of(options, source, lists) : old->depth, source.keys);
   for (double share : kDepths) {
     const int32_t depth = std::max(1, static_cast<int32_t>(std::lround(share * most)));
     if (old == nullptr && (depths.empty() || depth > depths.back())) depths.push_back(depth);

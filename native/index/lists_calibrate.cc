@@ -59,23 +59,21 @@ ListsChoice probe_greedily(const PartitionInput& in, const ListsOptions& options
   struct Gain {
     double found = 0, keys = 0;
   };
-  // What the next list of head g adds, of all positions; with `take` it is added.
-  const auto gain = [&](int32_t g, bool take) {
+  const auto list_of = [&](int32_t query, int32_t probe) { return ranked.of(nearest[static_cast<size_t>(query * most + probe)]); };
+  // What the next list of head g adds, of all positions.
+  const auto gain = [&](int32_t g) {
     Gain sum;
-    const int32_t probe = c.probes[static_cast<size_t>(g)];
-    for (int32_t p = 0; p < positions; p++) {
-      const int32_t query = p * group + g;
+    for (int32_t query = g; query < positions * group; query += group) {
       const int32_t* want = truth.of(query);
       for (int32_t j = 0; j < truth.k; j++) wanted[static_cast<size_t>(want[j])] = 1;
-      uint64_t* marks = seen.data() + static_cast<size_t>(query) * words;
-      const int32_t* ids = ranked.of(nearest[static_cast<size_t>(query * most + probe)]);
+      const uint64_t* marks = seen.data() + static_cast<size_t>(query) * words;
+      const int32_t* ids = list_of(query, c.probes[static_cast<size_t>(g)]);
       int32_t fresh = 0, good = 0;
       for (int32_t r = 0; r < depth; r++) {
         const size_t id = static_cast<size_t>(ids[r]);
         const int32_t unseen = static_cast<int32_t>(~(marks[id >> 6] >> (id & 63)) & 1);
         fresh += unseen;
         good += unseen & wanted[id];
-        if (take) marks[id >> 6] |= 1ull << (id & 63);
       }
       sum.found += good;
       sum.keys += fresh;
@@ -85,12 +83,19 @@ ListsChoice probe_greedily(const PartitionInput& in, const ListsOptions& options
   };
   std::vector<Gain> next(static_cast<size_t>(group));
   const auto take = [&](int32_t g) {
-    const Gain got = gain(g, true);
+    Gain& got = next[static_cast<size_t>(g)];
     found += got.found;
     visited += got.keys;
-    if (++c.probes[static_cast<size_t>(g)] < most) next[static_cast<size_t>(g)] = gain(g, false);
+    const int32_t probe = c.probes[static_cast<size_t>(g)]++;
+    if (probe + 1 >= most) return;
+    for (int32_t query = g; query < positions * group; query += group) {
+      uint64_t* marks = seen.data() + static_cast<size_t>(query) * words;
+      const int32_t* ids = list_of(query, probe);
+      for (int32_t r = 0; r < depth; r++) marks[static_cast<size_t>(ids[r]) >> 6] |= 1ull << (ids[r] & 63);
+    }
+    got = gain(g);
   };
-  for (int32_t g = 0; g < group; g++) take(g);
+  for (int32_t g = 0; g < group; g++) next[static_cast<size_t>(g)] = gain(g), take(g);
   while (found < options.recall * all) {
     int32_t best = -1;
     double rate = -1;

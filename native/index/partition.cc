@@ -41,11 +41,10 @@ size_t Partition::bytes() const {
          (graph == nullptr ? 0 : graph->bytes()) + (deviations.size() + thresholds.size()) * sizeof(float);
 }
 
-std::shared_ptr<Partition> extend(const Partition& from, const PartitionSource& source, const RunTasks& run) {
+std::shared_ptr<Partition> extend_homes(const Partition& from, const PartitionSource& source, const RunTasks& run) {
   const int32_t first = from.keys, count = source.keys - first;
-  if (count <= 0) return std::make_shared<Partition>(from);
-  const int32_t lists = from.routed.count();
   auto grown = std::make_shared<Partition>(from);
+  if (count <= 0) return grown;
   std::vector<float> means = from.homes.centroids.unpack();
   move_to_metric(from.metric, source, means, from.homes.count());
   const Nearest cells(means.data(), from.homes.count(), source.dim, false);
@@ -57,8 +56,14 @@ std::shared_ptr<Partition> extend(const Partition& from, const PartitionSource& 
   std::vector<std::vector<int32_t>> more(static_cast<size_t>(from.homes.count()));
   for (int32_t i = 0; i < count; i++) more[static_cast<size_t>(home[static_cast<size_t>(i)])].push_back(first + i);
   grown->homes.append(more);
-  if (lists > 0) grown->routed.append(above_thresholds(from, source, run));
   grown->keys = source.keys;
+  return grown;
+}
+
+std::shared_ptr<Partition> extend(const Partition& from, const PartitionSource& source, const RunTasks& run) {
+  std::shared_ptr<Partition> grown = extend_homes(from, source, run);
+  if (source.keys <= from.keys) return grown;
+  if (from.routed.count() > 0) grown->routed.append(above_thresholds(from, source, run));
   if (from.graph != nullptr) {
     const GraphKeys nodes(source.isa->graph, *source.rows, source.head, source.begin, source.keys);
     grown->graph = insert_nodes(*source.isa, *from.graph, nodes, grown->homes, run);

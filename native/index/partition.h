@@ -69,5 +69,7 @@ void build_homes(Partition& to, const PartitionSource& source, const RunTasks& r
 
 // The same partition with ids [from.keys, source.keys): each to its home and to the routed lists whose threshold it passes.
 std::shared_ptr<Partition> extend(const Partition& from, const PartitionSource& source, const RunTasks& run);
+// The homes alone, extended so; for lists that are made anew.
+std::shared_ptr<Partition> extend_homes(const Partition& from, const PartitionSource& source, const RunTasks& run);
 
 }  // namespace kvasir

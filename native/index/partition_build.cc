@@ -10,6 +10,7 @@ namespace {
 constexpr int32_t kTaskKeys = 1024;     // fixed, so that sums do not depend on threads
 constexpr int32_t kTaskCells = 16;
 constexpr int32_t kTrainKeys = 32;      // per cell
+constexpr int32_t kMomentQueries = 4096;  // tell the second moment
 constexpr double kRidge = 1e-4;         // of the mean variance: keeps the factor regular
 
 // Lower triangular L with S + ridge = L Lᵀ, S = mean of q qᵀ / mean |q|^2 over queries [count, dim].
@@ -17,8 +18,9 @@ std::vector<double> factor_of(const float* queries, int32_t count, int32_t dim) 
   const size_t n = static_cast<size_t>(dim);
   std::vector<double> s(n * n);
   double square = 0;
-  for (int32_t i = 0; i < count; i++) {
-    const float* q = queries + static_cast<size_t>(i) * n;
+  const int32_t some = std::min(count, kMomentQueries);
+  for (int32_t i = 0; i < some; i++) {
+    const float* q = queries + static_cast<size_t>(static_cast<int64_t>(i) * count / some) * n;
     for (size_t a = 0; a < n; a++) {
       square += static_cast<double>(q[a]) * static_cast<double>(q[a]);
       for (size_t b = 0; b <= a; b++) s[a * n + b] += static_cast<double>(q[a] * q[b]);
