@@ -5,7 +5,6 @@
 #include <cstdio>
 
 #include "byte_panels.h"
-#include "knn.h"
 #include "lists_calibrate.h"
 #include "spread.h"
 
@@ -20,16 +19,16 @@ constexpr double kDepths[] = {0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1};  // of 
 
 // With kNN, keys that more of the cluster's queries have among their nearest come first; those without a vote follow by centroid
 // score.
-void order_by_votes(RankedLists& ranked, const PartitionInput& in, const Nearest& routers, const float* train, const float* unit,
-                    int32_t count) {
+void order_by_votes(RankedLists& ranked, const PartitionInput& in, const BytePanels& keys, const Nearest& routers, const float* train,
+                    const float* unit, int32_t count) {
   std::vector<int32_t> cluster(static_cast<size_t>(count));
   routers.find(*in.source.isa->panels, cluster.data(), nullptr, unit, count);
-  const Neighbours near = nearest_keys(*in.source.isa, *in.run, *in.source.rows, in.source.head, in.source.begin,
-                                       in.source.begin + in.source.keys, train, count, std::min(kNearest, in.source.keys));
+  const BestColumns near = best_columns(*in.source.isa, *in.run, keys, keys.terms(train, nullptr, count),
+                                        {std::min(kNearest, in.source.keys)});
   std::vector<std::vector<int32_t>> voted(static_cast<size_t>(ranked.lists));
   for (int32_t i = 0; i < count; i++) {
     auto& ids = voted[static_cast<size_t>(cluster[static_cast<size_t>(i)])];
-    for (int32_t j = 0; j < near.k; j++) ids.push_back(near.of(i)[j] - in.source.begin);
+    for (int32_t j = 0; j < near.k; j++) ids.push_back(near.ids[static_cast<size_t>(i) * static_cast<size_t>(near.k) + static_cast<size_t>(j)]);
   }
   for (int32_t list = 0; list < ranked.lists; list++) {
     auto& ids = voted[static_cast<size_t>(list)];
@@ -95,7 +94,7 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
   if (old == nullptr) {
     made = std::make_shared<Partition>();
     build_homes(*made, source, *in.run, std::max(1, source.keys / 128), train.data(), count, options.iterations, seed);
-    const int32_t keys_per_list = options.keys_per_list > 0 ? options.keys_per_list : 24 + 2048 / source.dim;
+    const int32_t keys_per_list = options.keys_per_list > 0 ? options.keys_per_list : std::max(20, 72 - source.dim / 4);
     lists = std::max(1, std::min(source.keys / keys_per_list, count / 4));
   } else {
     made = extend_homes(*old, source, *in.run);
@@ -135,7 +134,7 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
   const BytePanels keys = key_panels(*source.isa, *in.run, *source.rows, source.head, source.begin, source.keys);
   BestColumns best = best_columns(*source.isa, *in.run, keys, keys.terms(centroids.data(), nullptr, lists), depths);
   RankedLists ranked = {lists, most, std::move(best.ids), std::move(best.scores)};
-  if (options.knn) order_by_votes(ranked, in, routers, train.data(), unit.data(), count);
+  if (options.knn) order_by_votes(ranked, in, keys, routers, train.data(), unit.data(), count);
 
   const ListsChoice choice = calibrate_lists(in, options, keys, routers.panels, ranked, depths, aim, horizon);
   GapLists routed;
