@@ -50,9 +50,10 @@ struct SampleKernels {
                    const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
                    int32_t blocks, const uint8_t* next, uint32_t key, float* sums);
   // Both stages over `count` candidates of keys first + keys[i] by the offsets that hold: those below `end` that stay replace
-  // them, as first + keys[i], with tops[i] = their maximum of the first stage; returns how many. A key below kDrawOne stays when
-  // 32 more bits are below p over what the first stage let through. squares[g] += (1 - p) w^2, w = exp(s) / (tau Z p),
-  // in units of 2^-30: exact, so that candidates that do not stay, which depend on threads, change no bit of it.
+  // them, as first + keys[i], with tops[i] = their maximum of the first stage; returns how many. What lies behind them stays as
+  // it was: the next chunk's candidates do. A key below kDrawOne stays when 32 more bits are below p over what the first stage
+  // let through. squares[g] += (1 - p) w^2, w = exp(s) / (tau Z p), in units of 2^-30: exact, so that candidates that do not
+  // stay, which depend on threads, change no bit of it.
   int32_t (*settle)(const Candidates& of, int16_t* tops, const int16_t* offsets, int32_t group, int32_t first, int32_t end,
                     int32_t count, const DrawKeys& draw, double* squares);
 };

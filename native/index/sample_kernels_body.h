@@ -1,6 +1,9 @@
 // Bodies of SampleKernels for every instruction set: see sample_kernels.h. Included once per set.
 #pragma once
 #include <cstring>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #include "code_kernels.h"
 #include "draw.h"
@@ -159,7 +162,45 @@ inline void load_logs(FoldInts* log, const Candidates& of, int32_t g, int32_t i,
   *log = __builtin_convertvector(row, FoldInts) + static_cast<int32_t>(offsets[g]);
 }
 
-// No branch: what goes and what stays alternates by chance.
+// Of lanes from 0 to 2^30.
+inline int64_t sum_lanes(const FoldInts& terms) {
+#if defined(__AVX512F__)
+  __m512i x;
+  std::memcpy(&x, &terms, sizeof x);
+  const __m512i odd = _mm512_srli_epi64(x, 32), even = _mm512_and_si512(x, _mm512_set1_epi64(0xffffffff));
+  return _mm512_reduce_add_epi64(_mm512_add_epi64(odd, even));
+#else
+  int64_t sum = 0;
+  for (int32_t lane = 0; lane < kFoldLanes; lane++) sum += terms[lane];
+  return sum;
+#endif
+}
+
+// Writes positions and tops of the lanes that stay, in order, and nothing behind them: there lie the next chunk's candidates.
+// Returns how many. No branch: what goes and what stays alternates by chance.
+inline int32_t keep_lanes(int32_t* keys, int16_t* tops, const FoldInts& position, const FoldInts& top, const FoldInts& stays) {
+#if defined(__AVX512F__)
+  __m512i p, t, s;
+  std::memcpy(&p, &position, sizeof p), std::memcpy(&t, &top, sizeof t), std::memcpy(&s, &stays, sizeof s);
+  const __mmask16 mask = _mm512_movepi32_mask(s);
+  const int32_t kept = __builtin_popcount(mask);
+  const __mmask16 front = static_cast<__mmask16>((1u << kept) - 1);
+  _mm512_mask_storeu_epi32(keys, front, _mm512_maskz_compress_epi32(mask, p));
+  _mm256_mask_storeu_epi16(tops, front, _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(mask, t)));
+  return kept;
+#else
+  int32_t some[kFoldLanes + 1], kept = 0;
+  int16_t some_tops[kFoldLanes + 1];
+  for (int32_t lane = 0; lane < kFoldLanes; lane++) {
+    some[kept] = position[lane], some_tops[kept] = static_cast<int16_t>(top[lane]);
+    kept -= stays[lane];
+  }
+  std::memcpy(keys, some, static_cast<size_t>(kept) * sizeof *keys);
+  std::memcpy(tops, some_tops, static_cast<size_t>(kept) * sizeof *tops);
+  return kept;
+#endif
+}
+
 int32_t settle_keys(const Candidates& of, int16_t* tops, const int16_t* offsets, int32_t group, int32_t first, int32_t end,
                     int32_t count, const DrawKeys& draw, double* squares) {
   const FoldInts lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -202,14 +243,9 @@ int32_t settle_keys(const Candidates& of, int16_t* tops, const int16_t* offsets,
       log = log > -40 * 128 ? log : zero - 40 * 128;
       const FoldFloats w = (FoldFloats)((log + kLogOne) << 16);
       const FoldInts terms = __builtin_convertvector(rest * w * w * 0x1p30f, FoldInts);
-      int64_t sum = 0;
-      for (int32_t lane = 0; lane < kFoldLanes; lane++) sum += terms[lane];
-      squares[g] += static_cast<double>(sum) * 0x1p-30;
+      squares[g] += static_cast<double>(sum_lanes(terms)) * 0x1p-30;
     }
-    for (int32_t lane = 0; lane < kFoldLanes; lane++) {
-      of.keys[kept] = position[lane], tops[kept] = static_cast<int16_t>(top[lane]);
-      kept -= stays[lane];
-    }
+    kept += keep_lanes(of.keys + kept, tops + kept, position, top, stays);
   }
   return kept;
 }

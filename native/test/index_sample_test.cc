@@ -1,5 +1,7 @@
 // Threshold sampling: kernels against each other, and what is drawn against what it stands for.
+#include <algorithm>
 #include <cstdio>
+#include <functional>
 
 #include "draw.h"
 #include "half.h"
@@ -264,6 +266,48 @@ TEST("the same draw gives the same sample, whatever the threads; another draw an
     EXPECT(a.report[3] > 0);
     // Too little room: counts say how much is needed.
     EXPECT(one.draw(0.05, 9, 19997, 10).counts == a.counts);
+  }
+}
+
+TEST("what is settled in one chunk leaves the next chunk's candidates alone") {
+  for (const std::string& name : isas()) {
+    const kvasir::SampleKernels& kernels = *kvasir::find_index_isa(name.c_str()).sample;
+    for (int32_t count = 1; count <= 40; count++) {
+      std::vector<int32_t> keys(128);
+      for (int32_t i = 0; i < 128; i++) keys[static_cast<size_t>(i)] = 3 * i;
+      std::vector<int16_t> logs(128, kvasir::kDrawOne), tops(128, -7);
+      const int16_t offset = 0;
+      double squares = 0;
+      EXPECT_EQ(kernels.settle({keys.data(), logs.data(), 128}, tops.data(), &offset, 1, 2048, 1 << 20, count, {1, 2}, &squares), count);
+      for (int32_t i = 0; i < 128; i++) {
+        EXPECT_EQ(keys[static_cast<size_t>(i)], 3 * i + (i < count ? 2048 : 0));
+        EXPECT_EQ(tops[static_cast<size_t>(i)], i < count ? kvasir::kDrawOne : -7);
+      }
+    }
+  }
+}
+
+TEST("keys of probability 1 are kept in every chunk, also where few are, and threads change nothing") {
+  constexpr int32_t kKeys = 6 * Codes::kChunkKeys + 77;
+  for (const std::string& isa : isas()) {
+    Drawn one(isa.c_str(), Codes::kInt4, 1, 1, kKeys, 64, 1), many(isa.c_str(), Codes::kInt4, 1, 1, kKeys, 64, 3);
+    std::vector<double> logits;
+    double z = std::exp(double(one.exact[0]));
+    for (int32_t i = 0; i < kKeys; i++) logits.push_back(one.logit(0, i)), z += std::exp(logits.back());
+    std::vector<double> best = logits;
+    std::sort(best.begin(), best.end(), std::greater<double>());
+    const double error = std::sqrt(std::exp(best[12] - 0.7) / z);  // codes are nearer than that
+    std::vector<int32_t> certain;
+    for (int32_t i = 0; i < kKeys; i++) {
+      if (logits[static_cast<size_t>(i)] >= best[12]) certain.push_back(11 + i);
+    }
+    for (uint32_t draw = 0; draw < 40; draw++) {
+      const Found a = one.draw(error, draw, kKeys), b = many.draw(error, draw, kKeys);
+      const auto end = a.tokens.begin() + a.counts[0];
+      EXPECT(std::adjacent_find(a.tokens.begin(), end, [](int32_t x, int32_t y) { return x >= y; }) == end);
+      EXPECT(std::includes(a.tokens.begin(), end, certain.begin(), certain.end()));
+      EXPECT(a.counts == b.counts && a.tokens == b.tokens && a.errors == b.errors);
+    }
   }
 }
 
