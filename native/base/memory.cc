@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "error.h"
+#include "huge_heap.h"
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -41,16 +42,40 @@ void keep_large_blocks_mapped() {
 #endif
 }
 
+// What lies before a block's data: where its memory begins (null: it is of the huge heap), and then its size.
+struct Before {
+  size_t bytes;
+  void* whole;
+};
+
+constexpr size_t kHuge = size_t{2} << 20;
+// Blocks of that size share huge pages; larger ones have some of their own.
+constexpr size_t kLeastShared = size_t{256} << 10;
+constexpr size_t kLine = 64, kPair = 128;  // lines are fetched in pairs: rows of two should not need four
+
+void* allocate_shared(size_t bytes, bool zeroed) {
+  const size_t size = bytes + kPair;
+  char* const whole = static_cast<char*>(HugeHeap::shared().take(size, zeroed));
+  if (whole == nullptr) return nullptr;
+  const Before before = {size, nullptr};
+  std::memcpy(whole + kPair - sizeof before, &before, sizeof before);
+  return whole + kPair;
+}
+
+bool is_shared(size_t bytes) { return bytes >= kLeastShared && bytes < 2 * kHuge; }
+
 }  // namespace
 
 void* aligned_allocate(size_t bytes) {
   keep_large_blocks_mapped();
-  constexpr size_t kHuge = size_t{2} << 20;
-  // Huge pages pay where rows are read at random: caches of 4 MiB are, and miss the address cache at every row without them.
+  if (is_shared(bytes)) {
+    if (void* data = allocate_shared(bytes, false)) return data;
+  }
+  // Huge pages pay where rows are read at random, which miss the address cache at every row without them.
   const bool huge = bytes >= 2 * kHuge;
-  const size_t alignment = huge ? kHuge : 64;
+  const size_t alignment = huge ? kHuge : kLine;
   if (bytes > SIZE_MAX - alignment - 128) return nullptr;
-  const size_t size = bytes == 0 ? 64 : (bytes + 63) / 64 * 64;
+  const size_t size = bytes == 0 ? kLine : (bytes + kLine - 1) / kLine * kLine;
   // Aligned by hand: before glibc 2.38 a freed hole is too small for the next aligned block of the same size, which asks for
   // more than it keeps, and a server's caches leave a heap full of such holes.
   char* const whole = static_cast<char*>(std::malloc(size + alignment + sizeof(void*)));
@@ -64,11 +89,23 @@ void* aligned_allocate(size_t bytes) {
   return data;
 }
 
+void* aligned_zeroed(size_t bytes) {
+  if (is_shared(bytes)) {
+    if (void* data = allocate_shared(bytes, true)) return data;
+  }
+  void* const data = aligned_allocate(bytes);
+  if (data != nullptr) std::memset(data, 0, bytes);
+  return data;
+}
+
 void aligned_free(void* data) {
   if (data == nullptr) return;
   void* whole;
   std::memcpy(&whole, static_cast<char*>(data) - sizeof(void*), sizeof(void*));
-  std::free(whole);
+  if (whole != nullptr) return std::free(whole);
+  Before before;
+  std::memcpy(&before, static_cast<char*>(data) - sizeof before, sizeof before);
+  HugeHeap::shared().give(static_cast<char*>(data) - kPair, before.bytes);
 }
 
 Scratch::~Scratch() { aligned_free(data_); }

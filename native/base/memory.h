@@ -9,7 +9,8 @@
 namespace kvasir {
 
 void* aligned_allocate(size_t bytes);  // 64-byte aligned, for aligned_free; null when memory is out
-void aligned_free(void* data);         // of aligned_allocate, or null
+void* aligned_zeroed(size_t bytes);    // the same, filled with zeros: pages of large blocks that were never used stay untouched
+void aligned_free(void* data);         // of either, or null
 
 // Scratch that grows and is kept: one per worker plus one shared. 64-byte aligned.
 class Scratch {

@@ -17,17 +17,16 @@ namespace kvasir {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t kMapped = size_t{128} << 10;  // from here on; rounding to pages stays under 4 %
+constexpr size_t kMapped = 2 * kHugePage;  // from here on; others share huge pages
 
-// Weights but the smallest come zeroed from mmap, so that the repacking threads touch the pages first (in parallel, on
-// their own memory node); those of 2 MB and more in huge pages where the system grants them: decode reads them in one
-// stream.
+// Weights are zeros on pages that the repacking threads touch first (in parallel, on their own memory node), huge ones where
+// the system grants them: decode reads them in one stream.
 void allocate(PackedWeight& w, size_t bytes) {
   w.bytes = std::max<size_t>((bytes + 63) / 64 * 64, 64);
 #if KVASIR_HAS_MMAP
   if (w.bytes >= kMapped) {
-    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    const size_t size = (w.bytes + page - 1) / page * page, align = size >= kHugePage ? kHugePage : page;
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), align = kHugePage;
+    const size_t size = (w.bytes + page - 1) / page * page;
     // Over-ask by one huge page, then trim to its boundary.
     const size_t asked = size + align - page;
     void* raw = mmap(nullptr, asked, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -40,15 +39,13 @@ void allocate(PackedWeight& w, size_t bytes) {
     w.bytes = size;
     w.mapped = true;
 #ifdef MADV_HUGEPAGE
-    if (size >= kHugePage) madvise(w.data, size, MADV_HUGEPAGE);  // advice: refusal changes speed only
+    madvise(w.data, size, MADV_HUGEPAGE);  // advice: refusal changes speed only
 #endif
     return;
   }
 #endif
-  void* raw = nullptr;
-  if (posix_memalign(&raw, 64, w.bytes) != 0) throw std::bad_alloc();
-  std::memset(raw, 0, w.bytes);
-  w.data = static_cast<uint8_t*>(raw);
+  w.data = static_cast<uint8_t*>(aligned_zeroed(w.bytes));
+  if (w.data == nullptr) throw std::bad_alloc();
 }
 
 }  // namespace
@@ -60,7 +57,7 @@ PackedWeight::~PackedWeight() {
     return;
   }
 #endif
-  std::free(data);
+  aligned_free(data);
 }
 
 PanelLayout panel_layout(int32_t dtype) {

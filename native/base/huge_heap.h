@@ -1,0 +1,36 @@
+// Blocks of middle size, carved from shared regions of huge pages. What decoding reads, matrices of weights in one stream and rows
+// of the cache at random, lies in thousands of blocks of half a megabyte to a few: each alone is too small for a huge page, and
+// with small ones every row misses the address cache and every stream stops at each page's end. Measured on SmolLM2 (a virtual
+// machine, whose walks are twice as long): exact attention over 32K tokens takes .75 of its time, retrieved rows .45, matrices .65.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+
+namespace kvasir {
+
+// Thread-safe. Blocks lie first where they fit best, so that regions empty; whole huge pages that become free go back to the system
+// at once.
+class HugeHeap {
+ public:
+  // One for the process: blocks outlive the contexts that asked for them. Never destroyed.
+  static HugeHeap& shared();
+
+  // 128-byte aligned; zeros if so asked, else undefined. Null when memory is out, or where the system has no huge pages.
+  void* take(size_t bytes, bool zeroed);
+  void give(void* data, size_t bytes);  // of take, with the same size
+
+  size_t regions();  // that exist now
+
+ private:
+  struct Region {
+    uint8_t* data;
+    uint8_t* untouched;  // from here on never used: zeros, and pages that need not exist
+    std::map<uint8_t*, size_t> unused;  // by address; neighbours are one
+  };
+  std::mutex mutex_;
+  std::map<uint8_t*, Region> regions_;  // by address
+};
+
+}  // namespace kvasir
