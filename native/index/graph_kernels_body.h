@@ -205,10 +205,62 @@ inline void score_code_tile(float* out, size_t group, const GraphCodeTerms& term
   }
 }
 
+#if defined(__AVX512VNNI__)
+// Sixteen rows of 32, 64, 128 … bytes against one query: the sums of sixteen registers at once.
+template <bool kHalf>
+inline void score_sixteen(float* out, const GraphCodeTerms& terms, const uint8_t* const* rows, const float* scales) {
+  const __m512i mask = _mm512_set1_epi8(15);
+  __m512i sums[16] = {};
+  if constexpr (kHalf) {
+    // A row fills both halves of a register: low nibbles in one, high ones in the other.
+    const __m512i line = _mm512_inserti64x4(_mm512_loadu_si512(terms.lines),
+                                            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(terms.lines + terms.line_bytes)), 1);
+    const __m512i shift = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1);
+#pragma GCC unroll 16
+    for (int32_t r = 0; r < 16; r++) {
+      const __m512i both = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[r])));
+      sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_and_si512(_mm512_srlv_epi16(both, shift), mask), line);
+    }
+  } else {
+    for (size_t at = 0; at < terms.row_bytes; at += 64) {
+      const __m512i low = _mm512_loadu_si512(terms.lines + at), high = _mm512_loadu_si512(terms.lines + terms.line_bytes + at);
+#pragma GCC unroll 16
+      for (int32_t r = 0; r < 16; r++) {
+        const __m512i both = _mm512_loadu_si512(rows[r] + at);
+        sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_and_si512(both, mask), low);
+        sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_and_si512(_mm512_srli_epi16(both, 4), mask), high);
+      }
+    }
+  }
+  __m512i two[8], four[4];
+#pragma GCC unroll 8
+  for (int32_t i = 0; i < 8; i++) {
+    two[i] = _mm512_add_epi32(_mm512_unpacklo_epi32(sums[2 * i], sums[2 * i + 1]), _mm512_unpackhi_epi32(sums[2 * i], sums[2 * i + 1]));
+  }
+#pragma GCC unroll 4
+  for (int32_t i = 0; i < 4; i++) {
+    four[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(two[2 * i], two[2 * i + 1]), _mm512_unpackhi_epi64(two[2 * i], two[2 * i + 1]));
+  }
+  const auto halves = [](__m512i a, __m512i b) {
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x44), _mm512_shuffle_i32x4(a, b, 0xee));
+  };
+  const __m512i x = halves(four[0], four[1]), y = halves(four[2], four[3]);
+  const __m512i all = _mm512_add_epi32(_mm512_shuffle_i32x4(x, y, 0x88), _mm512_shuffle_i32x4(x, y, 0xdd));
+  const __m512 whole = _mm512_cvtepi32_ps(_mm512_add_epi32(all, _mm512_set1_epi32(terms.offsets[0])));
+  const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(terms.factors[0]), _mm512_loadu_ps(scales));
+  _mm512_storeu_ps(out, _mm512_add_ps(_mm512_set1_ps(terms.bases[0]), _mm512_mul_ps(scale, whole)));
+}
+#endif
+
 void score_code_rows(float* out, const GraphCodeTerms& terms, int32_t group, const uint8_t* const* rows, const float* scales,
                      int32_t count) {
   const size_t heads = static_cast<size_t>(group);
-  for (int32_t r = 0; r < count; r += 4) {
+  int32_t r = 0;
+#if defined(__AVX512VNNI__)
+  for (; group == 1 && terms.row_bytes == 32 && r + 16 <= count; r += 16) score_sixteen<true>(out + r, terms, rows + r, scales + r);
+  for (; group == 1 && terms.row_bytes % 64 == 0 && r + 16 <= count; r += 16) score_sixteen<false>(out + r, terms, rows + r, scales + r);
+#endif
+  for (; r < count; r += 4) {
     const int32_t some = count - r < 4 ? count - r : 4;
     const uint8_t* four[4];
     float scale[4];
