@@ -38,7 +38,7 @@ export function machineCosts(library: IndexLibrary, path: string, isa = "auto"):
 /** Nanoseconds a key that the table gives for best keys of int8 codes: a scan's and a list's, headDim 64, groups of 4. */
 export function costsOfKeys(text: string): { scan: number; lists: number } {
   const numbers = text.split(" ").map(Number);
-  return { scan: numbers[10] as number, lists: numbers[14] as number };
+  return { scan: numbers[16] as number, lists: numbers[20] as number };
 }
 
 function measureCosts(library: IndexLibrary, isa: string): string {
@@ -91,7 +91,7 @@ export function readCosts(file: string): string | undefined {
     return undefined;
   }
   const numbers = text.split(" ");
-  const good = numbers.length === 162 && numbers.every((n) => /^[0-9.]+(e[+-]?[0-9]+)?$/.test(n) && Number(n) <= 1e9);
+  const good = numbers.length === 270 && numbers.every((n) => /^[0-9.]+(e[+-]?[0-9]+)?$/.test(n) && Number(n) <= 1e9);
   return good ? text : undefined;
 }
 

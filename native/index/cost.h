@@ -18,8 +18,11 @@ struct SearchCost {
   double lists_best = 0, lists_best_key = 0;      // best keys of lists: a search, each key scored
   double lists_sample = 0, lists_sample_key = 0;  // a sample by error of lists
   double centroid = 0;                            // each centroid that queries are compared with
+  double sketched_best = 0, sketched_best_key = 0;  // best keys of lists whose keys have sketches
+  double walked_best = 0, walked_best_key = 0;      // best keys of a graph: a search, each key that a walk scores
+  double walked_sample = 0, walked_sample_key = 0;  // a sample by error of a graph
 
-  static constexpr int kNumbers = 9;
+  static constexpr int kNumbers = 15;
 };
 
 class CostTable {

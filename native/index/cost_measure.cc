@@ -9,6 +9,8 @@
 #include "draw.h"
 #include "error.h"
 #include "flat_search.h"
+#include "graph_build.h"
+#include "knn.h"
 #include "kvasir_index.h"
 #include "partition_search.h"
 
@@ -72,10 +74,32 @@ Partition make_partition(int32_t dim, int32_t lists) {
   return p;
 }
 
+// A graph of random links, a few from each node: walks meet keys in no order, as on keys of a long text.
+std::shared_ptr<const Graph> make_graph(const IndexIsa& isa, const Rows& rows, int32_t dim) {
+  constexpr int32_t kSlots = 32, kLinks = 12, kCentroids = 16;
+  const GraphKeys keys(isa.graph, rows, 0, 0, kKeys);
+  auto graph = std::make_shared<Graph>(kSlots);
+  graph->codes.fit(keys, make_floats(static_cast<size_t>(64 * dim), 5));
+  graph->codes.append(keys, run_inline);
+  graph->links.resize(kKeys);
+  int32_t links[kLinks];
+  for (int32_t node = 0; node < kKeys; node++) {
+    for (int32_t i = 0; i < kLinks; i++) links[i] = static_cast<int32_t>(lowbias32(static_cast<uint32_t>(node * kLinks + i)) % kKeys);
+    graph->links.set(node, links, kLinks);
+  }
+  auto entries = std::make_shared<GraphEntries>();
+  entries->centroids.pack(make_floats(static_cast<size_t>(kCentroids * dim), 6).data(), kCentroids, dim);
+  for (int32_t i = 0; i < kCentroids * GraphEntries::kKeys; i++) entries->nodes.push_back(i * (kKeys / kCentroids / GraphEntries::kKeys));
+  entries->least.assign(kCentroids, 0.0f);
+  graph->entries = std::move(entries);
+  graph->parents = std::make_shared<std::vector<int32_t>>();
+  return graph;
+}
+
 class Meter {
  public:
-  Meter(const IndexIsa& isa, const Rows& rows, const Codes& codes, int32_t dim, int32_t group)
-      : rows_(rows), codes_(codes), pool_(1), scratch_(1), hits_(static_cast<size_t>(kHeads * group)) {
+  Meter(const IndexIsa& isa, const Rows& rows, const Codes& codes, std::shared_ptr<const Graph> graph, int32_t dim, int32_t group)
+      : rows_(rows), codes_(codes), graph_(std::move(graph)), pool_(1), scratch_(1), hits_(static_cast<size_t>(kHeads * group)) {
     environment_.isa = &isa;
     environment_.pool = &pool_;
     environment_.scratch = &scratch_;
@@ -105,6 +129,19 @@ class Meter {
       double& base = sample ? cost.lists_sample : cost.lists_best;
       line(base, sample ? cost.lists_sample_key : cost.lists_best_key, few_keys, few_lists, more_keys, more_lists);
       base = std::max(0.0, base - cost.centroid * (few.routed.count() + (sample ? few.homes.count() : 0)));
+      // The graph's codes are sketches, too.
+      Partition other = few;
+      if (!sample) {
+        other.sketch(std::shared_ptr<const GraphCodes>(graph_, &graph_->codes));
+        const double few_sketched = lists(other, 2, &few_keys), more_sketched = lists(other, 12, &more_keys);
+        line(cost.sketched_best, cost.sketched_best_key, few_keys, few_sketched, more_keys, more_sketched);
+        cost.sketched_best = std::max(0.0, cost.sketched_best - cost.centroid * few.routed.count());
+      }
+      other.graph = graph_;
+      const double narrow = lists(other, 200, &few_keys), wide = lists(other, 600, &more_keys);
+      double& walk = sample ? cost.walked_sample : cost.walked_best;
+      line(walk, sample ? cost.walked_sample_key : cost.walked_best_key, few_keys, narrow, more_keys, wide);
+      walk = std::max(0.0, walk - cost.centroid * (graph_->entries->centroids.count() + (sample ? few.homes.count() : 0)));
     }
     return cost;
   }
@@ -147,6 +184,7 @@ class Meter {
 
   const Rows& rows_;
   const Codes& codes_;
+  const std::shared_ptr<const Graph> graph_;
   Pool pool_;
   std::vector<Scratch> scratch_;
   Environment environment_;
@@ -164,11 +202,12 @@ CostTable measure_costs(const IndexIsa& isa) {
   CostTable table;
   for (int dim = 0; dim < 3; dim++) {
     const Rows rows = make_rows(CostTable::kDims[dim]);
+    const std::shared_ptr<const Graph> graph = make_graph(isa, rows, CostTable::kDims[dim]);
     for (int kind = 0; kind < CostTable::kKinds; kind++) {
       Codes codes(&isa, static_cast<Codes::Kind>(kind), kHeads, CostTable::kDims[dim]);
       codes.append(rows, 0, kKeys, nullptr);
       for (int group = 0; group < 2; group++) {
-        table.measured(kind, dim, group) = Meter(isa, rows, codes, CostTable::kDims[dim], CostTable::kGroups[group]).run();
+        table.measured(kind, dim, group) = Meter(isa, rows, codes, graph, CostTable::kDims[dim], CostTable::kGroups[group]).run();
       }
     }
   }

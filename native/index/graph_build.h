@@ -103,7 +103,9 @@ void search_graph(GraphSearch& search, const IndexIsa& isa, const Graph& graph, 
 // Nodes that no search can reach from its entries.
 std::vector<int32_t> unreachable_nodes(const Graph& graph);
 
-// A graph in a saved index; restoring throws Error{KVASIR_ARGUMENT} where contents make no graph of `nodes` keys.
+// Codes, and a graph, in a saved index; restoring throws Error{KVASIR_ARGUMENT} where contents make no graph of `nodes` keys.
+void save_codes(FileWriter& to, const std::string& prefix, const GraphCodes& codes);
+void restore_codes(GraphCodes& to, const FileReader& from, const std::string& prefix, int32_t nodes, int32_t dim);
 void save_graph(FileWriter& to, const std::string& prefix, const Graph& graph);
 std::shared_ptr<const Graph> restore_graph(const FileReader& from, const std::string& prefix, int32_t nodes, int32_t dim);
 

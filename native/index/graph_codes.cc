@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "knn.h"
 #include "nibble_layout.h"
 
 namespace kvasir {
@@ -81,7 +82,25 @@ uint8_t* GraphCodes::grow(int32_t nodes, int32_t block) {
 }
 
 void GraphCodes::append(const GraphKeys& keys, const RunTasks& run) {
-  const int32_t from = nodes_, to = keys.nodes();
+  append(keys.nodes(), run, [&](float* row, int32_t node) { keys.read(row, node); });
+}
+
+std::shared_ptr<const GraphCodes> GraphCodes::of_rows(const std::vector<float>& rows, int32_t dim) {
+  const size_t width = static_cast<size_t>(dim), count = rows.size() / width;
+  auto codes = std::make_shared<GraphCodes>(std::make_shared<ChunkMemory>());
+  codes->row_bytes_ = row_bytes_of(dim);
+  codes->weights_.assign(width, 1.0f);
+  std::vector<double> mean(width);
+  for (size_t i = 0; i < rows.size(); i++) mean[i % width] += static_cast<double>(rows[i]) / static_cast<double>(count);
+  codes->centre_.assign(mean.begin(), mean.end());
+  codes->append(static_cast<int32_t>(count), run_inline, [&](float* row, int32_t node) {
+    std::copy_n(rows.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(node) * width), width, row);
+  });
+  return codes;
+}
+
+void GraphCodes::append(int32_t to, const RunTasks& run, const std::function<void(float* row, int32_t node)>& read) {
+  const int32_t from = nodes_;
   if (from == to) return;
   const int32_t first = from >> kBlockBits, blocks = ((to - 1) >> kBlockBits) + 1 - first;
   std::vector<uint8_t*> own;
@@ -93,7 +112,7 @@ void GraphCodes::append(const GraphKeys& keys, const RunTasks& run) {
     float* const scales = const_cast<float*>(scales_of(block));
     const int32_t start = (first + b) << kBlockBits;
     for (int32_t node = std::max(from, start); node < std::min(to, start + kBlockNodes); node++) {
-      keys.read(wide.data(), node);
+      read(wide.data(), node);
       for (size_t d = 0; d < dim; d++) wide[d] = (wide[d] - centre_[d]) * weights_[d];
       std::fill(wide.begin() + static_cast<std::ptrdiff_t>(dim), wide.end(), 0.0f);
       rotate(wide.data(), static_cast<int32_t>(wide.size()));

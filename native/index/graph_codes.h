@@ -7,6 +7,7 @@
 // dimensions are padded with zeros. Versions of a graph share blocks, as those of its links do.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -37,6 +38,8 @@ class GraphCodes {
   GraphCodes next() const;
   // Encodes nodes [nodes(), keys.nodes()).
   void append(const GraphKeys& keys, const RunTasks& run);
+  // Codes of rows [count, dim] alone, about their mean, unweighed: what lists are found by.
+  static std::shared_ptr<const GraphCodes> of_rows(const std::vector<float>& rows, int32_t dim);
 
   int32_t nodes() const { return nodes_; }
   int32_t dim() const { return static_cast<int32_t>(centre_.size()); }
@@ -65,6 +68,7 @@ class GraphCodes {
   size_t block_bytes() const { return kBlockNodes * (row_bytes_ + sizeof(float)); }
   const float* scales_of(const uint8_t* block) const { return reinterpret_cast<const float*>(block + kBlockNodes * row_bytes_); }
   uint8_t* grow(int32_t nodes, int32_t block);
+  void append(int32_t to, const RunTasks& run, const std::function<void(float* row, int32_t node)>& read);
 
   std::shared_ptr<ChunkMemory> memory_;
   int32_t nodes_ = 0;

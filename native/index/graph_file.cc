@@ -39,6 +39,31 @@ void check_threads(const GraphLinks& links, const std::string& section) {
 
 }  // namespace
 
+void save_codes(FileWriter& to, const std::string& prefix, const GraphCodes& from) {
+  const size_t row_bytes = from.row_bytes();
+  std::vector<uint8_t> codes(static_cast<size_t>(from.nodes()) * row_bytes);
+  std::vector<float> scales;
+  for (int32_t i = 0; i < from.nodes(); i++) {
+    std::copy_n(from.row(i), row_bytes, codes.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(i) * row_bytes));
+    scales.push_back(from.scale(i));
+  }
+  to.add(prefix + ".codes", codes.data(), codes.size());
+  to.add(prefix + ".scales", scales.data(), scales.size() * sizeof(float));
+  to.add(prefix + ".centre", from.centre().data(), from.centre().size() * sizeof(float));
+  to.add(prefix + ".weights", from.weights().data(), from.weights().size() * sizeof(float));
+}
+
+void restore_codes(GraphCodes& to, const FileReader& from, const std::string& prefix, int32_t nodes, int32_t dim) {
+  const float* scales = finite(from, prefix + ".scales", static_cast<size_t>(nodes));
+  const float* centre = finite(from, prefix + ".centre", static_cast<size_t>(dim));
+  const float* weights = finite(from, prefix + ".weights", static_cast<size_t>(dim));
+  for (int32_t d = 0; d < dim; d++) {
+    if (!(weights[d] > 0)) refuse(prefix + ".weights", "holds a number that is not positive");
+  }
+  const size_t code_bytes = static_cast<size_t>(nodes) * GraphCodes::row_bytes_of(dim);
+  to.restore(nodes, dim, from.array<uint8_t>(prefix + ".codes", code_bytes), scales, centre, weights);
+}
+
 void save_graph(FileWriter& to, const std::string& prefix, const Graph& graph) {
   const Header header = {graph.nodes(), graph.links.slots(), graph.entries->centroids.count(), graph.starts, graph.built, graph.ef,
                          graph.expected_recall, graph.expected_scored};
@@ -48,17 +73,7 @@ void save_graph(FileWriter& to, const std::string& prefix, const Graph& graph) {
   for (int32_t i = 0; i < graph.nodes(); i++) std::copy_n(graph.links.of(i), slots, links.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(i) * slots));
   to.add(prefix + ".to", links.data(), links.size() * sizeof(int32_t));
   to.add(prefix + ".from", graph.parents->data(), graph.parents->size() * sizeof(int32_t));
-  const size_t row_bytes = graph.codes.row_bytes();
-  std::vector<uint8_t> codes(static_cast<size_t>(graph.nodes()) * row_bytes);
-  std::vector<float> scales;
-  for (int32_t i = 0; i < graph.nodes(); i++) {
-    std::copy_n(graph.codes.row(i), row_bytes, codes.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(i) * row_bytes));
-    scales.push_back(graph.codes.scale(i));
-  }
-  to.add(prefix + ".codes", codes.data(), codes.size());
-  to.add(prefix + ".scales", scales.data(), scales.size() * sizeof(float));
-  to.add(prefix + ".centre", graph.codes.centre().data(), graph.codes.centre().size() * sizeof(float));
-  to.add(prefix + ".weights", graph.codes.weights().data(), graph.codes.weights().size() * sizeof(float));
+  save_codes(to, prefix, graph.codes);
   to.add(prefix + ".at", graph.entries->centroids.data().data(), graph.entries->centroids.bytes());
   to.add(prefix + ".in", graph.entries->nodes.data(), graph.entries->nodes.size() * sizeof(int32_t));
   to.add(prefix + ".least", graph.entries->least.data(), graph.entries->least.size() * sizeof(float));
@@ -100,14 +115,7 @@ std::shared_ptr<const Graph> restore_graph(const FileReader& from, const std::st
     if (parents[i] < GraphLinks::kNone || parents[i] >= nodes) refuse(prefix + ".from", "leads to no node");
   }
   graph->parents = std::make_shared<const std::vector<int32_t>>(parents, parents + header.built);
-  const float* scales = finite(from, prefix + ".scales", static_cast<size_t>(nodes));
-  const float* centre = finite(from, prefix + ".centre", static_cast<size_t>(dim));
-  const float* weights = finite(from, prefix + ".weights", static_cast<size_t>(dim));
-  for (int32_t d = 0; d < dim; d++) {
-    if (!(weights[d] > 0)) refuse(prefix + ".weights", "holds a number that is not positive");
-  }
-  const size_t code_bytes = static_cast<size_t>(nodes) * GraphCodes::row_bytes_of(dim);
-  graph->codes.restore(nodes, dim, from.array<uint8_t>(prefix + ".codes", code_bytes), scales, centre, weights);
+  restore_codes(graph->codes, from, prefix, nodes, dim);
   auto entries = std::make_shared<GraphEntries>();
   const size_t width = (static_cast<size_t>(header.centroids) + kPanelRows - 1) / kPanelRows * kPanelRows;
   const float* centroids = finite(from, prefix + ".at", width * static_cast<size_t>(dim));

@@ -22,20 +22,65 @@ void thin(std::vector<float>& rows, int32_t dim, int32_t most) {
   rows.resize(kept * width);
 }
 
+}  // namespace
+
+std::shared_ptr<Partition> build_graph_partition(const PartitionInput& in, const GraphSettings& settings, GraphWiring wire,
+                                                 const Partition* homes, std::string& decision) {
+  const PartitionSource& source = in.source;
+  const int32_t aim = source.begin + source.keys + settings.ahead, dim = source.dim;
+  GraphOptions options = settings.options;
+  options.seed += static_cast<uint32_t>(source.head);
+  const auto moved = [&](bool held) {
+    return in.samples->moved(*in.shape, source.head, aim, settings.horizon, kHoldEvery, kHoldRest, held);
+  };
+  std::vector<float> training = moved(false), held_out = moved(true);
+  thin(training, dim, settings.queries);
+  thin(held_out, dim, kMostHeld);
+  const int32_t count = static_cast<int32_t>(training.size()) / dim;
+  auto made = std::make_shared<Partition>();
+  if (homes != nullptr) {
+    made->homes = homes->homes;
+    made->deviations = homes->deviations;
+    made->metric = homes->metric;
+    made->keys = homes->keys;
+  } else {
+    build_homes(*made, source, *in.run, std::max(1, source.keys / kCellKeys), training.data(), count, 8, options.seed);
+  }
+  const GraphKeys keys(source.isa->graph, *source.rows, source.head, source.begin, source.keys);
+  const auto graph = build_graph(*source.isa, keys, options, made->homes, training, held_out, *in.run, wire);
+  made->graph = graph;
+  made->probes = graph->ef;
+  made->recall = graph->expected_recall;
+  made->visited = graph->expected_scored / source.keys;
+  char line[240];
+  std::snprintf(line, sizeof line,
+                "KV head %d: graph of %d keys from %d prompt queries, a queue of %d; recall %.3f%s and %.1f %% of keys scored on "
+                "%d held-out prompt queries",
+                source.head, source.keys, count, graph->ef, graph->expected_recall,
+                graph->expected_recall >= options.recall ? "" : " (below what was asked)", 100 * made->visited,
+                static_cast<int32_t>(held_out.size()) / dim);
+  decision = line;
+  return made;
+}
+
+namespace {
+
 class GraphRecipe final : public PartitionRecipe {
  public:
   GraphRecipe(const char* type, const LayerShape& shape, const Params& params, const GraphOptions& options, GraphWiring wire)
-      : options_(options), wire_(wire) {
-    options_.entries = params.integer("entries", 1, 256);
-    options_.ef = params.integer("ef", 0, 1 << 20);
-    options_.recall = params.number("recall");
-    options_.k = params.integer("k", 1, 4096);
-    options_.seed = shape.seed;
-    queries_ = params.integer("queries", 16, 1 << 24);
-    horizon_ = params.integer("horizon", 1, 1 << 30);
-    ahead = params.integer("ahead", 0, 1 << 24);
-    if (options_.recall < 0 || options_.recall > 1) {
-      fail(KVASIR_ARGUMENT, "Cannot use \"%s\": recall is %g, expected 0 to 1", type, options_.recall);
+      : wire_(wire) {
+    settings_.options = options;
+    GraphOptions& o = settings_.options;
+    o.entries = params.integer("entries", 1, 256);
+    o.ef = params.integer("ef", 0, 1 << 20);
+    o.recall = params.number("recall");
+    o.k = params.integer("k", 1, 4096);
+    o.seed = shape.seed;
+    settings_.queries = params.integer("queries", 16, 1 << 24);
+    settings_.horizon = params.integer("horizon", 1, 1 << 30);
+    settings_.ahead = ahead = params.integer("ahead", 0, 1 << 24);
+    if (o.recall < 0 || o.recall > 1) {
+      fail(KVASIR_ARGUMENT, "Cannot use \"%s\": recall is %g, expected 0 to 1", type, o.recall);
     }
     growth = params.number("growth");
     lift = params.number("lift");
@@ -43,7 +88,7 @@ class GraphRecipe final : public PartitionRecipe {
     if (lift < 0 || lift > 16) fail(KVASIR_ARGUMENT, "Cannot use \"%s\": lift is %g, expected 0 to 16", type, lift);
     min_keys = params.integer("min", 64, 1 << 30);
     extend = params.integer("extend", 1, 1 << 30);
-    calibrated = options_.k;
+    calibrated = o.k;
   }
 
   std::string refuses(const QuerySamples& samples, int32_t keys) const override {
@@ -56,38 +101,12 @@ class GraphRecipe final : public PartitionRecipe {
   int32_t step(int32_t keys) const override { return std::max(extend, std::min(4096, keys / 32)); }
 
   std::shared_ptr<const Partition> build(const PartitionInput& in, std::string& decision) const override {
-    const PartitionSource& source = in.source;
-    const int32_t end = source.begin + source.keys, dim = source.dim;
-    GraphOptions options = options_;
-    options.seed += static_cast<uint32_t>(source.head);
-    std::vector<float> training = in.samples->moved(*in.shape, source.head, aim(end), horizon_, kHoldEvery, kHoldRest, false);
-    std::vector<float> held_out = in.samples->moved(*in.shape, source.head, aim(end), horizon_, kHoldEvery, kHoldRest, true);
-    thin(training, dim, queries_);
-    thin(held_out, dim, kMostHeld);
-    const int32_t count = static_cast<int32_t>(training.size()) / dim;
-    auto made = std::make_shared<Partition>();
-    build_homes(*made, source, *in.run, std::max(1, source.keys / kCellKeys), training.data(), count, 8, options.seed);
-    const GraphKeys keys(source.isa->graph, *source.rows, source.head, source.begin, source.keys);
-    const auto graph = build_graph(*source.isa, keys, options, made->homes, training, held_out, *in.run, wire_);
-    made->graph = graph;
-    made->probes = graph->ef;
-    made->recall = graph->expected_recall;
-    made->visited = graph->expected_scored / source.keys;
-    char line[240];
-    std::snprintf(line, sizeof line,
-                  "KV head %d: graph of %d keys from %d prompt queries, a queue of %d; recall %.3f%s and %.1f %% of keys scored on "
-                  "%d held-out prompt queries",
-                  source.head, source.keys, count, graph->ef, graph->expected_recall,
-                  graph->expected_recall >= options.recall ? "" : " (below what was asked)", 100 * made->visited,
-                  static_cast<int32_t>(held_out.size()) / dim);
-    decision = line;
-    return made;
+    return build_graph_partition(in, settings_, wire_, nullptr, decision);
   }
 
  private:
-  GraphOptions options_;
+  GraphSettings settings_;
   GraphWiring wire_;
-  int32_t queries_, horizon_;
 };
 
 }  // namespace

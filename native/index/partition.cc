@@ -36,9 +36,26 @@ std::vector<std::vector<int32_t>> above_thresholds(const Partition& from, const 
 
 }  // namespace
 
+void Partition::sketch(std::shared_ptr<const GraphCodes> of_keys) {
+  sketches = std::move(of_keys);
+  router_sketches = nullptr;
+  plain = nullptr;
+  if (sketches == nullptr) return;
+  router_sketches = GraphCodes::of_rows(routed.centroids.unpack(), routed.centroids.dim());
+  auto ids = std::make_shared<ListTable>();
+  ids->offsets.push_back(0);
+  for (int32_t list = 0; list < routed.count(); list++) {
+    routed.each(list, [&](int32_t id) { ids->members.push_back(id); });
+    ids->offsets.push_back(static_cast<int32_t>(ids->members.size()));
+  }
+  plain = std::move(ids);
+}
+
 size_t Partition::bytes() const {
-  return homes.bytes() + routed.bytes() + metric.bytes() +
-         (graph == nullptr ? 0 : graph->bytes()) + (deviations.size() + thresholds.size()) * sizeof(float);
+  size_t bytes = homes.bytes() + routed.bytes() + metric.bytes() + (deviations.size() + thresholds.size()) * sizeof(float);
+  if (graph != nullptr) bytes += graph->bytes();
+  if (sketches != nullptr) bytes += sketches->bytes() + router_sketches->bytes() + plain->bytes();
+  return bytes;
 }
 
 std::shared_ptr<Partition> extend_homes(const Partition& from, const PartitionSource& source, const RunTasks& run) {
@@ -64,9 +81,12 @@ std::shared_ptr<Partition> extend(const Partition& from, const PartitionSource& 
   std::shared_ptr<Partition> grown = extend_homes(from, source, run);
   if (source.keys <= from.keys) return grown;
   if (from.routed.count() > 0) grown->routed.append(above_thresholds(from, source, run));
-  if (from.graph != nullptr) {
-    const GraphKeys nodes(source.isa->graph, *source.rows, source.head, source.begin, source.keys);
-    grown->graph = insert_nodes(*source.isa, *from.graph, nodes, grown->homes, run);
+  const GraphKeys nodes(source.isa->graph, *source.rows, source.head, source.begin, source.keys);
+  if (from.graph != nullptr) grown->graph = insert_nodes(*source.isa, *from.graph, nodes, grown->homes, run);
+  if (from.sketches != nullptr) {
+    auto sketches = std::make_shared<GraphCodes>(from.sketches->next());
+    sketches->append(nodes, run);
+    grown->sketch(std::move(sketches));
   }
   return grown;
 }

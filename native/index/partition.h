@@ -21,6 +21,7 @@ namespace kvasir {
 class FileReader;
 class FileWriter;
 struct Graph;
+class GraphCodes;
 
 struct Partition {
   ListTable homes;
@@ -29,7 +30,12 @@ struct Partition {
   Panels metric;                  // columns of the Cholesky factor of the queries' second moment; empty: identity
   GapLists routed;                // empty in "ivf"
   std::vector<float> thresholds;  // [routed.count()]: q-centroid . key from which a new key belongs to the list
-  std::shared_ptr<const Graph> graph;  // null but in "graph"
+  std::shared_ptr<const Graph> graph;  // null but in "graph" and where "planned" chose one
+  // Null, or 4 bits a dimension of all keys, a row each: what the lists' keys are scored by first. In "planned" alone.
+  std::shared_ptr<const GraphCodes> sketches;
+  // With them: sketches of the lists' centroids, and the ids of `routed` as they are, which gaps take several times as long to give.
+  std::shared_ptr<const GraphCodes> router_sketches;
+  std::shared_ptr<const ListTable> plain;
   int32_t depth = 0;                   // keys of a routed list when it was made
   int32_t probes = 0;                  // lists a query; the width of a graph's queue; 0: as head_probes
   std::vector<int32_t> head_probes;    // lists of each query head of the group, or empty
@@ -41,6 +47,8 @@ struct Partition {
 
   // What queries are compared with.
   const Panels& lists() const { return routed.count() > 0 ? routed.centroids : homes.centroids; }
+  // Sets sketches, of all keys or null, and what goes with them.
+  void sketch(std::shared_ptr<const GraphCodes> of_keys);
   size_t bytes() const;
   void save(FileWriter& to, const std::string& prefix) const;
   // Throws Error{KVASIR_ARGUMENT} where contents make no partition of [0, keys).

@@ -79,7 +79,7 @@ void restore_lists(GapLists& table, const FileReader& from, const std::string& n
   if (!table.check(keys)) refuse(name + ".gaps", "is out of range");
 }
 
-constexpr int32_t kBest = 1, kSamples = 2, kWalked = 4;  // what a partition serves, and whether it has a graph
+constexpr int32_t kBest = 1, kSamples = 2, kWalked = 4, kSketched = 8;  // what a partition serves, and has
 
 struct Header {
   int32_t keys, cells, lists, metric, aim, horizon, serves, probes, depth, reserved;
@@ -143,7 +143,8 @@ std::shared_ptr<PartitionSet> restore_set(const FileReader& from, const std::str
 
 void Partition::save(FileWriter& to, const std::string& prefix) const {
   const Header header = {keys, homes.count(), routed.count(), metric.count() > 0, aim, horizon,
-                         (serves_best ? kBest : 0) | (serves_samples ? kSamples : 0) | (graph != nullptr ? kWalked : 0),
+                         (serves_best ? kBest : 0) | (serves_samples ? kSamples : 0) | (graph != nullptr ? kWalked : 0) |
+                             (sketches != nullptr ? kSketched : 0),
                          probes, depth, 0, recall, visited};
   to.add(prefix, &header, sizeof header);
   save_homes(to, prefix + ".home", homes);
@@ -151,6 +152,7 @@ void Partition::save(FileWriter& to, const std::string& prefix) const {
   if (probes == 0) to.add(prefix + ".probes", head_probes.data(), head_probes.size() * sizeof(int32_t));
   if (metric.count() > 0) save_panels(to, prefix + ".metric", metric);
   if (graph != nullptr) save_graph(to, prefix + ".graph", *graph);
+  if (sketches != nullptr) save_codes(to, prefix + ".sketch", *sketches);
   if (routed.count() == 0) return;
   save_lists(to, prefix + ".list", routed);
   to.add(prefix + ".least", thresholds.data(), thresholds.size() * sizeof(float));
@@ -162,7 +164,7 @@ void Partition::restore(const FileReader& from, const std::string& prefix, int32
   if (header.keys < 1 || header.keys >= 1 << 30 || header.cells < 1 || header.cells > header.keys || header.lists < 0 || header.lists > header.keys ||
       header.aim < 0 || header.horizon < 0 || (header.metric != 0 && header.metric != 1) || header.probes < 0 ||
       header.depth < (header.lists > 0) || header.depth > header.keys || header.reserved != 0 ||
-      (header.serves & ~(kBest | kSamples | kWalked)) != 0) {
+      (header.serves & ~(kBest | kSamples | kWalked | kSketched)) != 0) {
     refuse(prefix, "has impossible counts");
   }
   keys = header.keys;
@@ -192,10 +194,17 @@ void Partition::restore(const FileReader& from, const std::string& prefix, int32
   deviations.assign(dev, dev + header.cells);
   if (header.metric != 0) restore_panels(metric, from, prefix + ".metric", dim, dim);
   if ((header.serves & kWalked) != 0) graph = restore_graph(from, prefix + ".graph", keys, dim);
-  if (header.lists == 0) return;
+  if (header.lists == 0) {
+    if ((header.serves & kSketched) != 0) refuse(prefix, "has sketches but no lists");
+    return;
+  }
   restore_lists(routed, from, prefix + ".list", header.lists, dim, keys);
   const float* least = finite_array(from, prefix + ".least", static_cast<size_t>(header.lists));
   thresholds.assign(least, least + header.lists);
+  if ((header.serves & kSketched) == 0) return;
+  auto codes = std::make_shared<GraphCodes>(std::make_shared<ChunkMemory>());
+  restore_codes(*codes, from, prefix + ".sketch", keys, dim);
+  sketch(std::move(codes));
 }
 
 void PartitionIndex::save(FileWriter& to) const {

@@ -88,8 +88,9 @@ void PartitionIndex::start_if_due() {
         if (aim) set->decisions.push_back(old->decisions[static_cast<size_t>(head)]);
         continue;
       }
-      if (!build && !aim) {
+      if (!build && (!aim || before->horizon == 0)) {
         set->heads.push_back(extend(*before, source, run));
+        if (aim) set->decisions.push_back(old->decisions[static_cast<size_t>(head)]);
         continue;
       }
       std::string decision;

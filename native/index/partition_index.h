@@ -59,13 +59,13 @@ struct PartitionSet {
 
   int32_t keys() const { return known; }
   // Where lists are aimed, and for how many positions; 0: nowhere.
-  int32_t aim() const { return any() == nullptr ? 0 : any()->aim; }
-  int32_t horizon() const { return any() == nullptr ? 0 : any()->horizon; }
+  int32_t aim() const { return aimed() == nullptr ? 0 : aimed()->aim; }
+  int32_t horizon() const { return aimed() == nullptr ? 0 : aimed()->horizon; }
 
  private:
-  const Partition* any() const {
+  const Partition* aimed() const {
     for (const auto& head : heads) {
-      if (head != nullptr) return head.get();
+      if (head != nullptr && head->horizon > 0) return head.get();
     }
     return nullptr;
   }

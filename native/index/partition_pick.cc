@@ -35,7 +35,8 @@ void PartitionSearch::run(const SearchScope& scope, const Query& query, const Hi
     return;
   }
   if (!error && !goal.sample_tail && scope.partition != nullptr) {
-    return scope.partition->graph != nullptr ? best_of_walks(report) : best_of_lists(report);
+    if (scope.partition->graph != nullptr) return best_of_walks(report);
+    return scope.partition->sketches != nullptr ? best_of_sketched(report) : best_of_lists(report);
   }
   visit(report);
   if (error) {

@@ -46,8 +46,13 @@ void PartitionSearch::route(Report& report) {
   const Panels& routers = s_.partition->lists();
   const size_t width = routers.width();
   route_.resize(width * static_cast<size_t>(group_));
-  routers.dot(*s_.isa->panels, route_.data(), q_, group_);
-  report.bytes_read += static_cast<double>(routers.bytes());
+  const bool by_sketches = s_.partition->router_sketches != nullptr && query_->goal.kind == Goal::kTopk && !query_->goal.sample_tail;
+  if (by_sketches) {
+    score_routers(report);
+  } else {
+    routers.dot(*s_.isa->panels, route_.data(), q_, group_);
+    report.bytes_read += static_cast<double>(routers.bytes());
+  }
   lists_.clear();
   ends_.clear();
   for (int32_t g = 0; g < group_; g++) {

@@ -38,6 +38,7 @@ class PartitionSearch {
     float bias;
   };
   void route(Report& report);
+  void score_routers(Report& report);
   int32_t probes_of(int32_t g) const;
   void visit(Report& report);
   void visit_lists(Report& report);
@@ -47,6 +48,10 @@ class PartitionSearch {
   void mark(int32_t id);
   void best_of_lists(Report& report);
   void mark_head(int32_t g, size_t words, Report& report);
+  void best_of_sketched(Report& report);
+  int32_t gather_head(int32_t g, Report& report);
+  void score_sketches(int32_t count);
+  int32_t keep_sketched(int32_t count);
   void scan_homeless(Report& report);
   void score_group(size_t from, size_t to, Report& report);
   void score_rows(float* out, const float* q, int32_t group, const int32_t* ids, int32_t count);
@@ -80,6 +85,8 @@ class PartitionSearch {
   std::vector<float> dots_;        // [gathered, group]
   std::vector<int32_t> own_ids_;   // each head's candidates for best keys
   std::vector<size_t> counts_;     // [group]
+  GraphCodeQuery sketched_;
+  std::vector<int32_t> router_ids_;  // 0, 1, 2, ...
   size_t scan_stride_ = 0, scan_skip_ = 0;
   std::unique_ptr<GraphKeys> keys_;  // where rows lie; of this search
   size_t stride_ = 0, certain_ = 0;  // candidates before the proposed

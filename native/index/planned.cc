@@ -1,43 +1,48 @@
-// Type "planned": KV head by KV head a scan or lists, for best keys and for samples each, whichever the counted work of held-out
-// prompt queries makes cheaper on this machine. All heads share one set of codes.
+// Type "planned": KV head by KV head a scan, lists or a graph, for best keys and for samples each, whichever the counted work of
+// held-out prompt queries makes cheaper on this machine. All heads share one set of codes.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
-#include "cost.h"
 #include "error.h"
 #include "file.h"
+#include "graph_recipe.h"
 #include "kvasir_index.h"
 #include "lists_build.h"
+#include "plan.h"
 
 namespace kvasir {
 namespace {
 
 constexpr int32_t kFewPositions = 32;  // sampled ones, below which nothing can be held out
-constexpr int32_t kCounted = 32;       // held-out positions whose searches are counted
-constexpr double kError = 0.05;        // of the samples that are counted
-// Lists must promise at least this share less than a scan: predictions err, and a scan's never loses.
+// A structure must promise at least this share less than a scan: predictions err, and a scan's never loses.
 constexpr double kWorth = 0.9;
-
-struct Work {
-  double keys = 0;      // scored a search
-  double predicted = 0; // nanoseconds
-};
+// Lists are calibrated for a little more, which scoring by sketches may lose.
+constexpr double kSpare = 0.1;
+// Of the keys that lists score at equal recall a walk scores at least this share: .85 and more on recorded and generated heads. A
+// graph takes several times as long to build as lists: where even this share would cost more, it is not built.
+constexpr double kLeastWalk = 0.7;
 
 class PlannedRecipe final : public PartitionRecipe {
  public:
-  PlannedRecipe(const LayerShape& shape, const Params& params, CostTable costs) : costs_(std::move(costs)) {
-    options_.recall = params.number("recall");
-    if (options_.recall < 0 || options_.recall > 1) {
-      fail(KVASIR_ARGUMENT, "Cannot use \"planned\": recall is %g, expected 0 to 1", options_.recall);
-    }
-    options_.k = params.integer("k", 1, 4096);
-    options_.horizon = params.integer("horizon", 1, 1 << 30);
-    options_.seed = shape.seed;
+  PlannedRecipe(const LayerShape& shape, const Params& params, CostTable costs)
+      : costs_(std::move(costs)), memory_(std::make_shared<ChunkMemory>()) {
+    recall_ = params.number("recall");
+    if (recall_ < 0 || recall_ > 1) fail(KVASIR_ARGUMENT, "Cannot use \"planned\": recall is %g, expected 0 to 1", recall_);
+    lists_.recall = recall_ + kSpare * (1 - recall_);
+    lists_.k = params.integer("k", 1, 4096);
+    lists_.horizon = params.integer("horizon", 1, 1 << 30);
+    lists_.seed = shape.seed;
+    graph_.options.recall = recall_;
+    graph_.options.k = lists_.k;
+    graph_.options.seed = shape.seed;
+    graph_.horizon = lists_.horizon;
+    graph_.ahead = ahead = lists_.ahead;
     growth = params.number("growth");
     if (growth <= 0) fail(KVASIR_ARGUMENT, "Cannot use \"planned\": growth is %g, expected above 0", growth);
     min_keys = params.integer("min", 1, 1 << 30);
     extend = params.integer("extend", 1, 1 << 30);
-    calibrated = options_.k;
+    calibrated = lists_.k;
   }
 
   std::string refuses(const QuerySamples& samples, int32_t keys) const override {
@@ -53,67 +58,80 @@ class PlannedRecipe final : public PartitionRecipe {
   }
 
   std::shared_ptr<const Partition> build(const PartitionInput& in, std::string& decision) const override {
-    std::string lists_line;
-    const std::shared_ptr<const Partition> lists = build_lists(in, options_, lists_line);
-    if (lists == nullptr) return nullptr;  // cancelled
-    const int32_t keys = in.source.keys;
+    std::string line;
+    const std::shared_ptr<const Partition> built = build_lists(in, lists_, line);
+    if (built == nullptr) return nullptr;  // cancelled
+    auto lists = std::make_shared<Partition>(*built);
+    lists->sketch(nullptr);  // those of the lists before an aim
     const SearchCost cost = costs_.at(in.codes->kind(), in.source.dim, in.shape->group());
-    const double scan_best = cost.scan_best + cost.scan_best_key * keys;
-    const double scan_sample = cost.scan_sample + cost.scan_sample_key * keys;
-    const Work best = count(in, *lists, cost, false), sample = count(in, *lists, cost, true);
-    const bool reached = lists->recall >= options_.recall;
-    auto chosen = std::make_shared<Partition>(*lists);
-    chosen->serves_best = reached && best.predicted < kWorth * scan_best;
-    chosen->serves_samples = sample.predicted < kWorth * scan_sample;
-    char line[320];
-    std::snprintf(line, sizeof line,
-                  "KV head %d: best keys by %s (lists: %.0f of %d keys, predicted %.2f of a scan, held-out recall %.3f%s), samples by "
-                  "%s (%.0f keys, predicted %.2f)",
-                  in.source.head, chosen->serves_best ? "lists" : "scan", best.keys, keys, best.predicted / scan_best, lists->recall,
-                  reached ? "" : ", below what was asked", chosen->serves_samples ? "lists" : "scan", sample.keys,
-                  sample.predicted / scan_sample);
-    decision = line;
-    if (!chosen->serves_best && !chosen->serves_samples) return nullptr;
+    const HeldOut held(in, lists_.k, lists_.ahead, lists_.horizon);
+    const double fresh = step(in.source.keys) / 2.0 + takeover_horizon(in.source.keys);
+    const Trial trial{in, held, cost, lift, fresh};
+
+    Choice by_rows = trial.of(*lists, "lists");
+    auto with_sketches = std::make_shared<Partition>(*lists);
+    with_sketches->sketch(sketches(in, held));
+    Choice by_sketches = trial.of(*with_sketches, "lists by sketches");
+    // The lists' own calibration saw more positions.
+    by_sketches.recall = lists->recall - (by_rows.recall - by_sketches.recall);
+    by_rows.recall = lists->recall;
+    Choice best = trial.better(by_rows, by_sketches, recall_, kWorth);
+    const double scan = trial.scan(false);
+    const double least_walk = cost.walked_best + cost.walked_best_key * kLeastWalk * by_rows.best.keys + cost.scan_best_key * fresh;
+    const bool listed = best.serves_best;
+    std::shared_ptr<const Partition> made;
+    std::string walked;
+    char text[400];
+    if (in.old == nullptr && least_walk < kWorth * (listed ? best.best.predicted : scan)) {
+      made = build_graph_partition(in, graph_, wire_from_queries, lists.get(), line);
+      if (made->graph == nullptr) return nullptr;
+      Choice graph = trial.of(*made, "graph");
+      graph.recall = made->recall;
+      std::snprintf(text, sizeof text, "graph: %.0f keys, %.2f, recall %.3f", graph.best.keys, graph.best.predicted / scan, graph.recall);
+      walked = text;
+      best = trial.better(best, graph, recall_, kWorth);
+    } else {
+      std::snprintf(text, sizeof text, "graph: not built, %.2f at least", least_walk / scan);
+      walked = in.old == nullptr ? text : "graph: not built with an aim";
+    }
+    const bool reached = best.recall >= recall_;
+    std::snprintf(text, sizeof text,
+                  "KV head %d: best keys by %s (of %d keys; lists: %.0f, predicted %.2f of a scan by rows, %.2f by sketches, held-out "
+                  "recall %.3f%s; %s), samples by %s (%.0f keys, predicted %.2f)",
+                  in.source.head, best.serves_best ? best.name : "scan", in.source.keys, by_rows.best.keys,
+                  by_rows.best.predicted / scan, by_sketches.best.predicted / scan, by_sketches.recall,
+                  reached ? "" : ", below what was asked", walked.c_str(), best.serves_samples ? best.structure() : "scan",
+                  best.sample.keys, best.sample.predicted / trial.scan(true));
+    decision = text;
+    if (!best.serves_best && !best.serves_samples) return nullptr;
+    auto chosen = std::make_shared<Partition>(*best.partition);
+    chosen->serves_best = best.serves_best;
+    chosen->serves_samples = best.serves_samples;
+    chosen->recall = best.recall;
+    if (!best.serves_best) chosen->sketch(nullptr);
     return chosen;
   }
 
  private:
-  // Searches lists for held-out prompt queries, as decode will.
-  Work count(const PartitionInput& in, const Partition& lists, const SearchCost& cost, bool sample) const {
-    const LayerShape& shape = *in.shape;
-    const size_t group = static_cast<size_t>(shape.group()), dim = static_cast<size_t>(in.source.dim), width = group * dim;
-    const int32_t end = in.source.begin + in.source.keys;
-    const std::vector<float> held = in.samples->moved(shape, in.source.head, end, options_.horizon, kHoldEvery, kHoldRest, true);
-    const size_t all = held.size() / width, some = std::min<size_t>(all, kCounted);
-    Work work;
-    if (some == 0) return {static_cast<double>(in.source.keys), HUGE_VAL};
-    PartitionSearch search;
-    std::vector<float> q(static_cast<size_t>(shape.heads) * dim), exact(static_cast<size_t>(shape.heads), -INFINITY);
-    std::vector<float> errors(static_cast<size_t>(shape.heads));
-    std::vector<int32_t> counts(static_cast<size_t>(shape.heads));
-    const SearchScope scope = {in.source.isa, &shape, in.source.rows, in.codes, &lists, in.source.head, in.source.keys,
-                               sample ? 1 : 0, lift};  // as PartitionIndex searches
-    for (size_t i = 0; i < some; i++) {
-      std::copy_n(held.begin() + static_cast<std::ptrdiff_t>((all - some + i) * width), width,
-                  q.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(in.source.head) * width));
-      Goal goal;
-      goal.kind = sample ? Goal::kError : Goal::kTopk;
-      goal.value = sample ? kError : options_.k;
-      goal.draw = static_cast<uint32_t>(i);
-      Report report;
-      search.run(scope, {q.data(), exact.data(), goal}, {0, nullptr, nullptr, counts.data(), errors.data()}, report);
-      work.keys += report.keys_scored / static_cast<double>(some);
+  std::shared_ptr<const GraphCodes> sketches(const PartitionInput& in, const HeldOut& held) const {
+    const PartitionSource& source = in.source;
+    const GraphKeys keys(source.isa->graph, *source.rows, source.head, source.begin, source.keys);
+    std::shared_ptr<GraphCodes> made;
+    if (in.old != nullptr && in.old->sketches != nullptr) {
+      made = std::make_shared<GraphCodes>(in.old->sketches->next());
+    } else {
+      made = std::make_shared<GraphCodes>(memory_);
+      made->fit(keys, held.queries);
     }
-    // New tokens are scanned until they are enough for an extension.
-    const double fresh = step(in.source.keys) / 2.0 + takeover_horizon(in.source.keys);
-    work.predicted = sample ? cost.lists_sample + cost.lists_sample_key * work.keys + cost.scan_sample_key * fresh
-                            : cost.lists_best + cost.lists_best_key * work.keys + cost.scan_best_key * fresh;
-    work.predicted += cost.centroid * (lists.lists().count() + (sample ? lists.homes.count() : 0));
-    return work;
+    made->append(keys, *in.run);
+    return made;
   }
 
-  ListsOptions options_;
+  double recall_;
+  ListsOptions lists_;
+  GraphSettings graph_;
   CostTable costs_;
+  std::shared_ptr<ChunkMemory> memory_;
 };
 
 std::unique_ptr<PartitionIndex> make(const Environment& environment, const LayerShape& shape, const Params& params, Rows rows,
@@ -130,7 +148,7 @@ extern const IndexType kPlanned;
 const IndexType kPlanned = {
     "planned",
     "recall=0.95,k=100,codes=int8,horizon=1024,growth=0.5,extend=1024,min=2048",
-    "per KV head a scan or lists, whichever held-out prompt queries make cheaper",
+    "per KV head a scan, lists or a graph, whichever held-out prompt queries make cheaper",
     [](const Environment& environment, const LayerShape& shape, const Params& params, Rows rows) -> std::unique_ptr<Index> {
       return make(environment, shape, params, std::move(rows), *environment.costs);
     },

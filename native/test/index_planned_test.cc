@@ -13,8 +13,8 @@ using kvasir::SearchCost;
 
 namespace {
 
-// A table where keys of a scan and of lists cost so much in every shape.
-std::string table(double scan, double lists) {
+// A table where keys of a scan, of lists and of a graph cost so much in every shape.
+std::string table(double scan, double lists, double sketched, double walked) {
   CostTable t;
   for (int kind = 0; kind < CostTable::kKinds; kind++) {
     for (int dim = 0; dim < 3; dim++) {
@@ -23,6 +23,8 @@ std::string table(double scan, double lists) {
         c = SearchCost();
         c.scan_best_key = c.scan_sample_key = scan;
         c.lists_best_key = c.lists_sample_key = lists;
+        c.sketched_best_key = sketched;
+        c.walked_best_key = c.walked_sample_key = walked;
       }
     }
   }
@@ -63,6 +65,15 @@ struct Planned {
     EXPECT_INDEX_OK(kvasir_index_stats(c, of, numbers, text, sizeof text));
     return text;
   }
+  // The index, saved and opened.
+  kvasir_index find_again() {
+    const std::string path = (std::filesystem::temp_directory_path() / ("kvasir-planned-" + std::to_string(getpid()))).string();
+    EXPECT_INDEX_OK(kvasir_index_save(c, index, path.c_str()));
+    kvasir_index copy = 0;
+    EXPECT_INDEX_OK(kvasir_index_map(c, &copy, path.c_str(), "planned:k=10", shape, nullptr, &segment, 1));
+    std::filesystem::remove(path);
+    return copy;
+  }
   Found find(kvasir_index in, int32_t position, double kind, double value) {
     const std::vector<float> exact(4, -INFINITY);
     const double goal[KVASIR_GOAL] = {kind, value, KVASIR_TAIL_NONE, double(position)};
@@ -79,7 +90,7 @@ int count(const std::string& text, const std::string& part) {
 }  // namespace
 
 TEST("a table of costs is a value: text and back, between and beyond what was measured") {
-  CostTable t(table(2, 8));
+  CostTable t(table(2, 8, 8, 8));
   EXPECT_EQ(CostTable(t.text()).text(), t.text());
   t.measured(0, 0, 0).scan_best_key = 1;   // headDim 64, group 1
   t.measured(0, 1, 0).scan_best_key = 3;   // 128, 1
@@ -104,7 +115,7 @@ TEST("a table of costs is a value: text and back, between and beyond what was me
 }
 
 TEST("a planner scans where lists would cost more, and says so") {
-  Planned p(table(1, 1000));
+  Planned p(table(1, 1000, 1000, 1000));
   EXPECT_EQ(count(p.decisions(p.index), "best keys by scan"), 2);
   EXPECT_EQ(count(p.decisions(p.index), "samples by scan"), 2);
   for (int32_t at : {5, 700, 3999}) {
@@ -116,9 +127,10 @@ TEST("a planner scans where lists would cost more, and says so") {
 }
 
 TEST("a planner takes lists where they cost less, and what it decided by is saved") {
-  Planned p(table(1, 0.001));
+  Planned p(table(1, 0.001, 1000, 1000));
   const std::string lines = p.decisions(p.index);
-  EXPECT_EQ(count(lines, "best keys by lists"), 2);
+  EXPECT_EQ(count(lines, "best keys by lists (of"), 2);
+  EXPECT_EQ(count(lines, "graph: not built"), 2);
   EXPECT_EQ(count(lines, "samples by lists"), 2);
   const Found f = p.find(p.index, 1234, KVASIR_GOAL_TOPK, 10), exact = p.find(p.flat, 1234, KVASIR_GOAL_TOPK, 10);
   EXPECT_EQ(f.report[0], double(KVASIR_CERTIFICATE_CALIBRATED));
@@ -127,7 +139,7 @@ TEST("a planner takes lists where they cost less, and what it decided by is save
   const std::string path = (std::filesystem::temp_directory_path() / ("kvasir-planned-" + std::to_string(getpid()))).string();
   EXPECT_INDEX_OK(kvasir_index_save(p.c, p.index, path.c_str()));
   // A context with other costs goes on as the saved index would have.
-  Planned other(table(1, 1000));
+  Planned other(table(1, 1000, 1000, 1000));
   kvasir_index copy = 0;
   EXPECT_INDEX_OK(kvasir_index_map(other.c, &copy, path.c_str(), "planned:k=10", other.shape, nullptr, &other.segment, 1));
   std::filesystem::remove(path);
@@ -136,11 +148,53 @@ TEST("a planner takes lists where they cost less, and what it decided by is save
 }
 
 TEST("a recall that lists do not reach is a scan's") {
-  Planned p(table(1, 0.001), "planned:k=10,recall=1");
+  Planned p(table(1, 0.001, 1000, 1000), "planned:k=10,recall=1");
   const std::string lines = p.decisions(p.index);
   EXPECT_EQ(count(lines, "best keys by scan"), count(lines, "below what was asked"));
   for (int32_t at : {5, 700}) {
     const Found f = p.find(p.index, at, KVASIR_GOAL_TOPK, 10);
     if (count(lines, "best keys by scan") == 2) EXPECT_EQ(f.report[0], double(KVASIR_CERTIFICATE_EXACT));
   }
+}
+
+TEST("a planner scores lists by sketches where that is cheaper: the best keys are found, grown and opened as before") {
+  Planned p(table(1, 1000, 0.001, 1000));
+  const std::string lines = p.decisions(p.index);
+  EXPECT_EQ(count(lines, "best keys by lists by sketches"), 2);
+  EXPECT_EQ(count(lines, "samples by scan"), 2);
+  double found = 0;
+  for (int32_t at = 3000; at < 3800; at += 8) {  // of directions that samples have
+    const Found f = p.find(p.index, at, KVASIR_GOAL_TOPK, 10), exact = p.find(p.flat, at, KVASIR_GOAL_TOPK, 10);
+    EXPECT_EQ(f.report[0], double(KVASIR_CERTIFICATE_CALIBRATED));
+    EXPECT(f.report[1] < exact.report[1]);
+    for (size_t head = 0; head < 4; head++) {
+      const int32_t* row = exact.tokens.data() + head * size_t(exact.capacity);
+      for (int32_t i = 0; i < f.counts[head]; i++) found += std::binary_search(row, row + 10, f.tokens[head * size_t(f.capacity) + size_t(i)]);
+    }
+  }
+  EXPECT(found / (100 * 4 * 10) >= 0.93);
+  EXPECT(p.decisions(p.find_again()) == lines);
+}
+
+TEST("a planner takes a graph where walks cost least, and it grows, is opened and forked as any structure") {
+  Planned p(table(1, 1000, 1000, 0.001));
+  const std::string lines = p.decisions(p.index);
+  EXPECT_EQ(count(lines, "best keys by graph"), 2);
+  EXPECT_EQ(count(lines, "samples by graph"), 2);
+  EXPECT_EQ(count(lines, "graph: not built"), 0);
+  const Found f = p.find(p.index, 1234, KVASIR_GOAL_TOPK, 10);
+  EXPECT_EQ(f.report[0], double(KVASIR_CERTIFICATE_CALIBRATED));
+  EXPECT(f.report[4] >= 0.95);
+  const kvasir_index copy = p.find_again();
+  EXPECT(p.find(copy, 1234, KVASIR_GOAL_TOPK, 10).tokens == f.tokens);
+  // Keys since then are scanned, then extend the graph.
+  EXPECT_INDEX_OK(index_add(p.c, p.index, 4000, 400, p.queries.data() + 4000 * 64));
+  EXPECT_INDEX_OK(kvasir_index_commit(p.c, p.index));
+  EXPECT_INDEX_OK(kvasir_index_settle(p.c, p.index));
+  double newest = 0;
+  for (int32_t at = 4200; at < 4300; at++) {
+    const Found grown = p.find(p.index, at, KVASIR_GOAL_TOPK, 10);
+    for (int32_t i = 0; i < grown.counts[0]; i++) newest += grown.tokens[size_t(i)] >= 4000;
+  }
+  EXPECT(newest > 0);
 }

@@ -1,0 +1,130 @@
+// Searches of lists whose keys have sketches: 4 bits a dimension, one cache line a key of 128 dimensions where its row has four.
+// Sketches choose few, rows decide among them.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "partition_search.h"
+#include "select.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int32_t kPiece = 32;  // keys on their way while as many are scored
+// Keys that are scored exactly, of as many wanted, and so many more: what a sketch errs by is less than what lies between their scores.
+constexpr double kKept = 1.75, kMore = 25;
+
+}  // namespace
+
+// Each head's own lists, as best_of_lists, one head after the other.
+void PartitionSearch::best_of_sketched(Report& report) {
+  const Partition& p = *s_.partition;
+  const int32_t homeless = s_.keys - p.keys;
+  const size_t dim = static_cast<size_t>(s_.shape->head_dim);
+  keys_ = std::make_unique<GraphKeys>(s_.isa->graph, *s_.rows, s_.head, s_.codes->begin(), p.keys);
+  route(report);
+  if (homeless > 0) {
+    s_.codes->prepare(prepared_, s_.head, q_, group_, s_.shape->scale, 2, Codes::kUpper);
+    scan_homeless(report);
+  }
+  for (int32_t g = 0; g < group_; g++) {
+    const float* q = q_ + static_cast<size_t>(g) * dim;
+    p.sketches->prepare(sketched_, q, 1);
+    const int32_t own = gather_head(g, report);
+    ids_.resize(static_cast<size_t>(own + homeless));
+    scores_.resize(std::max(scores_.size(), ids_.size() + 2 * kPiece));
+    score_sketches(own);
+    const int32_t kept = keep_sketched(own);
+    score_rows(scores_.data(), q, 1, ids_.data(), kept);
+    ids_.resize(static_cast<size_t>(kept));
+    for (int32_t i = 0; i < homeless; i++) ids_.push_back(p.keys + i);
+    if (homeless > 0) {
+      std::copy_n(scan_.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(g) * scan_stride_ + scan_skip_), homeless,
+                  scores_.begin() + kept);
+    }
+    softcap(scores_.data(), ids_.size());
+    top(g, ids_.data(), static_cast<int32_t>(ids_.size()), scores_.data(), homeless == 0, report);
+    report.keys_kept += static_cast<double>(picked_.size());
+    report.keys_scored += static_cast<double>(own) / group_;
+    report.bytes_read += static_cast<double>(own) * static_cast<double>(p.sketches->row_bytes() + sizeof(float)) +
+                         static_cast<double>(kept) * static_cast<double>(keys_->row_bytes());
+  }
+}
+
+// What lists promise, for all heads: route_. An eighth of the bytes of their centroids.
+void PartitionSearch::score_routers(Report& report) {
+  const GraphCodes& routers = *s_.partition->router_sketches;
+  const size_t width = s_.partition->lists().width(), dim = static_cast<size_t>(s_.shape->head_dim);
+  while (static_cast<int32_t>(router_ids_.size()) < routers.nodes()) router_ids_.push_back(static_cast<int32_t>(router_ids_.size()));
+  for (size_t g = 0; g < static_cast<size_t>(group_); g++) {
+    routers.prepare(sketched_, q_ + g * dim, 1);
+    routers.score(route_.data() + g * width, *s_.isa->graph, sketched_, router_ids_.data(), routers.nodes());
+  }
+  report.bytes_read += static_cast<double>(routers.bytes());
+}
+
+// The keys of the lists of one head, each once, ascending: neighbours share pages, and heads what they have in common. Returns how
+// many.
+int32_t PartitionSearch::gather_head(int32_t g, Report& report) {
+  constexpr int32_t kAtOnce = 8;  // of a word's 64 more is rare: written without asking how many there are
+  const ListTable& lists = *s_.partition->plain;
+  const size_t words = (static_cast<size_t>(s_.partition->keys) + 63) / 64;
+  marks_.assign(words, 0);
+  uint64_t* marks = marks_.data();
+  int32_t most = 64;
+  for (int32_t i = g == 0 ? 0 : ends_[static_cast<size_t>(g - 1)]; i < ends_[static_cast<size_t>(g)]; i++) {
+    const int32_t list = lists_[static_cast<size_t>(i)];
+    lists.each(list, [marks](int32_t id) { marks[static_cast<size_t>(id) >> 6] |= 1ull << (id & 63); });
+    most += lists.size(list);
+    report.bytes_read += static_cast<double>(lists.bytes_of(list));
+  }
+  ids_.resize(std::max(ids_.size(), static_cast<size_t>(most)));
+  int32_t* end = ids_.data();
+  for (size_t w = 0; w < words; w++) {
+    uint64_t word = marks[w];
+    const int32_t base = static_cast<int32_t>(w * 64), count = __builtin_popcountll(word);
+    for (int32_t from = 0; from < count; from += kAtOnce) {
+#pragma GCC unroll 8
+      for (int32_t i = 0; i < kAtOnce; i++) {
+        end[from + i] = base + (word == 0 ? 0 : __builtin_ctzll(word));
+        word &= word - 1;
+      }
+    }
+    end += count;
+  }
+  return static_cast<int32_t>(end - ids_.data());
+}
+
+// scores_[i] ~ q . key of ids_[i], for the query of sketched_.
+void PartitionSearch::score_sketches(int32_t count) {
+  const GraphCodes& sketches = *s_.partition->sketches;
+  const int32_t* ids = ids_.data();
+  const auto fetch = [&](int32_t from) {
+    for (int32_t i = from; i < std::min(count, from + kPiece); i++) {
+      sketches.prefetch(ids[i]);
+    }
+  };
+  fetch(0);
+  for (int32_t i = 0; i < count; i += kPiece) {
+    fetch(i + kPiece);
+    sketches.score(scores_.data() + i, *s_.isa->graph, sketched_, ids + i, std::min(kPiece, count - i));
+  }
+}
+
+// Of the first `count` ids those that the sketches find best, in the same order.
+int32_t PartitionSearch::keep_sketched(int32_t count) {
+  const int32_t most = static_cast<int32_t>(kKept * query_->goal.value + kMore);
+  if (count <= most) return count;
+  // What is not finite is out of what sketches hold: its row tells.
+  for (int32_t i = 0; i < count; i++) {
+    if (!std::isfinite(scores_[static_cast<size_t>(i)])) scores_[static_cast<size_t>(i)] = std::numeric_limits<float>::max();
+  }
+  for (int32_t i = count; i % kPiece != 0; i++) scores_[static_cast<size_t>(i)] = -std::numeric_limits<float>::infinity();
+  select_.resize(SelectWork::floats(count));
+  const SelectWork work(select_.data(), count);
+  const int32_t kept = select_best(*s_.isa->select, scores_.data(), count, most, work);
+  for (int32_t i = 0; i < kept; i++) ids_[static_cast<size_t>(i)] = ids_[static_cast<size_t>(work.ids[i])];  // ascending places
+  return kept;
+}
+
+}  // namespace kvasir
