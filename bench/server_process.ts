@@ -1,5 +1,5 @@
 /**
- * A `kvasir serve` of one's own, for benches that look at it from outside.
+ * A `kvasir serve` of one's own, or a rival's server, for benches that look at it from outside.
  *
  * @module
  */
@@ -20,11 +20,16 @@ export interface ServerProcess extends AsyncDisposable {
 }
 
 /** Starts one and waits until it answers. Throws when it ends before. */
-export async function startServer(args: readonly string[], port = 5899): Promise<ServerProcess> {
+export function startServer(args: readonly string[], port = 5899): Promise<ServerProcess> {
+  return startProcess(`${ROOT}kvasir`, ["serve", "--port", String(port), ...args], port);
+}
+
+/** The same with any server that has `/health`, told its port by its arguments. */
+export async function startProcess(command: string, args: readonly string[], port: number): Promise<ServerProcess> {
   const output: string[] = [];
   const startedMs = performance.now();
-  const child = new Deno.Command(`${ROOT}kvasir`, {
-    args: ["serve", "--port", String(port), ...args],
+  const child = new Deno.Command(command, {
+    args: [...args],
     stdin: "null",
     stdout: "null",
     stderr: "piped",
