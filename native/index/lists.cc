@@ -59,7 +59,7 @@ std::unique_ptr<PartitionIndex> make(const Environment& environment, const Layer
 extern const IndexType kLists;
 const IndexType kLists = {
     "lists",
-    "recall=0.95,k=100,nprobe=0,keys=0,depth=0,knn=false,horizon=0,ahead=512,iterations=8,codes=int8,growth=0.5,extend=1024,min=2048,"
+    "recall=0.95,k=100,nprobe=0,keys=0,depth=0,knn=false,horizon=0,ahead=512,iterations=8,codes=int8,growth=1,extend=1024,min=2048,"
     "lift=2",
     "lists of keys under clusters of prompt queries; keys=0: a list for 72 - headDim / 4 keys, at least 20; depth=0: lists of up to 1024 keys, an eighth of the keys' bytes in all; nprobe=0: as many as reach the recall on held-out prompt queries",
     [](const Environment& environment, const LayerShape& shape, const Params& params, Rows rows) -> std::unique_ptr<Index> {
