@@ -158,6 +158,8 @@ describe("tables", () => {
       predictedMs: 20,
       firstTokenMs: 101,
       queueMs: 0,
+      tokenizeMs: 0,
+      restoreMs: 0,
     };
     assertEquals(
       formatTimings(timings, 2e8),

@@ -115,6 +115,10 @@ export class Generation {
   watch: LookOptions | undefined;
   /** What was seen then, for the last event: asked once. */
   looked: (() => Looked) | undefined;
+  /** What was done before it was queued, for its timings. */
+  tokenizeMs = 0;
+  /** The same. */
+  restoreMs = 0;
   /** What it begins with and what becomes of it. */
   origin: GenerationOrigin | undefined;
 
@@ -160,6 +164,8 @@ export class Generation {
       predictedMs: this.#firstTokenMs === undefined ? 0 : this.#lastTokenMs - first,
       firstTokenMs: this.#firstTokenMs === undefined ? 0 : first - this.#requestedMs,
       queueMs: started - this.#requestedMs,
+      tokenizeMs: this.tokenizeMs,
+      restoreMs: this.restoreMs,
     };
   }
 

@@ -227,6 +227,7 @@ export class Host {
     const whole = base === undefined ? prompt : continued(base, prompt, tokenizer);
     const encoded = this.#encode(loaded, whole);
     const tokens = encoded instanceof Promise ? await encoded : encoded;
+    const encodedMs = performance.now();
     if (tokens.length >= ctxSize) {
       throw new DoesNotFit(
         `Cannot generate: the prompt has ${tokens.length} tokens, the context holds ${ctxSize} with the answer; ` +
@@ -249,9 +250,12 @@ export class Host {
       whole,
       isWanted,
     });
+    const restoredMs = performance.now();
     try {
       const sequence = new Sequence(id, tokens, numMaxTokens, numTokens);
       const generation = new Generation(id, sequence, sampling, tokenizer, requestedMs, attention.plan, constraint);
+      generation.tokenizeMs = encodedMs - requestedMs;
+      generation.restoreMs = restoredMs - encodedMs;
       generation.origin = origin;
       generation.watch = how.look;
       if (isWanted) loop.add(generation);

@@ -11,6 +11,8 @@ const timings = {
   predictedMs: 0,
   firstTokenMs: 0,
   queueMs: 0,
+  tokenizeMs: 0,
+  restoreMs: 0,
 };
 const done: TokenEvent = { type: "done", reason: "length", timings, seed: 1 };
 

@@ -173,8 +173,12 @@ export interface Timings {
   readonly predictedMs: number;
   /** From the request to the first token. */
   readonly firstTokenMs: number;
-  /** From the request to its first step. */
+  /** From the request to its first step, `tokenizeMs` and `restoreMs` included. */
   readonly queueMs: number;
+  /** Rendering and encoding the prompt, and making the tree of the vocabulary where its grammar is the model's first. */
+  readonly tokenizeMs: number;
+  /** Finding and forking what it begins with, from a file if need be. */
+  readonly restoreMs: number;
 }
 
 /** What is loaded. */

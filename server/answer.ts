@@ -83,6 +83,8 @@ export function telemetryOf(
     bytes: { device: 0, host: tokens * kvBytes, moved: attended?.indexBytes ?? 0 },
     phases: {
       queue_ms: round(timings.queueMs),
+      tokenize_ms: round(timings.tokenizeMs),
+      restore_ms: round(timings.restoreMs),
       prefill_ms: round(timings.promptMs),
       decode_ms: round(timings.predictedMs),
     },

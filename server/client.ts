@@ -119,5 +119,7 @@ function timingsFrom(t: Json, promptTokens: number): Timings {
     predictedMs: known.predicted_ms ?? 0,
     firstTokenMs: known.prompt_ms ?? 0,
     queueMs: 0,
+    tokenizeMs: 0,
+    restoreMs: 0,
   };
 }

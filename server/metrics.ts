@@ -55,6 +55,11 @@ export class Metrics {
   readonly #success = this.#counter("request_success_total", "Requests answered", ["finished_reason"]);
   readonly #scanned = this.#counter("keys_scanned_total", "Keys that indexes scored, mean per head", ["index"]);
   readonly #attended = this.#counter("keys_attended_total", "Keys attended to, mean per head", ["index"]);
+  readonly #exact = this.#counter(
+    "exact_fallbacks_total",
+    "Decode queries of a layer that attended to everything though its policy may leave something out",
+    ["index"],
+  );
   readonly #hostBytes = this.#counter("host_bytes_read_total", "Bytes that indexes read", ["index"]);
   readonly #errors = this.#counter("request_errors_total", "Requests that ended in an error", ["type"]);
   readonly #ttft = this.#histogram("time_to_first_token_seconds", "Request to first token", TTFT_BUCKETS);
@@ -148,6 +153,7 @@ export class Metrics {
     const steps = Math.max(0, t.predictedTokens - 1);
     this.#scanned.inc({ ...labels, index: name }, keys.scanned * steps);
     this.#attended.inc({ ...labels, index: name }, keys.attended * steps);
+    if (attended !== undefined) this.#exact.inc({ ...labels, index: name }, attended.dense);
     if (attended === undefined || attended.queries === attended.dense) return;
     this.#hostBytes.inc({ ...labels, index: name }, attended.indexBytes);
     this.#errorSum.observe({ ...labels, index: name }, attended.estimatedError / (attended.queries - attended.dense));

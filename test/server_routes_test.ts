@@ -69,6 +69,11 @@ describe("POST /v1/chat/completions", () => {
     await using server = await openServer({ allowIndex: ["flat"], maxBudget: 10 });
     const narrow = { ...ask, kvasir: { policy: "window:sinks=1,window=4" } };
     const { kvasir } = await (await server.post(CHAT, narrow)).json();
+    const { queue_ms, tokenize_ms, restore_ms } = kvasir.phases;
+    assert(
+      tokenize_ms >= 0 && restore_ms >= 0 && queue_ms + 0.01 >= tokenize_ms + restore_ms,
+      JSON.stringify(kvasir.phases),
+    );
     assert(kvasir.policy.startsWith("window:"));
     assert(kvasir.keys.attended <= 5 && kvasir.keys.fraction < 0.6, JSON.stringify(kvasir.keys));
     const exact = await (await server.post(CHAT, { ...ask, kvasir: { mode: "exact" } })).json();
@@ -266,15 +271,18 @@ describe("other routes", () => {
     await (await server.post(CHAT, { ...ask, messages: [{ role: "user", content: "x".repeat(1000) }] })).json();
     assertEquals(server.service.status(2), "6.0 tokens/s, 0 running, 0 waiting, KV cache 0.0 %");
     assertEquals(server.service.status(2), undefined);
+    // The window of a retrieval holds all of so short a prompt.
+    await (await server.post(CHAT, { ...ask, kvasir: { mode: "retrieval" } })).json();
     const text = await (await server.app.request("/metrics")).text();
+    assert(/^kvasir:exact_fallbacks_total\{model_name="tiny",index="[^"]+"\} [1-9]/m.test(text), text);
     for (
       const line of [
-        'kvasir:prompt_tokens_total{model_name="tiny"} 12',
-        'kvasir:generation_tokens_total{model_name="tiny"} 12',
-        'kvasir:request_success_total{model_name="tiny",finished_reason="length"} 1',
+        'kvasir:prompt_tokens_total{model_name="tiny"} 24',
+        'kvasir:generation_tokens_total{model_name="tiny"} 24',
+        'kvasir:request_success_total{model_name="tiny",finished_reason="length"} 2',
         'kvasir:request_errors_total{model_name="tiny",type="exceed_context_size_error"} 1',
         'kvasir:num_requests_running{model_name="tiny"} 0',
-        'kvasir:time_to_first_token_seconds_count{model_name="tiny"} 1',
+        'kvasir:time_to_first_token_seconds_count{model_name="tiny"} 2',
       ]
     ) assertStringIncludes(text, line);
   });
