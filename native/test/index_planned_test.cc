@@ -40,8 +40,11 @@ struct Planned {
   double shape[KVASIR_INDEX_SHAPE] = {4, 2, 16, 1, 0, 0, 0, 3};
   std::vector<float> queries;
 
-  explicit Planned(const std::string& costs, const std::string& spec = "planned:k=10")
+  std::string spec;
+
+  explicit Planned(const std::string& costs, const std::string& planned = "planned:k=10")
       : c(("threads=1,builders=0,costs=(" + costs + ")").c_str()) {
+    spec = planned;
     layer.fill(random);
     segment = c.segment(layer);
     // Queries of few directions: lists find what they want.
@@ -70,7 +73,7 @@ struct Planned {
     const std::string path = (std::filesystem::temp_directory_path() / ("kvasir-planned-" + std::to_string(getpid()))).string();
     EXPECT_INDEX_OK(kvasir_index_save(c, index, path.c_str()));
     kvasir_index copy = 0;
-    EXPECT_INDEX_OK(kvasir_index_map(c, &copy, path.c_str(), "planned:k=10", shape, nullptr, &segment, 1));
+    EXPECT_INDEX_OK(kvasir_index_map(c, &copy, path.c_str(), spec.c_str(), shape, nullptr, &segment, 1));
     std::filesystem::remove(path);
     return copy;
   }
@@ -158,7 +161,7 @@ TEST("a recall that lists do not reach is a scan's") {
 }
 
 TEST("a planner scores lists by sketches where that is cheaper: the best keys are found, grown and opened as before") {
-  Planned p(table(1, 1000, 0.001, 1000));
+  Planned p(table(1, 1000, 0.001, 1000), "planned:k=10,horizon=300");
   const std::string lines = p.decisions(p.index);
   EXPECT_EQ(count(lines, "best keys by lists by sketches"), 2);
   EXPECT_EQ(count(lines, "samples by scan"), 2);
@@ -174,6 +177,23 @@ TEST("a planner scores lists by sketches where that is cheaper: the best keys ar
   }
   EXPECT(found / (100 * 4 * 10) >= 0.93);
   EXPECT(p.decisions(p.find_again()) == lines);
+  // Lists move on with the tokens, and so do the sketches of keys and lists.
+  EXPECT_INDEX_OK(index_add(p.c, p.index, 4000, 400, p.queries.data() + 4000 * 64));
+  EXPECT_INDEX_OK(index_add(p.c, p.flat, 4000, 400, p.queries.data() + 4000 * 64));
+  for (const kvasir_index id : {p.index, p.flat}) {
+    EXPECT_INDEX_OK(kvasir_index_commit(p.c, id));
+    EXPECT_INDEX_OK(kvasir_index_settle(p.c, id));
+  }
+  EXPECT_EQ(count(p.decisions(p.index), "aim of 4400 tokens"), 1);
+  EXPECT_EQ(count(p.decisions(p.index), "best keys by lists by sketches"), 2);
+  found = 0;
+  for (int32_t at = 4000; at < 4400; at += 8) {
+    const Found f = p.find(p.index, at, KVASIR_GOAL_TOPK, 10), exact = p.find(p.flat, at, KVASIR_GOAL_TOPK, 10);
+    for (int32_t i = 0; i < f.counts[0]; i++) {
+      found += std::binary_search(exact.tokens.begin(), exact.tokens.begin() + 10, f.tokens[size_t(i)]);
+    }
+  }
+  EXPECT(found / (50 * 10) >= 0.93);
 }
 
 TEST("a planner takes a graph where walks cost least, and it grows, is opened and forked as any structure") {
