@@ -2,6 +2,7 @@
 // such queries start from them, too.
 #include <algorithm>
 
+#include "byte_panels.h"
 #include "graph_build.h"
 #include "graph_entries.h"
 #include "graph_prune.h"
@@ -10,10 +11,10 @@
 namespace kvasir {
 namespace {
 
-constexpr int32_t kRound = 512;       // nodes that do not see each other before they are linked
+constexpr int32_t kRound = 4096;      // nodes whose wishes are granted together: each host is pruned once
 constexpr int32_t kMostMates = 32;    // the youngest of a cell
 constexpr int32_t kMostWishes = 6;    // neighbours, nearest first, that learn of a new node
-constexpr int32_t kTask = 32;
+constexpr int32_t kTask = 32;         // a panel of keys
 
 }  // namespace
 
@@ -27,43 +28,42 @@ std::shared_ptr<Graph> insert_nodes(const IndexIsa& isa, const Graph& graph, con
   next->newcomers.resize(static_cast<size_t>(graph.entries->centroids.count()));
   const int32_t m = std::max(4, graph.links.slots() / 2);
   const std::vector<int32_t> home = homes_of(homes, to);
+  const BytePanels fresh = key_panels(isa, run, keys.rows(), keys.head(), keys.begin() + from, to - from);
+  const int32_t centroids = graph.entries->centroids.count();
+  const BytePanels::Terms routers = fresh.terms(graph.entries->centroids.unpack().data(), nullptr, centroids);
   for (int32_t first = from; first < to; first += kRound) {
     const int32_t last = std::min(to, first + kRound);
     // Which centroids of queries would have a new key among their best.
     const GraphEntries& entries = *next->entries;
-    const int32_t centroids = entries.centroids.count();
     std::vector<std::vector<int32_t>> wanted(static_cast<size_t>(last - first));
     std::vector<int32_t> lists(static_cast<size_t>(last - first) * static_cast<size_t>(m), GraphLinks::kNone);
     run((last - first + kTask - 1) / kTask, [&](int32_t task) {
       GraphPruner pruner;
-      const size_t dim = static_cast<size_t>(keys.dim());
       std::vector<int32_t> candidates;
-      std::vector<float> scores(entries.centroids.width() * kTask), rows(dim * kTask);
       const int32_t start = first + task * kTask, some = std::min(kTask, last - start);
-      for (int32_t i = 0; i < some; i++) keys.read(rows.data() + static_cast<size_t>(i) * dim, start + i);
-      entries.centroids.dot(*isa.panels, scores.data(), rows.data(), some);
-      for (int32_t node = first + task * kTask; node < std::min(last, first + (task + 1) * kTask); node++) {
+      std::vector<float> scores(static_cast<size_t>(centroids) * kTask);
+      fresh.dot(*isa.bytes, scores.data(), routers, 0, centroids, (start - from) / kTask);
+      std::pair<float, int32_t> mosts[kTask];
+      std::fill(mosts, mosts + kTask, std::make_pair(0.0f, GraphLinks::kNone));
+      float kept[kTask];
+      int32_t ids[kTask];
+      for (int32_t c = 0; c < centroids; c++) {
+        const float least = entries.least[static_cast<size_t>(c)];
+        const int32_t above = isa.graph->above(kept, ids, scores.data() + static_cast<size_t>(c) * kTask, least, 0);
+        for (int32_t i = 0; i < above && ids[i] < some; i++) {
+          wanted[static_cast<size_t>(start + ids[i] - first)].push_back(c);
+          std::pair<float, int32_t>& most = mosts[ids[i]];
+          if (most.second == GraphLinks::kNone || kept[i] - least > most.first) most = {kept[i] - least, c};
+        }
+      }
+      for (int32_t node = start; node < start + some; node++) {
         candidates.clear();
         const size_t cell = static_cast<size_t>(home[static_cast<size_t>(node)]);
         const int32_t* members = homes.members.data();
         const int32_t* begin = members + homes.offsets[cell];
         const int32_t* end = std::lower_bound(begin, members + homes.offsets[cell + 1], node);
         candidates.assign(std::max(begin, end - kMostMates), end);
-        const float* row = scores.data() + static_cast<size_t>(node - start) * entries.centroids.width();
-        std::pair<float, int32_t> most = {0, GraphLinks::kNone};
-        const float* least = entries.least.data();
-        constexpr int32_t kStretch = 32;  // most have none that passes
-        for (int32_t from_c = 0; from_c < centroids; from_c += kStretch) {
-          const int32_t end_c = std::min(centroids, from_c + kStretch);
-          int32_t passed = 0;
-          for (int32_t c = from_c; c < end_c; c++) passed += row[c] >= least[c];
-          for (int32_t c = from_c; passed > 0 && c < end_c; c++) {
-            const float excess = row[c] - least[c];
-            if (!(excess >= 0)) continue;
-            wanted[static_cast<size_t>(node - first)].push_back(c);
-            if (most.second == GraphLinks::kNone || excess > most.first) most = {excess, c};
-          }
-        }
+        const std::pair<float, int32_t>& most = mosts[node - start];
         if (most.second != GraphLinks::kNone) {
           for (int32_t i = 0; i < GraphEntries::kKeys; i++) {
             const int32_t entry = entries.nodes[static_cast<size_t>(most.second) * GraphEntries::kKeys + static_cast<size_t>(i)];
