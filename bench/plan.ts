@@ -45,9 +45,14 @@ function fromMatrix(files: readonly string[]): Line[] {
     const points = own.map(pointOf);
     const all = new WorkCosts(points);
     return own.flatMap(({ spec: { method, length }, speed, memory: { weights, cache, index } }, i): Line[] => {
-      const name = (points[i] as WorkPoint).method;
-      const costs = new WorkCosts(points.filter((point) => point.method !== name || point.length !== length));
-      if (!costs.tells(name)) return [];
+      const { method: name, isBuilt } = points[i] as WorkPoint;
+      const others = points.filter((point) => point.method !== name || point.length !== length);
+      const alike = others.filter((point) => point.method === name && point.isBuilt === isBuilt);
+      if (new Set(alike.map((point) => point.length)).size < 2) {
+        console.error(`left out: ${method} at ${length}: it ${isBuilt ? "built" : "scanned"} at too few other lengths`);
+        return [];
+      }
+      const costs = new WorkCosts(others);
       const told = costs.at(name, length);
       return [{
         method,
@@ -71,6 +76,7 @@ function pointOf({ spec: { policy, index, length }, speed, work, build, memory }
     readBytes: work.indexBytes,
     buildMs: build.settleMs,
     indexBytes: memory.index,
+    isBuilt: build.threadSeconds > 0,
   };
 }
 

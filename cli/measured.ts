@@ -37,7 +37,7 @@ export function fitMeasured(text: string, source: string, place: MeasuredPlace):
   }
   if (points.length > 0) {
     const costs = new WorkCosts(points);
-    if (points.some(({ method }) => costs.tells(method))) return { costs, weights };
+    if (points.some(({ method, length }) => costs.tells(method, length))) return { costs, weights };
   }
   throw new UsageError(
     `Cannot plan by "${source}": it holds no method at two lengths of this model, backend and machine; run bench matrix`,
@@ -82,7 +82,11 @@ function parseLine(line: string, source: string, number: number): MeasuredCell |
       cpu: String(machine.cpu),
       cores: Number(machine.cores),
       weights: Number(memory.weights),
-      point: { method: measuredName(String(spec.policy), String(spec.index)), ...numbers },
+      point: {
+        method: measuredName(String(spec.policy), String(spec.index)),
+        ...numbers,
+        isBuilt: Number(build.threadSeconds) > 0,
+      },
     };
   } catch (error) {
     throw new UsageError(`Cannot read "${source}": line ${number} is no result (${(error as Error).message})`);

@@ -28,7 +28,7 @@ Deno.test("plans go by what the matrix measured on this machine, model and backe
   ];
   const text = [line(1000, 10), line(3000, 14), ...foreign, ""].join("\n");
   const { costs, weights } = fitMeasured(text, "r.jsonl", place);
-  assertEquals([costs.tells(name), costs.tells(measuredName("full", "")), weights], [true, false, 5e8]);
+  assertEquals([costs.tells(name, 5000), costs.tells(measuredName("full", ""), 5000), weights], [true, false, 5e8]);
   // Nearly: what else was measured of the model has a say.
   assertAlmostEquals(costs.at(name, 5000).msPerToken, 18, 0.1);
   assertEquals(costs.at(name, 2000).indexBytes, 20000);

@@ -60,7 +60,11 @@ export function planCommand(done: (code: number) => void): Command {
         methods.map((method) => {
           const { policy, index } = planAttention(method.options, backend);
           const name = measuredName(policy, index);
-          return { length, method, point: measured?.costs.tells(name) ? measured.costs.at(name, length) : undefined };
+          return {
+            length,
+            method,
+            point: measured?.costs.tells(name, length) ? measured.costs.at(name, length) : undefined,
+          };
         })
       );
       const shadowed = asked.filter(({ point }) => point === undefined);

@@ -3,8 +3,8 @@
  *
  * Decode time is a constant (weights, kernels' overhead, sinks and window) and something for every key of the cache (rows or
  * codes that are read), so it is a straight line wherever a method does the same at both ends; so are bytes. Structure is built
- * by a power of the length. Between two measured lengths the line joins them; beyond the longest it is fitted to the longer
- * ones by least squares of relative errors.
+ * by a power of the length. Between two measured lengths the line joins them; beyond the longest, and before the shortest, it is
+ * fitted to those near that end by least squares of relative errors.
  *
  * @module
  */
@@ -21,7 +21,7 @@ export interface CostPoint {
   readonly indexBytes: number;
 }
 
-/** Points from this share of the longest one on say how it goes on. */
+/** Points from this share of the longest one on say how it goes on; those up to as many times the shortest, how it began. */
 const TAIL = 1 / 4;
 
 /** See the module's head. */
@@ -45,9 +45,13 @@ export class CostModel {
   /** The prediction; nothing is negative. */
   at(length: number): CostPoint {
     const after = this.#points.findIndex((point) => point.length >= length);
-    const pair = after === 0 ? this.#points.slice(0, 2) : this.#points.slice(after - 1, after + 1);
+    const isOutside = after < 0 || (after === 0 && length < (this.#points[0] as CostPoint).length);
+    const pair = after <= 0 ? this.#points.slice(0, 2) : this.#points.slice(after - 1, after + 1);
     const line = (key: "msPerToken" | "indexBytes") =>
-      Math.max(0, after < 0 ? this.#beyond(key, length) : between(pair, key, length));
+      Math.max(
+        0,
+        isOutside ? outside(after < 0 ? this.#tail() : this.#head(), key, length) : between(pair, key, length),
+      );
     return {
       length,
       msPerToken: line("msPerToken"),
@@ -56,14 +60,15 @@ export class CostModel {
     };
   }
 
+  #head(): readonly CostPoint[] {
+    const [shortest] = this.#points as [CostPoint];
+    const head = this.#points.filter((point) => point.length * TAIL <= shortest.length);
+    return head.length >= 2 ? head : this.#points.slice(0, 2);
+  }
+
   #tail(): readonly CostPoint[] {
     const tail = this.#points.filter((point) => point.length >= TAIL * this.longest);
     return tail.length >= 2 ? tail : this.#points.slice(-2);
-  }
-
-  #beyond(key: "msPerToken" | "indexBytes", length: number): number {
-    const { constant, slope } = fitLine(this.#tail().map((point) => ({ length: point.length, value: point[key] })));
-    return constant + slope * length;
   }
 
   #buildBeyond(length: number): number {
@@ -89,6 +94,11 @@ export function fitLine(
   }
   const slope = Math.max(0, (w * xy - x * y) / (w * xx - x * x));
   return { constant: (y - slope * x) / w, slope };
+}
+
+function outside(points: readonly CostPoint[], key: "msPerToken" | "indexBytes", length: number): number {
+  const { constant, slope } = fitLine(points.map((point) => ({ length: point.length, value: point[key] })));
+  return constant + slope * length;
 }
 
 function between(pair: readonly CostPoint[], key: "msPerToken" | "indexBytes" | "buildMs", length: number): number {

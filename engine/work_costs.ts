@@ -3,7 +3,8 @@
  *
  * A decoded token takes a constant (weights, kernels, sinks and window), something for each byte of cached rows and something
  * for each byte of the index; how much of each is fitted to all cells at once. A method has a factor of its own, which follows
- * its measured lengths and stays beyond them. What it reads is counted, not timed, so that it is told from few lengths.
+ * its measured lengths and stays beyond them. What it reads is counted, not timed, so that it is told from few lengths. Lengths at
+ * which nothing was built say nothing about those at which something is, nor they about them.
  *
  * @module
  */
@@ -27,6 +28,8 @@ export interface WorkPoint {
   readonly buildMs: number;
   /** Of the index's own. */
   readonly indexBytes: number;
+  /** Whether anything was built: short prompts are scanned. */
+  readonly isBuilt: boolean;
 }
 
 /** Milliseconds for a token, for a byte of rows, for a byte of the index. */
@@ -45,6 +48,8 @@ export class WorkCosts {
   readonly #exact: (length: number) => number;
   readonly #rates: Rates;
   readonly #methods = new Map<string, readonly Own[]>();
+  /** The longest prompt that a method built nothing for. */
+  readonly #scanned = new Map<string, number>();
 
   /** Throws `RangeError` without points, or for times that are not above zero. */
   constructor(points: readonly WorkPoint[]) {
@@ -56,7 +61,11 @@ export class WorkCosts {
     // Paired ratios are steadier than times: another minute may be twice as fast.
     const timed = points.map((point) => ({ ...point, msPerToken: this.#exact(point.length) / point.ratio }));
     this.#rates = fitRates(timed);
-    for (const [method, all] of Map.groupBy(timed, (point) => point.method)) {
+    for (const point of points) {
+      if (point.isBuilt) continue;
+      this.#scanned.set(point.method, Math.max(point.length, this.#scanned.get(point.method) ?? 0));
+    }
+    for (const [method, all] of Map.groupBy(timed, (point) => keyOf(point.method, point.isBuilt))) {
       const byLength = [...Map.groupBy(all, (point) => point.length)].sort(([a], [b]) => a - b);
       const own = byLength.map(([length, same]): Own => {
         const mid = (value: (point: typeof same[0]) => number) => median(same.map(value));
@@ -80,20 +89,31 @@ export class WorkCosts {
     return this.#exact(length);
   }
 
-  /** Whether a method was measured at two lengths, which it takes to tell others. */
-  tells(method: string): boolean {
-    return (this.#methods.get(method)?.length ?? 0) >= 2;
+  /** Whether a method was measured at two lengths at which it did what it does at this one: so many it takes to tell it. */
+  tells(method: string, length: number): boolean {
+    return this.#own(method, length).length >= 2;
   }
 
   /** The prediction. Throws `RangeError` for methods that it cannot {@link tells | tell}. */
   at(method: string, length: number): CostPoint {
-    const own = this.#methods.get(method) ?? [];
+    const own = this.#own(method, length);
     const line = (key: "rowBytes" | "readBytes") =>
       new CostModel(own.map((point) => ({ ...point, msPerToken: point[key] }))).at(length).msPerToken;
     const rest = new CostModel(own).at(length);
     const work = { rowBytes: line("rowBytes"), readBytes: line("readBytes") };
     return { ...rest, msPerToken: apply(this.#rates, work) * Math.exp(factorAt(own, length)) };
   }
+
+  /** Where nothing was ever built, nothing will be. */
+  #own(method: string, length: number): readonly Own[] {
+    const built = this.#methods.get(keyOf(method, true));
+    const isBuilt = built !== undefined && length > (this.#scanned.get(method) ?? 0);
+    return (isBuilt ? built : this.#methods.get(keyOf(method, false))) ?? [];
+  }
+}
+
+function keyOf(method: string, isBuilt: boolean): string {
+  return `${isBuilt} ${method}`;
 }
 
 /** Through the medians of each length, by a line: bandwidth changes from minute to minute. */

@@ -27,6 +27,7 @@ function point(
     readBytes,
     buildMs: length / 100,
     indexBytes: 5000 * length,
+    isBuilt: false,
   };
 }
 
@@ -54,6 +55,20 @@ Deno.test("times that follow what is read are told exactly, at lengths between a
   );
 });
 
+Deno.test("lengths at which nothing is built, and those at which something is, are told apart", () => {
+  const rates = [1, 0.1, 1] as const;
+  const scanned = [1000, 2000].map((length) => point({ rates, method: "scan", length }));
+  const built = [4000, 8000].map((length) => ({
+    ...point({ rates, method: "window", length, factor: 9 }),
+    isBuilt: true,
+  }));
+  const points = [...scanned, ...built.map((p) => ({ ...p, method: "scan" }))];
+  const costs = new WorkCosts(points);
+  assert(costs.at("scan", 1500).msPerToken < 10 && costs.at("scan", 3000).msPerToken > 15);
+  const few = new WorkCosts(points.slice(1));
+  assertEquals([1000, 2000, 2001].map((length) => few.tells("scan", length)), [false, false, true]);
+});
+
 Deno.test("no byte takes less than nothing, and what nothing is known about is refused", () => {
   const rates = [1, 0.1, 1] as const;
   // Longer prompts that take less, as a busy machine has it.
@@ -64,7 +79,8 @@ Deno.test("no byte takes less than nothing, and what nothing is known about is r
   for (const method of ["full", "scan"]) assert(costs.at(method, 1e6).msPerToken > 0, method);
   assert(costs.exactMs(1e6) > 0);
   const single = new WorkCosts([point({ rates, method: "full", length: 2000 })]);
-  assertEquals([single.tells("full"), single.tells("scan")], [false, false]);
+  assertEquals([single.tells("full", 9), single.tells("scan", 9)], [false, false]);
+
   assertThrows(() => single.at("scan", 1000), RangeError);
   assertThrows(() => new WorkCosts([]), RangeError, "nothing was measured");
   assertThrows(() => new WorkCosts([{ ...(noisy[0] as WorkPoint), ratio: 0 }]), RangeError, "not above zero");
