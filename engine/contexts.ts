@@ -41,6 +41,8 @@ export interface ContextSeed {
   readonly share: string;
   /** Id of the context that it began with. */
   readonly parent?: string | undefined;
+  /** Prompts part here: it is of use beside what goes on from it. */
+  readonly isBranch?: boolean;
   /** 0: for ever. */
   readonly ttlSeconds?: number | undefined;
   /** The caller's. */
@@ -63,6 +65,9 @@ interface Kept extends Omit<ContextSeed, "name" | "ttlSeconds" | "metadata" | "c
   /** Larger: used later. Clocks may stand still, or go back. */
   turn: number;
 }
+
+/** So many tokens are read as fast as an index is built anew, which one that ends elsewhere would take. */
+const BRANCH_WORTH = 64;
 
 /** What a new sequence can begin with. */
 export interface ContextPrefix {
@@ -112,13 +117,15 @@ export class Contexts implements Disposable {
     seed.state.cache.trim();
     if (name === undefined) {
       if (!this.keepsUnnamed || seed.tokens.length < LEAST_SHARED) return false;
-      if (this.#kept.values().some((kept) => kept.share === seed.share && begins(kept.tokens, seed.tokens))) {
-        return false;
-      }
+      const isEnough = ({ length }: Int32Array) => seed.isBranch !== true || length === seed.tokens.length;
+      const isKnown = ({ share, tokens }: Kept) =>
+        share === seed.share && isEnough(tokens) && begins(tokens, seed.tokens);
+      if (this.#kept.values().some(isKnown)) return false;
     }
     // What it continues without a name of its own is of no use beside it.
     for (const kept of [...this.#kept.values()]) {
-      const isOlder = kept.name === undefined && kept.share === seed.share && begins(seed.tokens, kept.tokens);
+      const isOlder = kept.name === undefined && kept.isBranch !== true && kept.share === seed.share &&
+        begins(seed.tokens, kept.tokens);
       if (isOlder || name !== undefined && kept.name === name) this.#drop(kept);
     }
     const nowMs = this.#options.now();
@@ -137,7 +144,8 @@ export class Contexts implements Disposable {
     let numTokens = LEAST_SHARED - 1;
     for (const kept of this.#kept.values()) {
       const shared = kept.share === share ? sharedPrefix(tokens, kept.tokens) : 0;
-      if (shared > numTokens) [best, numTokens] = [kept, shared];
+      const worth = shared + (kept.isBranch === true && shared === kept.tokens.length ? BRANCH_WORTH : 0);
+      if (worth > numTokens) [best, numTokens] = [kept, worth];
     }
     let file: string | undefined;
     const { saved: disk } = this.#options;

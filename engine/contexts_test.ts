@@ -57,6 +57,28 @@ describe("prefixes", () => {
     );
   });
 
+  it("where prompts part stay with an index of their own", async () => {
+    const policy = "retrieval:error=0.3,min_length=0,window=16,sinks=2";
+    const questions = ["Let there be light", "and it was so", "Who was it?", "Why?"].map((end) => `${TEXT}${end}`);
+    await using plain = await open({ policy });
+    await using engine = await open({ policy, contextRam: MEGABYTES });
+    const empty = await bytes(engine);
+    const sizes: number[] = [];
+    for (const prompt of questions) {
+      const want = await run(plain, prompt);
+      const got = await run(engine, prompt);
+      assertEquals(got.tokens, want.tokens);
+      sizes.push((await engine.contexts.list()).filter(({ tokens }) => tokens === TEXT.length).length);
+    }
+    // The first prompt parts from none; the second does, and what is kept there serves the others.
+    assertEquals(sizes, [0, 1, 1, 1]);
+    const all = await engine.contexts.list();
+    const branch = all.find(({ tokens }) => tokens === TEXT.length);
+    assertEquals(all.filter(({ parent }) => parent === branch?.id).length, 2);
+    for (const { id } of all) await engine.contexts.delete(id);
+    assertEquals(await bytes(engine), empty);
+  });
+
   it("of a conversation are its earlier turns", async () => {
     await using engine = await open({ contextRam: MEGABYTES });
     const first = [{ role: "user", content: TEXT }] as const;

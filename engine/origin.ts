@@ -9,6 +9,7 @@ import type { GenerationOrigin } from "./generation.ts";
 import type { Loop } from "./loop.ts";
 import type { EnginePlan } from "./plan.ts";
 import { ContextError } from "../core/errors.ts";
+import type { SequenceState } from "../attention/state.ts";
 import type { ContextPrefix, Contexts, ContextSeed } from "./contexts.ts";
 import { newContextId } from "./context_names.ts";
 
@@ -84,6 +85,15 @@ export function originOf(place: OriginPlace): { readonly origin: GenerationOrigi
     plan: attention.plan,
   });
   const beganWith = numTokens === 0 ? undefined : found?.id;
+  const specs = { policy: attention.policy, index: attention.index };
+  if (found !== undefined && state !== undefined && numTokens < found.state.cache.length) {
+    keepBranch(contexts, state, {
+      tokens: Int32Array.from(tokens).subarray(0, numTokens),
+      attention: specs,
+      share,
+      parent: beganWith,
+    });
+  }
   const savesAs = how.saveContext === undefined ? undefined : newContextId();
   const messages = messagesOf(whole);
   const origin: GenerationOrigin = {
@@ -100,7 +110,7 @@ export function originOf(place: OriginPlace): { readonly origin: GenerationOrigi
         id: isSaved ? savesAs : newContextId(),
         tokens: Int32Array.from(sequence.tokens.slice(0, sequence.numCachedTokens)),
         state: ended,
-        attention: { policy: attention.policy, index: attention.index },
+        attention: specs,
         share,
         parent: beganWith,
         ...(isSaved ? { name: how.saveContext, ttlSeconds: how.ttlSeconds, metadata: how.metadata } : {}),
@@ -109,6 +119,21 @@ export function originOf(place: OriginPlace): { readonly origin: GenerationOrigi
     },
   };
   return { origin, numTokens };
+}
+
+/**
+ * A fork of fewer tokens than there were has an index of its own, built anew: it stays, for the next prompt that parts from the others
+ * at this place.
+ */
+function keepBranch(
+  contexts: Contexts,
+  state: SequenceState,
+  seed: Pick<ContextSeed, "tokens" | "attention" | "share" | "parent">,
+): void {
+  if (!contexts.keepsUnnamed || state.policies.every((policy) => policy?.index === undefined)) return;
+  const copy = state.fork(seed.tokens.length, seed.tokens.length);
+  const isKept = contexts.keep({ ...seed, id: newContextId(), state: copy, isBranch: true });
+  if (!isKept) copy[Symbol.dispose]();
 }
 
 /** Named: that one only. Otherwise the longest, running sequences included where ended ones stay. */
