@@ -13,6 +13,7 @@
  */
 import { parseArgs } from "node:util";
 import { Forecaster } from "../engine/forecast.ts";
+import { measuredName } from "../cli/measured.ts";
 import { WorkCosts, type WorkPoint } from "../engine/work_costs.ts";
 import { openModelFile } from "../model/open.ts";
 import { measureCosts } from "./matrix/costs.ts";
@@ -68,7 +69,7 @@ function fromMatrix(files: readonly string[]): Line[] {
 
 function pointOf({ spec: { policy, index, length }, speed, work, build, memory }: Cell): WorkPoint {
   return {
-    method: `${policy}@${index}`,
+    method: measuredName(policy, index),
     length,
     exactMs: speed.exactMs,
     ratio: speed.ratio[0],

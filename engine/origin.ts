@@ -87,12 +87,7 @@ export function originOf(place: OriginPlace): { readonly origin: GenerationOrigi
   const beganWith = numTokens === 0 ? undefined : found?.id;
   const specs = { policy: attention.policy, index: attention.index };
   if (found !== undefined && state !== undefined && numTokens < found.state.cache.length) {
-    keepBranch(contexts, state, {
-      tokens: Int32Array.from(tokens).subarray(0, numTokens),
-      attention: specs,
-      share,
-      parent: beganWith,
-    });
+    keepBranch(contexts, state, tokens, { attention: specs, share, parent: beganWith });
   }
   const savesAs = how.saveContext === undefined ? undefined : newContextId();
   const messages = messagesOf(whole);
@@ -128,11 +123,14 @@ export function originOf(place: OriginPlace): { readonly origin: GenerationOrigi
 function keepBranch(
   contexts: Contexts,
   state: SequenceState,
-  seed: Pick<ContextSeed, "tokens" | "attention" | "share" | "parent">,
+  prompt: ArrayLike<number>,
+  seed: Pick<ContextSeed, "attention" | "share" | "parent">,
 ): void {
   if (!contexts.keepsUnnamed || state.policies.every((policy) => policy?.index === undefined)) return;
-  const copy = state.fork(seed.tokens.length, seed.tokens.length);
-  const isKept = contexts.keep({ ...seed, id: newContextId(), state: copy, isBranch: true });
+  const { length } = state.cache;
+  const tokens = Int32Array.from({ length }, (_, i) => prompt[i] as number);
+  const copy = state.fork(length, length);
+  const isKept = contexts.keep({ ...seed, id: newContextId(), tokens, state: copy, isBranch: true });
   if (!isKept) copy[Symbol.dispose]();
 }
 
