@@ -18,6 +18,8 @@ const PERMISSIONS = [
 interface Outcome {
   readonly passed: number;
   readonly failed: number;
+  /** What failed, a line each: said once more at the end, where a long log is read first. */
+  readonly failures?: readonly string[];
 }
 
 async function run(command: string, args: readonly string[], env: Record<string, string> = {}): Promise<boolean> {
@@ -30,7 +32,7 @@ async function check(title: string, args: readonly string[]): Promise<Outcome> {
   console.log(`\n== ${title}: deno ${args.slice(0, 4).join(" ")}${args.length > 4 ? " …" : ""}`);
   const ok = await run(Deno.execPath(), args);
   if (!ok) console.log(`FAILED ${title}`);
-  return { passed: ok ? 1 : 0, failed: ok ? 0 : 1 };
+  return { passed: ok ? 1 : 0, failed: ok ? 0 : 1, failures: ok ? [] : [title] };
 }
 
 /** Deno tests, counted step by step from the JUnit report. */
@@ -41,7 +43,7 @@ async function denoTests(title: string, args: readonly string[]): Promise<Outcom
     const ok = await run(Deno.execPath(), ["test", "--no-check", ...PERMISSIONS, `--junit-path=${report}`, ...args]);
     const counts = countJunit(await Deno.readTextFile(report));
     // A crash or an uncaught error can leave no failed case behind.
-    return ok || counts.failed > 0 ? counts : { ...counts, failed: 1 };
+    return ok || counts.failed > 0 ? counts : { ...counts, failed: 1, failures: [`${title}: Deno failed`] };
   } finally {
     await Deno.remove(report);
   }
@@ -50,13 +52,14 @@ async function denoTests(title: string, args: readonly string[]): Promise<Outcom
 /** Test cases of a JUnit file; a case with steps counts by its steps. */
 export function countJunit(xml: string): Outcome {
   let passed = 0;
-  let failed = 0;
+  const failures: string[] = [];
   for (const [, attributes = "", rest = ""] of xml.matchAll(/<testcase ([^>]*?)(\/>|>[\s\S]*?<\/testcase>)/g)) {
     if (attributes === "" || rest.includes("<skipped")) continue;
-    if (rest.includes("<failure") || rest.includes("<error")) failed++;
-    else passed++;
+    if (rest.includes("<failure") || rest.includes("<error")) {
+      failures.push(attributes.match(/name="([^"]*)"/)?.[1] ?? attributes);
+    } else passed++;
   }
-  return { passed, failed };
+  return { passed, failed: failures.length, failures };
 }
 
 /** Bugs seeded in CUDA's kernels, one build each: each must make a native test fail. */
@@ -96,7 +99,9 @@ async function nativeTests(title: string, args: readonly string[], builder = "ba
   const counts = [...text.matchAll(/^(\d+) passed, (\d+) failed$/gm)];
   const passed = counts.reduce((sum, match) => sum + Number(match[1]), 0);
   const failed = counts.reduce((sum, match) => sum + Number(match[2]), 0);
-  return { passed, failed: success || failed > 0 ? failed : 1 };
+  const failures = [...text.matchAll(/(?:^ {2}\S.*\n)*^FAILED .*$/gm)].map(([match]) => `${title}: ${match.trim()}`);
+  if (success || failed > 0) return { passed, failed, failures };
+  return { passed, failed: 1, failures: [...failures, `${title}: the program ended before its tests did`] };
 }
 
 async function main(args: readonly string[]): Promise<number> {
@@ -122,6 +127,7 @@ async function main(args: readonly string[]): Promise<number> {
   }
   const passed = outcomes.reduce((sum, outcome) => sum + outcome.passed, 0);
   const failed = outcomes.reduce((sum, outcome) => sum + outcome.failed, 0);
+  for (const failure of outcomes.flatMap((outcome) => outcome.failures ?? [])) console.log(`\nfailed: ${failure}`);
   console.log(`\nin ${((performance.now() - started) / 1000).toFixed(0)} s`);
   console.log(`${passed} passed, ${failed} failed`);
   return failed === 0 && passed > 0 ? 0 : 1;
