@@ -20,6 +20,7 @@ const SUBJECTS: readonly Subject[] = [
   { name: "cuda-emulated", products: "f16", attention: "f16" },
   { name: "hybrid", products: "f16", attention: "f16" },
   { name: "hybrid:device=cpu,host=reference,keep=0", products: "f16", attention: "f16" },
+  { name: "hybrid-emulated:codes=device", products: "f16", attention: "f16" },
   { name: "hybrid:device=reference,host=cpu,codes=device", products: "f16", attention: "f16" },
 ].map((s) => ({ ...s, open: () => openBackend(s.name, emulatedCuda) } as Subject));
 

@@ -3,25 +3,36 @@
  *
  * @module
  */
+import type { BackendType } from "../backends/backend.ts";
 import type { Backends } from "../backends/mod.ts";
+import { cpu } from "../backends/cpu.ts";
+import { hybrid } from "../backends/hybrid.ts";
 import { buildEmulated } from "../backends/build_cuda.ts";
 import { libraryPath } from "../backends/library.ts";
 import { NativeBackend } from "../backends/native.ts";
 import { Unsupported } from "../core/errors.ts";
 import { formatParams } from "../core/spec.ts";
 
-/** `cuda-emulated:seed=1`, to be given to `openBackend`. `fault` is the launch that fails, 0 none. */
-export const emulatedCuda: Backends = {
-  "cuda-emulated": {
-    summary: "CUDA's kernels on the CPU",
-    defaults: { seed: 1, memory: 0, fault: 0, driver: 13000, devices: 1 },
-    async prepare(report) {
-      await buildEmulated(report);
-    },
-    open(params) {
-      const library = libraryPath("cuda_emulated");
-      if (library === undefined) throw new Unsupported("Cannot open cuda-emulated: it is not built");
-      return new NativeBackend({ name: "cuda-emulated", library, options: formatParams(params), memory: "device" });
-    },
+const emulated: BackendType = {
+  summary: "CUDA's kernels on the CPU",
+  defaults: { seed: 1, memory: 0, fault: 0, driver: 13000, devices: 1 },
+  async prepare(report) {
+    await buildEmulated(report);
   },
+  open(params) {
+    const library = libraryPath("cuda_emulated");
+    if (library === undefined) throw new Unsupported("Cannot open cuda-emulated: it is not built");
+    return new NativeBackend({ name: "cuda-emulated", library, options: formatParams(params), memory: "device" });
+  },
+};
+
+/**
+ * `cuda-emulated:seed=1`, to be given to `openBackend`, and `hybrid-emulated`, which has it as its device. `fault` is the launch
+ * that fails, 0 none.
+ */
+export const emulatedCuda: Backends = {
+  "cuda-emulated": emulated,
+  "hybrid-emulated": ((type) => ({ ...type, defaults: { ...type.defaults, device: "cuda-emulated" } }))(
+    hybrid({ cpu, "cuda-emulated": emulated }),
+  ),
 };

@@ -5,6 +5,7 @@
  */
 import { assertEquals } from "@std/assert";
 import type { Loaded } from "../engine/loaded.ts";
+import type { Backends } from "../backends/mod.ts";
 import { Ops } from "../backends/ops.ts";
 import { SequenceState } from "../attention/state.ts";
 import { Forward } from "../engine/forward.ts";
@@ -16,9 +17,9 @@ export const PROMPT = 150;
 /** What is read and decoded. */
 export const TOKENS = Int32Array.from({ length: 310 }, (_, i) => (i * 31 + (i >> 3)) % TINY_VOCAB);
 
-/** The tiny model on a backend. */
-export function load(backend: string): Promise<Loaded> {
-  const hooks = { backends: {}, progress: () => {}, notice: () => {}, signal: { aborted: false } };
+/** The tiny model on a backend, one of ours or of `backends`. */
+export function load(backend: string, backends: Backends = {}): Promise<Loaded> {
+  const hooks = { backends, progress: () => {}, notice: () => {}, signal: { aborted: false } };
   return tinyLoader()({ model: "tiny", backend }, hooks);
 }
 

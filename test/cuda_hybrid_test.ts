@@ -1,0 +1,49 @@
+/**
+ * A device beside a host whose memory holds the cache, run by the CPU: a small model decodes with the device's own index over the
+ * host's rows.
+ *
+ * @module
+ */
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { describe, it } from "@std/testing/bdd";
+import { prepareBackend } from "../backends/mod.ts";
+import { Unsupported } from "../core/errors.ts";
+import { emulatedCuda } from "./emulated_cuda.ts";
+import { distance, load, PROMPT, run, TOKENS } from "./policy_fixture.ts";
+
+let missing = "";
+try {
+  for (const spec of ["cpu", "cuda-emulated"]) await prepareBackend(spec, emulatedCuda);
+} catch (error) {
+  if (!(error instanceof Unsupported)) throw error;
+  missing = error.message;
+  console.log(`a device beside a host is not tested: ${missing}`);
+}
+
+const SPEC = "hybrid-emulated:codes=device,keep=128";
+const index = "flat:codes=int4";
+
+const suite = missing === "" ? describe : describe.skip;
+suite("a device with the codes, a host with the rows", () => {
+  it("an error of 0 equals full attention", async () => {
+    using loaded = await load(SPEC, emulatedCuda);
+    const full = run(loaded, { policy: "full" });
+    const { logits, stats } = run(loaded, { policy: "retrieval:error=0,min_length=0,sinks=2,window=8", index });
+    assert(distance(logits, full.logits) < 2e-5, `${distance(logits, full.logits)}`);
+    assertEquals([stats.layers, stats.queries], [2, 2 * (TOKENS.length - PROMPT)]);
+    assertAlmostEquals(stats.spanned + stats.retrieved, stats.tokens);
+    assert(stats.retrieved > 0);
+  });
+
+  it("a sample is the CPU's, and repeats", async () => {
+    const options = { policy: "retrieval:error=0.2,min_length=0,sinks=4,window=16", index };
+    using loaded = await load(SPEC, emulatedCuda);
+    using other = await load("cpu");
+    const [mine, theirs] = [run(loaded, options), run(other, options)];
+    const error = distance(mine.logits, run(other, { policy: "full" }).logits);
+    // Queries differ by what products round, and a draw on the border with them.
+    assert(distance(mine.logits, theirs.logits) < error / 2, `${distance(mine.logits, theirs.logits)} of ${error}`);
+    assert(Math.abs(mine.stats.retrieved / theirs.stats.retrieved - 1) < 0.01);
+    assertEquals(run(loaded, options).logits, mine.logits);
+  });
+});
