@@ -62,6 +62,14 @@ int32_t KvView::runs(int32_t head, int32_t from, int32_t to, KvRun* out) const {
   return n;
 }
 
+KvRun KvView::run_from(int32_t head, int32_t from) const {
+  for (const KvSegmentView& s : segments) {
+    const int32_t first = from - s.start;
+    if (first >= 0 && first < s.count) return s.run(head, first, s.count - first);
+  }
+  return {};
+}
+
 KvSegmentView check_segment(Table& table, const int32_t* fields) {
   KvSegmentView s{};
   s.keys = tensor_of(table, fields, kKeys, "keys of a segment");

@@ -44,6 +44,8 @@ struct KvView {
   // into tiles of 64 keys: the first run ends where a tile of positions does, so that tiles, and with them the last bits of
   // results, do not depend on where segments begin, as long as those are cut at tiles too.
   int32_t runs(int32_t head, int32_t from, int32_t to, KvRun* runs) const;
+  // What one segment holds from position `from` on; nothing behind the end.
+  KvRun run_from(int32_t head, int32_t from) const;
 };
 
 // Segments without their start and count; throws Error{KVASIR_ARGUMENT}.

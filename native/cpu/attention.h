@@ -19,6 +19,8 @@ struct AttentionRows {
   int32_t count;     // queries
   int32_t position;  // of the first query; the others follow
   int32_t window;    // query p sees keys in (p - window, p]; 0 = [0, p]
+  KvRun next;        // what this thread looks at next, fetched on the way; count 0: unknown
+  bool fetched;      // the first keys were the `next` of the call before
   int32_t rows() const { return count * group; }
 };
 

@@ -140,12 +140,15 @@ void attend_each(kvasir_context& ctx, const AttentionShape& shape, const KvView*
     float* whole = out + static_cast<size_t>(i) * stride + static_cast<size_t>(head) * group * d;
     KvRun* runs = reinterpret_cast<KvRun*>(scratch[worker]);
     const size_t first_row = each.row + static_cast<size_t>(head) * group;
-    for (int32_t r = piece * together; r < std::min(each.plan.ranges, (piece + 1) * together); r++) {
+    const int32_t end = std::min(each.plan.ranges, (piece + 1) * together);
+    for (int32_t r = piece * together; r < end; r++) {
       const int32_t from = each.oldest + r * each.plan.keys;
       const size_t row = first_row + static_cast<size_t>(r) * heads;
       to.o = each.plan.ranges > 1 ? part_o + row * d : whole;
       to.lse = each.plan.ranges > 1 ? part_lse + row : nullptr;
       const int32_t count = kv.runs(head, from, std::min(kv.end, from + each.plan.keys), runs);
+      to.fetched = to.next.count > 0;
+      to.next = r + 1 < end ? kv.run_from(head, from + each.plan.keys) : KvRun{};
       core.attend(shape, to, runs, count, scratch[worker] + runs_bytes);
     }
     if (each.plan.ranges == 1) return;
