@@ -12,6 +12,7 @@ namespace {
 
 constexpr int32_t kUnit = 64;          // dimensions of 32 bytes
 constexpr int32_t kSample = 4096;      // keys and queries that codes are fitted to
+constexpr int32_t kPiece = 64;         // rows whose places are found before they are scored
 
 void rotate(float* x, int32_t width) {
   for (int32_t i = 0; i < width; i += kNibbleBand) rotate_band(x + i);
@@ -153,20 +154,35 @@ void GraphCodes::prepare(GraphCodeQuery& to, const float* q, int32_t group) cons
   to.terms = {to.lines.data(), line, row_bytes_, to.offsets.data(), to.factors.data(), to.bases.data()};
 }
 
+// Of `count` nodes, at most kPiece: where their rows lie, and their scales.
+void GraphCodes::find(const uint8_t** rows, float* scales, const int32_t* nodes, int32_t count) const {
+  for (int32_t i = 0; i < count; i++) {
+    const uint8_t* block = data_[static_cast<size_t>(nodes[i] >> kBlockBits)];
+    const size_t at = place(nodes[i]);
+    rows[i] = block + at * row_bytes_;
+    scales[i] = scales_of(block)[at];
+  }
+}
+
 void GraphCodes::score(float* out, const GraphKernels& kernels, const GraphCodeQuery& query, const int32_t* nodes,
                        int32_t count) const {
-  constexpr int32_t kPiece = 64;
   const uint8_t* rows[kPiece];
   float scales[kPiece];
   for (int32_t done = 0; done < count; done += kPiece) {
     const int32_t some = std::min(kPiece, count - done);
-    for (int32_t i = 0; i < some; i++) {
-      const uint8_t* block = data_[static_cast<size_t>(nodes[done + i] >> kBlockBits)];
-      const size_t at = place(nodes[done + i]);
-      rows[i] = block + at * row_bytes_;
-      scales[i] = scales_of(block)[at];
-    }
+    find(rows, scales, nodes + done, some);
     kernels.score_codes(out + static_cast<size_t>(done) * static_cast<size_t>(query.group), query.terms, query.group, rows, scales, some);
+  }
+}
+
+void GraphCodes::score_heads(float* out, size_t stride, const GraphKernels& kernels, const GraphCodeQuery& query, const int32_t* nodes,
+                             int32_t count) const {
+  const uint8_t* rows[kPiece];
+  float scales[kPiece];
+  for (int32_t done = 0; done < count; done += kPiece) {
+    const int32_t some = std::min(kPiece, count - done);
+    find(rows, scales, nodes + done, some);
+    kernels.score_code_heads(out + done, stride, query.terms, query.group, rows, scales, some);
   }
 }
 

@@ -56,6 +56,9 @@ class GraphCodes {
   void prepare(GraphCodeQuery& to, const float* q, int32_t group) const;
   // out[i * group + g] ~ q[g] . key of nodes[i].
   void score(float* out, const GraphKernels& kernels, const GraphCodeQuery& query, const int32_t* nodes, int32_t count) const;
+  // The same, out[g * stride + i].
+  void score_heads(float* out, size_t stride, const GraphKernels& kernels, const GraphCodeQuery& query, const int32_t* nodes,
+                   int32_t count) const;
 
   // Codes of all nodes [nodes, row_bytes], their scales [nodes], centre and weights (positive) [dim]: what a file holds.
   const std::vector<float>& centre() const { return centre_; }
@@ -67,6 +70,7 @@ class GraphCodes {
   static size_t place(int32_t node) { return static_cast<size_t>(node & (kBlockNodes - 1)); }
   size_t block_bytes() const { return kBlockNodes * (row_bytes_ + sizeof(float)); }
   const float* scales_of(const uint8_t* block) const { return reinterpret_cast<const float*>(block + kBlockNodes * row_bytes_); }
+  void find(const uint8_t** rows, float* scales, const int32_t* nodes, int32_t count) const;
   uint8_t* grow(int32_t nodes, int32_t block);
   void append(int32_t to, const RunTasks& run, const std::function<void(float* row, int32_t node)>& read);
 

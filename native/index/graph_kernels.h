@@ -21,6 +21,9 @@ struct GraphKernels {
   // out[i * group + g] = bases[g] + factors[g] * scales[i] * (sum of nibbles of row i * line g + offsets[g]).
   void (*score_codes)(float* out, const GraphCodeTerms& terms, int32_t group, const uint8_t* const* rows, const float* scales,
                       int32_t count);
+  // The same, out[g * stride + i]: what a group's heads select from.
+  void (*score_code_heads)(float* out, size_t stride, const GraphCodeTerms& terms, int32_t group, const uint8_t* const* rows,
+                           const float* scales, int32_t count);
   // out[i] = row[i] for one row of the element type.
   void (*widen)(float* out, const void* row, int32_t dtype, int32_t dim);
   // Of scores [32] those >= threshold, in order: scores to kept, first + place to ids; returns how many. Both have room for 32.

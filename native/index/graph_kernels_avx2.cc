@@ -4,6 +4,6 @@
 
 namespace kvasir {
 
-const GraphKernels kGraphAvx2 = {score_rows, score_code_rows, widen_row, above_threshold};
+const GraphKernels kGraphAvx2 = {score_rows, score_code_rows, score_code_heads, widen_row, above_threshold};
 
 }  // namespace kvasir

@@ -49,9 +49,9 @@ class PartitionSearch {
   void best_of_lists(Report& report);
   void mark_head(int32_t g, size_t words, Report& report);
   void best_of_sketched(Report& report);
-  int32_t gather_head(int32_t g, Report& report);
+  int32_t gather_lists(Report& report);
   void score_sketches(int32_t count);
-  int32_t keep_sketched(int32_t count);
+  int32_t keep_sketched(int32_t g, int32_t count);
   void scan_homeless(Report& report);
   void score_group(size_t from, size_t to, Report& report);
   void score_rows(float* out, const float* q, int32_t group, const int32_t* ids, int32_t count);

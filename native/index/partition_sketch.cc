@@ -16,7 +16,8 @@ constexpr double kKept = 1.75, kMore = 25;
 
 }  // namespace
 
-// Each head's own lists, as best_of_lists, one head after the other.
+// Every head looks at the keys of all heads' lists: a sketch is read and taken apart once for the group, and what one head's lists
+// lack stands in another's.
 void PartitionSearch::best_of_sketched(Report& report) {
   const Partition& p = *s_.partition;
   const int32_t homeless = s_.keys - p.keys;
@@ -27,28 +28,28 @@ void PartitionSearch::best_of_sketched(Report& report) {
     s_.codes->prepare(prepared_, s_.head, q_, group_, s_.shape->scale, 2, Codes::kUpper);
     scan_homeless(report);
   }
+  p.sketches->prepare(sketched_, q_, group_);
+  const int32_t all = gather_lists(report);
+  stride_ = static_cast<size_t>(all) + 2 * kPiece;
+  scores_.resize(std::max(scores_.size(), stride_ * static_cast<size_t>(group_)));
+  score_sketches(all);
+  const size_t room = static_cast<size_t>(kKept * query_->goal.value + kMore) + static_cast<size_t>(homeless) + 2 * kPiece;
+  dots_.resize(std::max(dots_.size(), room));
   for (int32_t g = 0; g < group_; g++) {
-    const float* q = q_ + static_cast<size_t>(g) * dim;
-    p.sketches->prepare(sketched_, q, 1);
-    const int32_t own = gather_head(g, report);
-    ids_.resize(static_cast<size_t>(own + homeless));
-    scores_.resize(std::max(scores_.size(), ids_.size() + 2 * kPiece));
-    score_sketches(own);
-    const int32_t kept = keep_sketched(own);
-    score_rows(scores_.data(), q, 1, ids_.data(), kept);
-    ids_.resize(static_cast<size_t>(kept));
-    for (int32_t i = 0; i < homeless; i++) ids_.push_back(p.keys + i);
+    const int32_t kept = keep_sketched(g, all);
+    score_rows(dots_.data(), q_ + static_cast<size_t>(g) * dim, 1, own_ids_.data(), kept);
+    for (int32_t i = 0; i < homeless; i++) own_ids_.push_back(p.keys + i);
     if (homeless > 0) {
       std::copy_n(scan_.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(g) * scan_stride_ + scan_skip_), homeless,
-                  scores_.begin() + kept);
+                  dots_.begin() + kept);
     }
-    softcap(scores_.data(), ids_.size());
-    top(g, ids_.data(), static_cast<int32_t>(ids_.size()), scores_.data(), homeless == 0, report);
+    softcap(dots_.data(), own_ids_.size());
+    top(g, own_ids_.data(), static_cast<int32_t>(own_ids_.size()), dots_.data(), homeless == 0, report);
     report.keys_kept += static_cast<double>(picked_.size());
-    report.keys_scored += static_cast<double>(own) / group_;
-    report.bytes_read += static_cast<double>(own) * static_cast<double>(p.sketches->row_bytes() + sizeof(float)) +
-                         static_cast<double>(kept) * static_cast<double>(keys_->row_bytes());
+    report.bytes_read += static_cast<double>(kept) * static_cast<double>(keys_->row_bytes());
   }
+  report.keys_scored += static_cast<double>(all);
+  report.bytes_read += static_cast<double>(all) * static_cast<double>(p.sketches->row_bytes() + sizeof(float));
 }
 
 // What lists promise, for all heads: route_. An eighth of the bytes of their centroids.
@@ -63,17 +64,17 @@ void PartitionSearch::score_routers(Report& report) {
   report.bytes_read += static_cast<double>(routers.bytes());
 }
 
-// The keys of the lists of one head, each once, ascending: neighbours share pages, and heads what they have in common. Returns how
-// many.
-int32_t PartitionSearch::gather_head(int32_t g, Report& report) {
+// The keys of the lists of all heads, each once, ascending: neighbours share pages. ids_; returns how many.
+int32_t PartitionSearch::gather_lists(Report& report) {
   constexpr int32_t kAtOnce = 8;  // of a word's 64 more is rare: written without asking how many there are
   const ListTable& lists = *s_.partition->plain;
   const size_t words = (static_cast<size_t>(s_.partition->keys) + 63) / 64;
   marks_.assign(words, 0);
   uint64_t* marks = marks_.data();
   int32_t most = 64;
-  for (int32_t i = g == 0 ? 0 : ends_[static_cast<size_t>(g - 1)]; i < ends_[static_cast<size_t>(g)]; i++) {
-    const int32_t list = lists_[static_cast<size_t>(i)];
+  std::sort(lists_.begin(), lists_.end());
+  lists_.erase(std::unique(lists_.begin(), lists_.end()), lists_.end());
+  for (int32_t list : lists_) {
     lists.each(list, [marks](int32_t id) { marks[static_cast<size_t>(id) >> 6] |= 1ull << (id & 63); });
     most += lists.size(list);
     report.bytes_read += static_cast<double>(lists.bytes_of(list));
@@ -95,35 +96,38 @@ int32_t PartitionSearch::gather_head(int32_t g, Report& report) {
   return static_cast<int32_t>(end - ids_.data());
 }
 
-// scores_[i] ~ q . key of ids_[i], for the query of sketched_.
+// scores_[g * stride_ + i] ~ q[g] . key of ids_[i].
 void PartitionSearch::score_sketches(int32_t count) {
   const GraphCodes& sketches = *s_.partition->sketches;
   const int32_t* ids = ids_.data();
   const auto fetch = [&](int32_t from) {
-    for (int32_t i = from; i < std::min(count, from + kPiece); i++) {
-      sketches.prefetch(ids[i]);
-    }
+    for (int32_t i = from; i < std::min(count, from + kPiece); i++) sketches.prefetch(ids[i]);
   };
   fetch(0);
   for (int32_t i = 0; i < count; i += kPiece) {
     fetch(i + kPiece);
-    sketches.score(scores_.data() + i, *s_.isa->graph, sketched_, ids + i, std::min(kPiece, count - i));
+    sketches.score_heads(scores_.data() + i, stride_, *s_.isa->graph, sketched_, ids + i, std::min(kPiece, count - i));
   }
 }
 
-// Of the first `count` ids those that the sketches find best, in the same order.
-int32_t PartitionSearch::keep_sketched(int32_t count) {
+// Of ids_ [count] those that the sketches find best for a head, ascending: own_ids_. Returns how many.
+int32_t PartitionSearch::keep_sketched(int32_t g, int32_t count) {
   const int32_t most = static_cast<int32_t>(kKept * query_->goal.value + kMore);
-  if (count <= most) return count;
+  if (count <= most) {
+    own_ids_.assign(ids_.begin(), ids_.begin() + count);
+    return count;
+  }
+  float* scores = scores_.data() + static_cast<size_t>(g) * stride_;
   // What is not finite is out of what sketches hold: its row tells.
   for (int32_t i = 0; i < count; i++) {
-    if (!std::isfinite(scores_[static_cast<size_t>(i)])) scores_[static_cast<size_t>(i)] = std::numeric_limits<float>::max();
+    if (!std::isfinite(scores[i])) scores[i] = std::numeric_limits<float>::max();
   }
-  for (int32_t i = count; i % kPiece != 0; i++) scores_[static_cast<size_t>(i)] = -std::numeric_limits<float>::infinity();
+  for (int32_t i = count; i % kPiece != 0; i++) scores[i] = -std::numeric_limits<float>::infinity();
   select_.resize(SelectWork::floats(count));
   const SelectWork work(select_.data(), count);
-  const int32_t kept = select_best(*s_.isa->select, scores_.data(), count, most, work);
-  for (int32_t i = 0; i < kept; i++) ids_[static_cast<size_t>(i)] = ids_[static_cast<size_t>(work.ids[i])];  // ascending places
+  const int32_t kept = select_best(*s_.isa->select, scores, count, most, work);
+  own_ids_.resize(static_cast<size_t>(kept));
+  for (int32_t i = 0; i < kept; i++) own_ids_[static_cast<size_t>(i)] = ids_[static_cast<size_t>(work.ids[i])];  // ascending places
   return kept;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <iterator>
 
 #include "error.h"
 #include "file.h"
@@ -19,6 +20,8 @@ constexpr int32_t kFewPositions = 32;  // sampled ones, below which nothing can 
 constexpr double kWorth = 0.9;
 // Lists are calibrated for a little more, which scoring by sketches may lose.
 constexpr double kSpare = 0.1;
+// Of a head's lists so many are tried where a group shares them.
+constexpr double kShares[] = {0.8, 0.65, 0.5, 0.4, 0.3, 0.2};
 // Of the keys that lists score at equal recall a walk scores at least this share: .85 and more on recorded and generated heads. A
 // graph takes several times as long to build as lists: where even this share would cost more, it is not built.
 constexpr double kLeastWalk = 0.7;
@@ -69,12 +72,23 @@ class PlannedRecipe final : public PartitionRecipe {
     const Trial trial{in, held, cost, lift, fresh};
 
     Choice by_rows = trial.of(*lists, "lists");
+    const double measured = by_rows.recall;
+    by_rows.recall = lists->recall;  // their own calibration saw more positions
     auto with_sketches = std::make_shared<Partition>(*lists);
     with_sketches->sketch(sketches(in, held));
     Choice by_sketches = trial.of(*with_sketches, "lists by sketches");
-    // The lists' own calibration saw more positions.
-    by_sketches.recall = lists->recall - (by_rows.recall - by_sketches.recall);
-    by_rows.recall = lists->recall;
+    by_sketches.recall += by_rows.recall - measured;
+    // A group shares what its heads' lists hold, so that fewer lists a head may do.
+    std::shared_ptr<const Partition> fewer[std::size(kShares)];
+    for (size_t i = 0; i < std::size(kShares); i++) {
+      auto some = std::make_shared<Partition>(*with_sketches);
+      for (int32_t& probes : some->head_probes) probes = std::max(1, static_cast<int32_t>(std::lround(probes * kShares[i])));
+      fewer[i] = some;
+      Choice choice = trial.of(*some, by_sketches.name);
+      choice.recall += by_rows.recall - measured;
+      if (choice.recall < recall_) break;
+      by_sketches = choice;
+    }
     Choice best = trial.better(by_rows, by_sketches, recall_, kWorth);
     const double scan = trial.scan(false);
     const double least_walk = cost.walked_best + cost.walked_best_key * kLeastWalk * by_rows.best.keys + cost.scan_best_key * fresh;
@@ -96,10 +110,10 @@ class PlannedRecipe final : public PartitionRecipe {
     }
     const bool reached = best.recall >= recall_;
     std::snprintf(text, sizeof text,
-                  "KV head %d: best keys by %s (of %d keys; lists: %.0f, predicted %.2f of a scan by rows, %.2f by sketches, held-out "
+                  "KV head %d: best keys by %s (of %d keys; lists: %.0f, predicted %.2f of a scan by rows, %.0f and %.2f by sketches, held-out "
                   "recall %.3f%s; %s), samples by %s (%.0f keys, predicted %.2f)",
                   in.source.head, best.serves_best ? best.name : "scan", in.source.keys, by_rows.best.keys,
-                  by_rows.best.predicted / scan, by_sketches.best.predicted / scan, by_sketches.recall,
+                  by_rows.best.predicted / scan, by_sketches.best.keys, by_sketches.best.predicted / scan, by_sketches.recall,
                   reached ? "" : ", below what was asked", walked.c_str(), best.serves_samples ? best.structure() : "scan",
                   best.sample.keys, best.sample.predicted / trial.scan(true));
     decision = text;
