@@ -50,6 +50,7 @@ class GraphCodes {
   void prefetch(int32_t node) const {
     const uint8_t* at = row(node);
     for (size_t i = 0; i < row_bytes_; i += 64) __builtin_prefetch(at + i);
+    __builtin_prefetch(scales_of(data_[static_cast<size_t>(node >> kBlockBits)]) + place(node));
   }
 
   // q [group, dim].

@@ -28,6 +28,8 @@ struct GraphKernels {
   void (*widen)(float* out, const void* row, int32_t dtype, int32_t dim);
   // Of scores [32] those >= threshold, in order: scores to kept, first + place to ids; returns how many. Both have room for 32.
   int32_t (*above)(float* kept, int32_t* ids, const float* scores, float threshold, int32_t first);
+  // The places of the bits that are set in words [count], ascending; returns how many. Room for 64 more is behind them.
+  int32_t (*list_bits)(int32_t* ids, const uint64_t* words, int32_t count);
 };
 
 }  // namespace kvasir

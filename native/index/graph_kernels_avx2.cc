@@ -1,9 +1,10 @@
 #define KVASIR_VEC_BYTES 32
+#include "graph_code_kernels_body.h"
 #include "graph_kernels_body.h"
 #include "isa.h"
 
 namespace kvasir {
 
-const GraphKernels kGraphAvx2 = {score_rows, score_code_rows, score_code_heads, widen_row, above_threshold};
+const GraphKernels kGraphAvx2 = {score_rows, score_code_rows, score_code_heads, widen_row, above_threshold, list_bits};
 
 }  // namespace kvasir

@@ -1,9 +1,10 @@
 #define KVASIR_VEC_BYTES 16
+#include "graph_code_kernels_body.h"
 #include "graph_kernels_body.h"
 #include "isa.h"
 
 namespace kvasir {
 
-const GraphKernels kGraphPortable = {score_rows, score_code_rows, score_code_heads, widen_row, above_threshold};
+const GraphKernels kGraphPortable = {score_rows, score_code_rows, score_code_heads, widen_row, above_threshold, list_bits};
 
 }  // namespace kvasir

@@ -10,7 +10,8 @@
 namespace kvasir {
 namespace {
 
-constexpr int32_t kPiece = 32;  // keys on their way while as many are scored
+constexpr int32_t kPiece = 16, kAhead = 64;  // keys scored at once, and on their way meanwhile
+constexpr size_t kRoom = 64;                 // selection reads scores by blocks
 // Keys that are scored exactly, of as many wanted, and so many more: what a sketch errs by is less than what lies between their scores.
 constexpr double kKept = 1.75, kMore = 25;
 
@@ -30,10 +31,10 @@ void PartitionSearch::best_of_sketched(Report& report) {
   }
   p.sketches->prepare(sketched_, q_, group_);
   const int32_t all = gather_lists(report);
-  stride_ = static_cast<size_t>(all) + 2 * kPiece;
+  stride_ = static_cast<size_t>(all) + kRoom;
   scores_.resize(std::max(scores_.size(), stride_ * static_cast<size_t>(group_)));
   score_sketches(all);
-  const size_t room = static_cast<size_t>(kKept * query_->goal.value + kMore) + static_cast<size_t>(homeless) + 2 * kPiece;
+  const size_t room = static_cast<size_t>(kKept * query_->goal.value + kMore) + static_cast<size_t>(homeless) + kRoom;
   dots_.resize(std::max(dots_.size(), room));
   for (int32_t g = 0; g < group_; g++) {
     const int32_t kept = keep_sketched(g, all);
@@ -66,46 +67,29 @@ void PartitionSearch::score_routers(Report& report) {
 
 // The keys of the lists of all heads, each once, ascending: neighbours share pages. ids_; returns how many.
 int32_t PartitionSearch::gather_lists(Report& report) {
-  constexpr int32_t kAtOnce = 8;  // of a word's 64 more is rare: written without asking how many there are
   const ListTable& lists = *s_.partition->plain;
   const size_t words = (static_cast<size_t>(s_.partition->keys) + 63) / 64;
   marks_.assign(words, 0);
   uint64_t* marks = marks_.data();
-  int32_t most = 64;
+  size_t most = kRoom;
   std::sort(lists_.begin(), lists_.end());
   lists_.erase(std::unique(lists_.begin(), lists_.end()), lists_.end());
   for (int32_t list : lists_) {
     lists.each(list, [marks](int32_t id) { marks[static_cast<size_t>(id) >> 6] |= 1ull << (id & 63); });
-    most += lists.size(list);
+    most += static_cast<size_t>(lists.size(list));
     report.bytes_read += static_cast<double>(lists.bytes_of(list));
   }
-  ids_.resize(std::max(ids_.size(), static_cast<size_t>(most)));
-  int32_t* end = ids_.data();
-  for (size_t w = 0; w < words; w++) {
-    uint64_t word = marks[w];
-    const int32_t base = static_cast<int32_t>(w * 64), count = __builtin_popcountll(word);
-    for (int32_t from = 0; from < count; from += kAtOnce) {
-#pragma GCC unroll 8
-      for (int32_t i = 0; i < kAtOnce; i++) {
-        end[from + i] = base + (word == 0 ? 0 : __builtin_ctzll(word));
-        word &= word - 1;
-      }
-    }
-    end += count;
-  }
-  return static_cast<int32_t>(end - ids_.data());
+  ids_.resize(std::max(ids_.size(), most));
+  return s_.isa->graph->list_bits(ids_.data(), marks, static_cast<int32_t>(words));
 }
 
 // scores_[g * stride_ + i] ~ q[g] . key of ids_[i].
 void PartitionSearch::score_sketches(int32_t count) {
   const GraphCodes& sketches = *s_.partition->sketches;
   const int32_t* ids = ids_.data();
-  const auto fetch = [&](int32_t from) {
-    for (int32_t i = from; i < std::min(count, from + kPiece); i++) sketches.prefetch(ids[i]);
-  };
-  fetch(0);
+  for (int32_t i = 0; i < std::min(count, kAhead); i++) sketches.prefetch(ids[i]);
   for (int32_t i = 0; i < count; i += kPiece) {
-    fetch(i + kPiece);
+    for (int32_t j = i + kAhead; j < std::min(count, i + kAhead + kPiece); j++) sketches.prefetch(ids[j]);
     sketches.score_heads(scores_.data() + i, stride_, *s_.isa->graph, sketched_, ids + i, std::min(kPiece, count - i));
   }
 }
@@ -119,10 +103,9 @@ int32_t PartitionSearch::keep_sketched(int32_t g, int32_t count) {
   }
   float* scores = scores_.data() + static_cast<size_t>(g) * stride_;
   // What is not finite is out of what sketches hold: its row tells.
-  for (int32_t i = 0; i < count; i++) {
-    if (!std::isfinite(scores[i])) scores[i] = std::numeric_limits<float>::max();
-  }
-  for (int32_t i = count; i % kPiece != 0; i++) scores[i] = -std::numeric_limits<float>::infinity();
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  for (int32_t i = 0; i < count; i++) scores[i] = scores[i] >= -kLargest && scores[i] <= kLargest ? scores[i] : kLargest;
+  for (int32_t i = count; i % 32 != 0; i++) scores[i] = -std::numeric_limits<float>::infinity();
   select_.resize(SelectWork::floats(count));
   const SelectWork work(select_.data(), count);
   const int32_t kept = select_best(*s_.isa->select, scores, count, most, work);
