@@ -14,10 +14,11 @@ constexpr int kThreads = 256;
 
 __device__ __forceinline__ size_t element() { return static_cast<size_t>(blockIdx.x) * kThreads + threadIdx.x; }
 
-__global__ void __launch_bounds__(kThreads) add_kernel(AddCall c) {
+// y is as long as x, or is added to every row.
+__global__ void __launch_bounds__(kThreads) add_kernel(float* out, const float* x, const float* y, size_t count, size_t y_count) {
   const size_t i = element();
-  if (i >= c.rows * c.width) return;
-  c.out[i] = c.x[i] + c.y[c.is_row ? i % c.width : i];
+  if (i >= count) return;
+  out[i] = x[i] + y[y_count < count ? i % y_count : i];
 }
 
 // x / (1 + e^-x); gelu is x/2 (1 + tanh u) = x / (1 + e^-2u), u = sqrt(2/pi) (x + 0.044715 x^3). Clamped where the value is
@@ -63,7 +64,9 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(RopeCall c, bool neighbo
 }  // namespace
 
 void launch_add(Runtime& runtime, const AddCall& call) {
-  launch(runtime, "add", add_kernel, dim3(blocks_of(static_cast<int64_t>(call.rows * call.width), kThreads)), dim3(kThreads), 0, call);
+  const size_t count = call.rows * call.width;
+  launch(runtime, "add", add_kernel, dim3(blocks_of(static_cast<int64_t>(count), kThreads)), dim3(kThreads), 0, call.out, call.x, call.y,
+         count, call.is_row ? call.width : count);
 }
 
 void launch_glu(Runtime& runtime, const GluCall& call, int32_t activation) {

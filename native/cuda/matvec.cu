@@ -50,8 +50,8 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(XBlock* out, const f
 struct MatvecCall {
   WeightView weights[kJoined];
   float* out[kJoined];
-  uint32_t first[kJoined + 1];  // blocks of the grid
   const XBlock* x;              // [n, blocks]
+  uint32_t first[kJoined + 1];  // blocks of the grid
   int32_t n, blocks, lanes;
 };
 

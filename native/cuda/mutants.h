@@ -26,6 +26,7 @@ enum class Mutant {
   kMergeLastSplit,        // attention_merge.cuh: the last part is left out
   kScanOffset,            // index_scan.cuh: what nibbles are above what they stand for is not taken back
   kDrawFirstStage,        // index_draw.cuh: what the first 16 bits let through stays
+  kGraphStale,            // launch_queue.cc: a graph's nodes keep the arguments of their first run
   kSelectTie,             // index_select.cuh: of equal scores the later are kept
 };
 

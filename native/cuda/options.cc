@@ -4,6 +4,14 @@
 #include "option_list.h"
 
 namespace kvasir {
+namespace {
+
+bool truth(const std::string& key, const std::string& value) {
+  if (value == "true" || value == "false") return value == "true";
+  fail(KVASIR_ARGUMENT, "Cannot open cuda: %s is \"%.60s\", expected true or false", key.c_str(), value.c_str());
+}
+
+}  // namespace
 
 Options parse_options(const char* text) {
   Options options;
@@ -13,6 +21,8 @@ Options parse_options(const char* text) {
     };
     if (key == "device") {
       options.device = static_cast<int>(number(255, "0 to 255"));
+    } else if (key == "graphs") {
+      options.graphs = truth(key, value);
 #ifdef KVASIR_EMULATION
     } else if (key == "seed") {
       options.seed = static_cast<uint64_t>(number(1L << 40, "0 to 2^40"));
@@ -26,7 +36,7 @@ Options parse_options(const char* text) {
       options.devices = static_cast<int>(number(8, "0 to 8"));
 #endif
     } else {
-      fail(KVASIR_ARGUMENT, "Cannot open cuda: option \"%.60s\" is unknown, expected device", key.c_str());
+      fail(KVASIR_ARGUMENT, "Cannot open cuda: option \"%.60s\" is unknown, expected device, graphs", key.c_str());
     }
   }
   return options;

@@ -11,6 +11,7 @@ void Runtime::check_lost() const {
 
 void Runtime::lose(const std::string& what) {
   lost_ = what;
+  queue_.drop();
   fail(KVASIR_DEVICE, "Cannot use cuda: the device is lost, %s", what.c_str());
 }
 

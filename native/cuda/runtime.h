@@ -3,13 +3,10 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
-#include <tuple>
-#include <utility>
 
-#include "dim3.h"
+#include "launch_queue.h"
 
 namespace kvasir {
 
@@ -25,7 +22,7 @@ struct DeviceFacts {
 struct Options;
 
 // Every function throws Error: KVASIR_DEVICE with what failed, and once a kernel has failed (the device is lost then) with that.
-class Runtime {
+class Runtime : protected Launcher {
  public:
   // Throws Error{KVASIR_DEVICE} in one sentence where there is no driver, an old one, no device, or one that is too old.
   static std::unique_ptr<Runtime> open(const Options& options);
@@ -62,17 +59,19 @@ class Runtime {
     return static_cast<const T*>(stage_bytes(values, count * sizeof(T)));
   }
 
-  // kernel<<<grid, block, shared>>>(args...). KVASIR_LAUNCH of launch.h is what kernels' files call.
-#ifdef KVASIR_EMULATION
-  virtual void launch(const char* name, dim3 grid, dim3 block, size_t shared, const std::function<void()>& body) = 0;
-#else
-  virtual void launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared, void** args) = 0;
-#endif
+  // Queues a kernel behind what was asked for before (launch.h is what kernels' files call). What it fails of may be said by a later call.
+  void launch(const KernelLaunch& call) {
+    check_lost();
+    queue_.add(call);
+  }
+  const LaunchCounts& launches() const { return queue_.counts(); }
 
  protected:
+  explicit Runtime(bool graphs) : queue_(*this, graphs) {}
   virtual const void* stage_bytes(const void* values, size_t bytes) = 0;
   [[noreturn]] void lose(const std::string& what);  // remembers, and throws
   DeviceFacts facts_;
+  LaunchQueue queue_;
   std::string lost_;  // the sentence of a kernel's fault, empty while all is well
 };
 

@@ -18,7 +18,7 @@ constexpr size_t kHalf = Runtime::kMostStaged;  // of the ring
 
 class CudaRuntime final : public Runtime {
  public:
-  explicit CudaRuntime(const Options& options) : device_(options.device) {
+  explicit CudaRuntime(const Options& options) : Runtime(options.graphs), device_(options.device) {
     int driver = 0, count = 0;
     // 35 without a driver, with one too old, and under some containers; 100 without a device.
     if (cudaDriverGetVersion(&driver) != cudaSuccess) driver = 0;
@@ -54,7 +54,7 @@ class CudaRuntime final : public Runtime {
   ~CudaRuntime() override { close(); }
 
   void* allocate(size_t bytes) override {
-    enter();
+    choose();
     void* data = nullptr;
     cudaError_t e = cudaMallocFromPoolAsync(&data, bytes == 0 ? 1 : bytes, pool_, stream_);
     if (e == cudaErrorMemoryAllocation) {
@@ -73,7 +73,11 @@ class CudaRuntime final : public Runtime {
   }
   void free(void* data) noexcept override {
     if (data == nullptr || !lost_.empty()) return;  // a lost device's memory goes with it
-    cudaSetDevice(device_);
+    try {
+      enter();
+    } catch (const Error&) {
+      return;  // lost: the next call says so
+    }
     if (cudaFreeAsync(data, stream_) != cudaSuccess) cudaGetLastError();  // said again by the next call
   }
   void upload(void* to, const void* from, size_t bytes) override {
@@ -100,7 +104,7 @@ class CudaRuntime final : public Runtime {
     if (!reaches(to) || !reaches(from)) wait();
   }
   bool reaches(const void* data) override {
-    enter();
+    choose();
     cudaPointerAttributes a{};
     check(cudaPointerGetAttributes(&a, data), "asking where memory lies");
     return a.type != cudaMemoryTypeUnregistered;
@@ -114,7 +118,7 @@ class CudaRuntime final : public Runtime {
     check(cudaStreamSynchronize(stream_), "running kernels");
   }
   void* allocate_host(size_t bytes) override {
-    enter();
+    choose();
     void* data = nullptr;
     const cudaError_t e = cudaHostAlloc(&data, bytes == 0 ? 1 : bytes, cudaHostAllocMapped | cudaHostAllocPortable);
     if (e == cudaErrorMemoryAllocation) {
@@ -125,7 +129,13 @@ class CudaRuntime final : public Runtime {
     return data;
   }
   void free_host(void* data) noexcept override {
-    if (data != nullptr && lost_.empty()) cudaFreeHost(data);
+    if (data == nullptr || !lost_.empty()) return;
+    try {
+      wait();
+    } catch (const Error&) {
+      return;
+    }
+    cudaFreeHost(data);
   }
   void mark() override {
     enter();
@@ -141,19 +151,38 @@ class CudaRuntime final : public Runtime {
     return ms;
   }
 
-  void launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared, void** args) override {
-    enter();
-    if (shared > 48 * 1024 && large_.insert(kernel).second) {
-      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(facts_.block_shared)), name);
-    }
-    check(cudaLaunchKernel(kernel, grid, block, args, shared, stream_), name);
-  }
-
  protected:
+  void launch_now(const KernelLaunch& call) override {
+    choose();
+    allow_shared(call);
+    check(cudaLaunchKernel(call.kernel, call.grid, call.block, call.args, call.shared, stream_), call.name);
+  }
+  std::unique_ptr<LaunchGraph> make_graph(const KeptLaunch* launches, size_t count) override {
+    choose();
+    auto made = std::make_unique<CudaGraph>(*this);
+    cudaError_t e = cudaGraphCreate(&made->graph, 0);
+    for (size_t i = 0; i < count && e == cudaSuccess; i++) {
+      const KernelLaunch& call = launches[i].call();
+      allow_shared(call);
+      const cudaKernelNodeParams params = node_params(call);
+      cudaGraphNode_t node = nullptr;
+      e = cudaGraphAddKernelNode(&node, made->graph, i == 0 ? nullptr : &made->nodes.back(), i == 0 ? 0 : 1, &params);
+      made->nodes.push_back(node);
+    }
+    if (e == cudaSuccess) e = cudaGraphInstantiate(&made->executable, made->graph, 0);
+    if (e == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      return nullptr;
+    }
+    check(e, "making a graph");
+    return made;
+  }
   const void* stage_bytes(const void* values, size_t bytes) override {
+    choose();
     if (bytes > kMostStaged) fail(KVASIR_INTERNAL, "Cannot stage %zu bytes, at most %zu", bytes, kMostStaged);
     const size_t room = (bytes + 255) / 256 * 256;
     if (in_half_ + room > kHalf) {
+      queue_.send();  // what was asked for with this half
       check(cudaEventRecord(ring_events_[half_], stream_), "a copy of arguments");
       half_ = 1 - half_;
       in_half_ = 0;
@@ -170,10 +199,51 @@ class CudaRuntime final : public Runtime {
  private:
   static constexpr size_t kMostDirect = size_t{64} << 10;
 
+  // A chain of kernel nodes. One that still runs when it ends is let go of by the driver once it is done.
+  struct CudaGraph final : LaunchGraph {
+    explicit CudaGraph(CudaRuntime& runtime_) : runtime(runtime_) {}
+    ~CudaGraph() override {
+      if (!runtime.lost_.empty()) return;
+      if (executable != nullptr) cudaGraphExecDestroy(executable);
+      if (graph != nullptr) cudaGraphDestroy(graph);
+    }
+    void set(size_t node, const KernelLaunch& call) override {
+      runtime.allow_shared(call);
+      const cudaKernelNodeParams params = node_params(call);
+      runtime.check(cudaGraphExecKernelNodeSetParams(executable, nodes[node], &params), call.name);
+    }
+    void run() override {
+      runtime.choose();
+      runtime.check(cudaGraphLaunch(executable, runtime.stream_), "a graph");
+    }
+
+    CudaRuntime& runtime;
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    std::vector<cudaGraphNode_t> nodes;
+  };
+
+  static cudaKernelNodeParams node_params(const KernelLaunch& call) {
+    cudaKernelNodeParams params{};
+    params.func = const_cast<void*>(call.kernel);
+    params.gridDim = call.grid, params.blockDim = call.block;
+    params.sharedMemBytes = static_cast<unsigned>(call.shared);
+    params.kernelParams = call.args;
+    return params;
+  }
+  void allow_shared(const KernelLaunch& call) {
+    if (call.shared <= 48 * 1024 || !large_.insert(call.kernel).second) return;
+    check(cudaFuncSetAttribute(call.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(facts_.block_shared)), call.name);
+  }
   // Another library of the process may have chosen another device for this thread.
-  void enter() {
+  void choose() {
     check_lost();
     check(cudaSetDevice(device_), "choosing the device");
+  }
+  // Launches that were asked for come first.
+  void enter() {
+    choose();
+    queue_.send();
   }
   void open_check(cudaError_t e) {
     if (e == cudaSuccess) return;
@@ -195,6 +265,7 @@ class CudaRuntime final : public Runtime {
   }
   void close() noexcept {
     cudaSetDevice(device_);
+    queue_.end();
     if (!lost_.empty()) {
       cudaDeviceReset();  // nothing else brings its memory back; other contexts on the device are lost as well
       return;

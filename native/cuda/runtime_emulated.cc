@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <vector>
 
 #include "error.h"
 #include "memory.h"
@@ -14,13 +15,15 @@ namespace kvasir {
 namespace {
 
 constexpr size_t kGuard = 256;
+constexpr int kStagings = 32;
 
 class EmulatedRuntime final : public Runtime {
  public:
-  explicit EmulatedRuntime(const Options& options) : options_(options) {
+  explicit EmulatedRuntime(const Options& options) : Runtime(options.graphs), options_(options) {
     facts_ = {"emulated", 90, 4, options.memory == 0 ? size_t{1} << 40 : options.memory, 232448 - 1024, size_t{1} << 20};
   }
   ~EmulatedRuntime() override {
+    queue_.end();
     for (auto& [data, bytes] : blocks_) aligned_free(data - kGuard);
   }
 
@@ -37,6 +40,7 @@ class EmulatedRuntime final : public Runtime {
   void free(void* data) noexcept override {
     const auto found = blocks_.find(static_cast<uint8_t*>(data));
     if (found == blocks_.end()) return;
+    settle();
     used_ -= found->second;
     aligned_free(found->first - kGuard);
     blocks_.erase(found);
@@ -44,7 +48,7 @@ class EmulatedRuntime final : public Runtime {
   void upload(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
   void download(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
   void copy(void* to, const void* from, size_t bytes) override {
-    check_lost();
+    enter();
     std::memmove(to, from, bytes);
   }
   void transfer(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
@@ -56,13 +60,14 @@ class EmulatedRuntime final : public Runtime {
     return false;
   }
   void fill(void* to, uint8_t value, size_t bytes) override {
-    check_lost();
+    enter();
     std::memset(to, value, bytes);
   }
-  void wait() override { check_lost(); }
+  void wait() override { enter(); }
   void* allocate_host(size_t bytes) override { return allocate(bytes); }
   void free_host(void* data) noexcept override { free(data); }
   void mark() override {
+    enter();
     const auto now = std::chrono::steady_clock::now();
     if (!timing_) first_ = now;
     last_ = now, timing_ = true;
@@ -72,33 +77,65 @@ class EmulatedRuntime final : public Runtime {
     return std::chrono::duration<double, std::milli>(last_ - first_).count();
   }
 
-  void launch(const char* name, dim3 grid, dim3 block, size_t shared, const std::function<void()>& body) override {
+ protected:
+  void launch_now(const KernelLaunch& call) override {
     check_lost();
+    const std::string name = call.name;
     launches_++;
-    if (launches_ == options_.fault) lose(std::string("kernel ") + name + " failed: an illegal memory access was encountered");
-    const char* sentence = emulation::run({name, grid, block, shared, options_.seed + static_cast<uint64_t>(launches_)}, body);
+    if (launches_ == options_.fault) lose("kernel " + name + " failed: an illegal memory access was encountered");
+    const char* sentence = emulation::run({call.name, call.grid, call.block, call.shared, options_.seed + static_cast<uint64_t>(launches_)},
+                                          [&] { call.run(call.kernel, call.args); });
     if (sentence != nullptr) lose(sentence);
     for (const auto& [data, bytes] : blocks_) {
-      if (!clean(data - kGuard)) lose(std::string("kernel ") + name + " wrote below an allocation of " + std::to_string(bytes) + " bytes");
-      if (!clean(data + bytes)) lose(std::string("kernel ") + name + " wrote beyond an allocation of " + std::to_string(bytes) + " bytes");
+      if (!clean(data - kGuard)) lose("kernel " + name + " wrote below an allocation of " + std::to_string(bytes) + " bytes");
+      if (!clean(data + bytes)) lose("kernel " + name + " wrote beyond an allocation of " + std::to_string(bytes) + " bytes");
     }
   }
-
- protected:
+  std::unique_ptr<LaunchGraph> make_graph(const KeptLaunch* launches, size_t count) override {
+    return std::make_unique<EmulatedGraph>(*this, launches, count);
+  }
   const void* stage_bytes(const void* values, size_t bytes) override {
     check_lost();
     if (bytes > kMostStaged) fail(KVASIR_INTERNAL, "Cannot stage %zu bytes, at most %zu", bytes, kMostStaged);
-    // Each staging is its own allocation, so that its guard zones are; the last few live, as in the ring of a device.
+    // Each staging is its own allocation, so that its guard zones are; the last ones live, as in the ring of a device.
     free(staged_[turn_]);
     staged_[turn_] = allocate(bytes);
     if (staged_[turn_] == nullptr) fail(KVASIR_MEMORY, "Cannot stage %zu bytes: the device's memory is out", bytes);
     if (bytes > 0) std::memcpy(staged_[turn_], values, bytes);
     const void* at = staged_[turn_];
-    turn_ = (turn_ + 1) % 8;
+    turn_ = (turn_ + 1) % kStagings;
     return at;
   }
 
  private:
+  // As on a device: arguments and grids are what the graph has until they are set.
+  class EmulatedGraph final : public LaunchGraph {
+   public:
+    EmulatedGraph(EmulatedRuntime& runtime, const KeptLaunch* launches, size_t count) : runtime_(runtime), nodes_(count) {
+      for (size_t i = 0; i < count; i++) nodes_[i].keep(launches[i].call());
+    }
+    void set(size_t node, const KernelLaunch& launch) override { nodes_[node].keep(launch); }
+    void run() override {
+      for (const KeptLaunch& node : nodes_) runtime_.launch_now(node.call());
+    }
+
+   private:
+    EmulatedRuntime& runtime_;
+    std::vector<KeptLaunch> nodes_;
+  };
+
+  // Launches that were asked for come first.
+  void enter() {
+    check_lost();
+    queue_.send();
+  }
+  void settle() noexcept {
+    try {
+      if (lost_.empty()) queue_.send();
+    } catch (const Error&) {
+      // Lost: the next call says so.
+    }
+  }
   static bool clean(const uint8_t* zone) {
     uint64_t words[kGuard / 8];
     std::memcpy(words, zone, kGuard);
@@ -111,7 +148,7 @@ class EmulatedRuntime final : public Runtime {
   std::map<uint8_t*, size_t> blocks_;
   size_t used_ = 0;
   int launches_ = 0;
-  void* staged_[8] = {};
+  void* staged_[kStagings] = {};
   int turn_ = 0;
   bool timing_ = false;
   std::chrono::steady_clock::time_point first_, last_;
