@@ -49,9 +49,11 @@ struct KvGather {
   int32_t count;
 };
 
-// The range core over gathered rows; positions and window of `rows` do not matter.
+// The range core over gathered rows; positions and window of `rows` do not matter. next: what the same thread gathers after
+// this, whose first rows are brought near; null: unknown.
 struct AttentionGather {
-  void (*attend)(const AttentionShape& shape, const AttentionRows& rows, const KvGather& gather, void* scratch);
+  void (*attend)(const AttentionShape& shape, const AttentionRows& rows, const KvGather& gather, const KvGather* next,
+                 void* scratch);
   size_t (*scratch_bytes)(const AttentionShape& shape, int32_t rows);
 };
 

@@ -48,9 +48,9 @@ struct CodeLoops {
   }
 
   // scores [R][kTile] = q [R, width] · keys [count, width], in units of the steps.
-  template <int R>
+  template <int R, class Ahead>
   static void score(float* scores, const int16_t* q, const int8_t* keys, size_t width, int32_t count,
-                    Prefetch<3>& ahead) {
+                    Ahead& ahead) {
     constexpr int K = V::kRegisters >= 32 || R <= 2 ? 4 : 2;
     for (int32_t k = 0; k < count; k += K) {
       const int8_t* row[K];
@@ -84,9 +84,9 @@ struct CodeLoops {
   }
 
   // o [R, width] = o · rescale + gain · weights [R][kTile] · values [count, width]
-  template <int R>
+  template <int R, class Ahead>
   static void sum(float* o, const int16_t* weights, const float* rescale, const float* gain, const int8_t* values,
-                  size_t width, int32_t count, Prefetch<3>& ahead) {
+                  size_t width, int32_t count, Ahead& ahead) {
     size_t c = 0;
     if constexpr (V::kRegisters >= 32) {
       for (; c + 4 * W <= width; c += 4 * W)
@@ -96,9 +96,9 @@ struct CodeLoops {
   }
 
  private:
-  template <int R, int C>
+  template <int R, int C, class Ahead>
   static void sum_columns(float* o, const int16_t* weights, const float* rescale, const float* gain,
-                          const int8_t* values, size_t width, int32_t count, size_t column, Prefetch<3>& ahead) {
+                          const int8_t* values, size_t width, int32_t count, size_t column, Ahead& ahead) {
     I acc[R][C][2];
 #pragma GCC unroll 4
     for (int i = 0; i < R; i++)

@@ -41,24 +41,42 @@ void widen_row(float* to, const typename E::T* from, size_t d, size_t width) {
   for (; c < width; c += W) V::store(to + c, V::zero());
 }
 
-// Brings [next, end), then rows of row_bytes, to the cache in instalments. kLocality: 3 to L1, 2 to L2.
+// Brings [next, end) to the cache in instalments. kLocality: 3 to L1, 2 to L2.
 template <int kLocality>
 struct Prefetch {
   const char* next;
   const char* end;
-  const void* const* rows = nullptr;
-  const void* const* rows_end = nullptr;
-  size_t row_bytes = 0;
   size_t budget = 0;
   void advance(size_t bytes) {
     for (budget += bytes; budget >= 64; budget -= 64, next += 64) {
-      if (next >= end) {
-        if (rows == rows_end) return;
-        const char* row = static_cast<const char*>(*rows++);
-        next = row - reinterpret_cast<uintptr_t>(row) % 64, end = row + row_bytes;
-      }
+      if (next >= end) return;
       __builtin_prefetch(next, 0, kLocality);
     }
+  }
+  void finish() {
+    for (; next < end; next += 64) __builtin_prefetch(next, 0, kLocality);
+  }
+};
+
+// The same for rows that lie anywhere, to L2: on its way to L1 a line holds one of few buffers until memory answers (rows of
+// 128 bytes, cold: 25 ns to L1, 15 ns to L2).
+struct PrefetchRows {
+  const void* const* next;
+  const void* const* end;
+  size_t row_bytes;
+  size_t budget = 0;
+  void advance(size_t bytes) {
+    for (budget += bytes; budget >= row_bytes && next < end; budget -= row_bytes) fetch(*next++);
+  }
+  void finish() {
+    while (next < end) fetch(*next++);
+  }
+
+ private:
+  void fetch(const void* row) const {
+    const char* from = static_cast<const char*>(row);
+    const char* const to = from + row_bytes;
+    for (from -= reinterpret_cast<uintptr_t>(from) % 64; from < to; from += 64) __builtin_prefetch(from, 0, 2);
   }
 };
 

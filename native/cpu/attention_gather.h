@@ -1,8 +1,7 @@
 // The gather core: retrieved keys, all query heads of a KV head in one pass.
 //
-// A tile of rows is copied next to each other in L1, and the range core works on it. Copying costs a tenth of the misses
-// that bring the rows, and those overlap: the values of a tile are on their way while its keys are scored, the keys of
-// the next tile while its values are summed.
+// The range core works on a tile of rows where they lie, or, where it wants them next to each other, on copies in L1. Misses
+// overlap: the next tile's keys and values, if need be of the next list, are on their way to L2 while a tile is worked on.
 #pragma once
 #include <algorithm>
 
@@ -19,70 +18,90 @@ class GatherCore : private RangeCore<V> {
  public:
   static size_t scratch_bytes(const AttentionShape& shape, int32_t rows) {
     const size_t row = static_cast<size_t>(shape.head_dim) * sizeof(float);
-    return (Base::scratch_bytes(shape, rows) + 63) / 64 * 64 + sizeof(Tile) + 2 * (8192 + 16 * row + 64);
+    return (Base::scratch_bytes(shape, rows) + 63) / 64 * 64 + (sizeof(Tile) + 63) / 64 * 64 + 8192 + 16 * row + 64;
   }
 
-  static void attend(const AttentionShape& shape, const AttentionRows& rows, const KvGather& gather, void* scratch) {
+  static void attend(const AttentionShape& shape, const AttentionRows& rows, const KvGather& gather, const KvGather* next,
+                     void* scratch) {
     switch (shape.dtype) {
       case KVASIR_F32:
-        return run<ElementF32<V>>(shape, rows, gather, scratch);
+        return run<ElementF32<V>>(shape, rows, gather, next, scratch);
       case KVASIR_F16:
-        return run<ElementF16<V>>(shape, rows, gather, scratch);
+        return run<ElementF16<V>>(shape, rows, gather, next, scratch);
       default:
-        return run<ElementI8<V>>(shape, rows, gather, scratch);
+        return run<ElementI8<V>>(shape, rows, gather, next, scratch);
     }
   }
 
  private:
-  // Where the rows of two tiles lie, this one's and the next one's.
+  // Where the rows of two tiles lie, this one's and the next one's: keys, then values.
   struct Tile {
-    const void* keys[2][kTile];
-    const void* values[2][kTile];
+    const void* rows[2][2 * kTile];
     float key_scales[2][kTile];
     float value_scales[2][kTile];
   };
 
   template <class E>
-  static void run(const AttentionShape& shape, AttentionRows rows, const KvGather& gather, void* scratch) {
+  static void run(const AttentionShape& shape, AttentionRows rows, const KvGather& gather, const KvGather* after, void* scratch) {
     using T = typename E::T;
     const size_t d = static_cast<size_t>(shape.head_dim), bytes = d * sizeof(T);
     rows.position = INT32_MAX / 2, rows.window = 0;
     const State s = Base::open(shape, rows, static_cast<float*>(scratch));
     char* at = static_cast<char*>(scratch) + (Base::scratch_bytes(shape, rows.rows()) + 63) / 64 * 64;
     Tile& tile = *reinterpret_cast<Tile*>(at);
-    T* keys = reinterpret_cast<T*>(at + sizeof(Tile));
+    T* copies = reinterpret_cast<T*>(at + (sizeof(Tile) + 63) / 64 * 64);  // of keys, then of values
     const size_t fit = 8192 / bytes;
     const int32_t size = fit >= 64 ? 64 : fit >= 32 ? 32 : 16;
-    T* values = keys + ((size * bytes + 63) / 64 * 64) / sizeof(T);
+    const bool in_place = Base::template direct<E>(rows.rows(), d) && !s.codes;
 
     const KvRun* segment = gather.segments;
-    locate(tile, 0, gather, segment, 0, std::min(size, gather.count), bytes);
-    Prefetch<3> first{nullptr, nullptr, tile.keys[0], tile.keys[0] + std::min(size, gather.count), bytes};
-    first.advance(static_cast<size_t>(size) * (bytes + 64));
-    for (int32_t from = 0, now = 0; from < gather.count; from += size, now ^= 1) {
-      const int32_t count = std::min(size, gather.count - from), next = std::min(size, gather.count - from - count);
-      if (next > 0) locate(tile, now ^ 1, gather, segment, from + count, next, bytes);
-      // A row that does not start with a line of the cache needs one more than it fills.
-      Prefetch<3> values_ahead{nullptr, nullptr, tile.values[now], tile.values[now] + count, bytes};
-      Prefetch<3> keys_ahead{nullptr, nullptr, tile.keys[now ^ 1], tile.keys[now ^ 1] + next, bytes};
-      for (int32_t k = 0; k < count; k++) {
-        std::memcpy(keys + k * d, tile.keys[now][k], bytes);
-        values_ahead.advance(bytes);
+    int32_t count = std::min(size, gather.count);
+    locate(tile, 0, gather, segment, 0, count, bytes);
+    PrefetchRows{tile.rows[0], tile.rows[0] + 2 * count, bytes}.finish();
+    for (int32_t from = 0, now = 0; from < gather.count; now ^= 1) {
+      int32_t next = std::min(size, gather.count - from - count);
+      if (next > 0) {
+        locate(tile, now ^ 1, gather, segment, from + count, next, bytes);
+      } else if (after != nullptr) {
+        const KvRun* first = after->segments;
+        next = std::min(size, after->count);
+        locate(tile, now ^ 1, *after, first, 0, next, bytes);
       }
-      Base::template score_tile<E>(s, rows.rows(), keys, d, count, values_ahead);
-      values_ahead.advance(static_cast<size_t>(size) * (bytes + 64));
+      PrefetchRows ahead{tile.rows[now ^ 1], tile.rows[now ^ 1] + 2 * next, bytes};
+      const void* const* const keys = tile.rows[now];
+      const void* const* const values = keys + count;
+      if (in_place) {
+        Base::template score_rows<E, false>(s, rows.rows(), keys, count, ahead);
+      } else {
+        copy_rows(copies, keys, count, bytes);
+        Base::template score_tile<E>(s, rows.rows(), copies, d, count, ahead);
+      }
       KvRun run{};
       run.count = count;
       if (sizeof(T) == 1) run.key_scales = tile.key_scales[now], run.value_scales = tile.value_scales[now];
       Base::weigh(s, shape, rows, run, 0, count, gather.bias == nullptr ? nullptr : gather.bias + from);
-      for (int32_t k = 0; k < count; k++) {
-        std::memcpy(values + k * d, tile.values[now][k], bytes);
-        keys_ahead.advance(bytes);
+      if (in_place) {
+        Base::template sum_rows<E, false>(s, rows.rows(), values, count, ahead);
+      } else {
+        copy_rows(copies, values, count, bytes);
+        Base::template sum_tile<E>(s, rows.rows(), copies, d, count, ahead);
       }
-      Base::template sum_tile<E>(s, rows.rows(), values, d, count, keys_ahead);
-      keys_ahead.advance(static_cast<size_t>(size) * (bytes + 64));
+      ahead.finish();
+      from += count, count = next;
     }
     Base::close(s, shape, rows);
+  }
+
+  static void copy_rows(void* to, const void* const* rows, int32_t count, size_t bytes) {
+    char* out = static_cast<char*>(to);
+    for (int32_t k = 0; k < count; k++, out += bytes) {
+      const char* row = static_cast<const char*>(rows[k]);
+      if (bytes % 64 == 0) {
+        for (size_t line = 0; line < bytes; line += 64) std::memcpy(out + line, row + line, 64);
+      } else {
+        std::memcpy(out, row, bytes);
+      }
+    }
   }
 
   // Tokens mostly ascend, so the segment of the last one is the first guess.
@@ -96,8 +115,8 @@ class GatherCore : private RangeCore<V> {
                                    [](int32_t t, const KvRun& r) { return t < r.position; }) - 1;
       }
       const size_t row = static_cast<size_t>(token - segment->position);
-      tile.keys[which][k] = static_cast<const char*>(segment->keys) + row * bytes;
-      tile.values[which][k] = static_cast<const char*>(segment->values) + row * bytes;
+      tile.rows[which][k] = static_cast<const char*>(segment->keys) + row * bytes;
+      tile.rows[which][count + k] = static_cast<const char*>(segment->values) + row * bytes;
       if (segment->key_scales == nullptr) continue;
       tile.key_scales[which][k] = segment->key_scales[row];
       tile.value_scales[which][k] = segment->value_scales[row];

@@ -45,6 +45,20 @@ int32_t range_of(int64_t keys, int32_t rows) {
   return static_cast<int32_t>(std::max(std::clamp<int64_t>(even, 128, 512), least));
 }
 
+// Where ranges of all spans' keys may be cut: at key `number`, or behind it where positions fill a tile, so that no range starts
+// with a few keys of one.
+int64_t cut_of(const int32_t* spans, int32_t span_count, int64_t number) {
+  constexpr int64_t kTile = 64;
+  int64_t before = 0;
+  for (int32_t i = 0; i < span_count; i++) {
+    const int64_t start = spans[2 * i], count = spans[2 * i + 1] - start, inside = number - before;
+    if (inside == 0) return number;
+    if (inside < count) return before + std::min(count, (start + inside + kTile - 1) / kTile * kTile - start);
+    before += count;
+  }
+  return before;
+}
+
 // Partial results of `rows` query rows: [range][row].
 struct Parts {
   AttentionOut out;  // where rows go that have one range
@@ -84,6 +98,19 @@ std::vector<char*> take_scratch(kvasir_context& ctx, size_t bytes) {
   return scratch;
 }
 
+// Calls body(unit, begin, end, worker) for units [0, count), neighbours [begin, end) in turn on one thread, so that what comes
+// next is known. Who takes what changes no unit's result.
+template <class F>
+void each_in_turn(kvasir_context& ctx, int32_t count, F&& body) {
+  const int32_t threads = ctx.pool->threads();
+  const int32_t tasks = threads == 1 ? 1 : std::min(count, count >= 8 * threads ? 4 * threads : threads);
+  const auto border = [&](int32_t task) { return static_cast<int32_t>(int64_t{count} * task / tasks); };
+  ctx.pool->run(tasks, [&](int task, int worker) {
+    const int32_t begin = border(task), end = border(task + 1);
+    for (int32_t unit = begin; unit < end; unit++) body(unit, begin, end, worker);
+  });
+}
+
 // Runs of the keys number [from, to) of all spans, of one head; returns how many.
 int32_t span_runs(const KvView& kv, int32_t head, const int32_t* spans, int32_t span_count, int64_t from, int64_t to,
                   KvRun* runs) {
@@ -120,10 +147,12 @@ void attend_window(kvasir_context& ctx, const AttentionShape& shape, const KvVie
   int64_t keys = 0;
   for (int32_t i = 0; i < span_count; i++) keys += spans[2 * i + 1] - spans[2 * i];
   const int32_t range = range_of(keys, kv.kv_heads);
-  const int32_t ranges = static_cast<int32_t>(std::max<int64_t>(1, (keys + range - 1) / range));
+  const auto cut = [&](int32_t number) { return cut_of(spans, span_count, int64_t{number} * range); };
+  int32_t ranges = static_cast<int32_t>(std::max<int64_t>(1, (keys + range - 1) / range));
+  while (ranges > 1 && cut(ranges - 1) == keys) ranges--;
 
   const AttentionCore& core = ctx.isa->attention->range;
-  const size_t most_runs = kv.segments.size() + 2 * static_cast<size_t>(span_count);
+  const size_t most_runs = 2 * (kv.segments.size() + 2 * static_cast<size_t>(span_count));
   const size_t runs_bytes = round_up(most_runs * sizeof(KvRun));
   const std::vector<char*> scratch =
       take_scratch(ctx, runs_bytes + core.scratch_bytes(shape, std::min(n, kBlock) * group));
@@ -139,8 +168,8 @@ void attend_window(kvasir_context& ctx, const AttentionShape& shape, const KvVie
     o = ordered.data(), lse = o + rows * d;
   }
   const Parts parts(ctx, {o, lse}, ranges, rows, d);
-  ctx.pool->run(blocks * kv.kv_heads * ranges, [&](int task, int worker) {
-    const int32_t piece = task % ranges, head = task / ranges % kv.kv_heads, block = task / ranges / kv.kv_heads;
+  each_in_turn(ctx, blocks * kv.kv_heads * ranges, [&](int unit, int begin, int end, int worker) {
+    const int32_t piece = unit % ranges, head = unit / ranges % kv.kv_heads, block = unit / ranges / kv.kv_heads;
     AttentionRows to{};
     to.group = group;
     to.count = std::min(kBlock, n - block * kBlock);
@@ -150,8 +179,13 @@ void attend_window(kvasir_context& ctx, const AttentionShape& shape, const KvVie
     to.o_stride = static_cast<size_t>(group) * d;
     parts.place(to, piece, (static_cast<size_t>(head) * n + static_cast<size_t>(block) * kBlock) * group);
     KvRun* runs = reinterpret_cast<KvRun*>(scratch[worker]);
-    const int64_t from = int64_t{piece} * range;
-    const int32_t count = span_runs(kv, head, spans, span_count, from, std::min(keys, from + range), runs);
+    const auto runs_of = [&](int32_t of, int32_t range_number, KvRun* out_runs) {
+      return span_runs(kv, of, spans, span_count, cut(range_number), cut(range_number + 1), out_runs);
+    };
+    const int32_t count = runs_of(head, piece, runs);
+    KvRun* const next = runs + count;
+    if (unit + 1 < end && runs_of((unit + 1) / ranges % kv.kv_heads, (unit + 1) % ranges, next) > 0) to.next = *next;
+    to.fetched = unit > begin;
     core.attend(shape, to, runs, count, scratch[worker] + runs_bytes);
   });
   parts.merge();
@@ -174,26 +208,32 @@ void attend_topk(kvasir_context& ctx, const AttentionShape& shape, const KvView&
   const int32_t shared = heads / hits.rows;  // query heads of a list
 
   const AttentionGather& core = ctx.isa->attention->gather;
-  const size_t runs_bytes = round_up((kv.segments.size() + 1) * sizeof(KvRun));
+  const size_t most_runs = kv.segments.size() + 1, runs_bytes = round_up(2 * most_runs * sizeof(KvRun));
   const std::vector<char*> scratch = take_scratch(ctx, runs_bytes + core.scratch_bytes(shape, shared));
   const Parts parts(ctx, out, ranges, static_cast<size_t>(heads), d);
-  ctx.pool->run(hits.rows * ranges, [&](int task, int worker) {
-    const int32_t piece = task % ranges, row = task / ranges;
-    KvRun* runs = reinterpret_cast<KvRun*>(scratch[worker]);
+  const auto gather_of = [&](int32_t unit, KvRun* runs) {
+    const int32_t piece = unit % ranges, row = unit / ranges;
+    const size_t first = static_cast<size_t>(row) * hits.capacity + static_cast<size_t>(piece) * range;
+    KvGather gather{};
+    gather.count = std::clamp(hits.counts[row] - piece * range, 0, range);
+    if (gather.count == 0) return gather;  // no positions, no segments to look for
+    gather.segments = runs;
+    gather.segment_count = kv.runs(row * kv.kv_heads / hits.rows, kv.start, kv.end, runs);
+    gather.tokens = hits.tokens + first;
+    gather.bias = hits.bias == nullptr ? nullptr : hits.bias + first;
+    return gather;
+  };
+  each_in_turn(ctx, hits.rows * ranges, [&](int unit, int, int end, int worker) {
+    const int32_t row = unit / ranges;
+    KvRun* const runs = reinterpret_cast<KvRun*>(scratch[worker]);
     AttentionRows to{};
     to.group = shared;
     to.count = 1;
     to.q = q + static_cast<size_t>(row) * shared * d;
-    parts.place(to, piece, static_cast<size_t>(row) * shared);
-    const size_t first = static_cast<size_t>(row) * hits.capacity + static_cast<size_t>(piece) * range;
-    KvGather gather{};
-    gather.segments = runs;
-    gather.count = std::clamp(hits.counts[row] - piece * range, 0, range);
-    // No positions, no segments to look for.
-    gather.segment_count = gather.count == 0 ? 0 : kv.runs(row * kv.kv_heads / hits.rows, kv.start, kv.end, runs);
-    gather.tokens = hits.tokens + (gather.count == 0 ? 0 : first);
-    gather.bias = hits.bias == nullptr || gather.count == 0 ? nullptr : hits.bias + first;
-    core.attend(shape, to, gather, scratch[worker] + runs_bytes);
+    parts.place(to, unit % ranges, static_cast<size_t>(row) * shared);
+    const KvGather gather = gather_of(unit, runs);
+    const KvGather next = unit + 1 < end ? gather_of(unit + 1, runs + most_runs) : KvGather{};
+    core.attend(shape, to, gather, &next, scratch[worker] + runs_bytes);
   });
   parts.merge();
 }

@@ -110,9 +110,20 @@ class RangeCore {
         score_tile<E>(s, rows.rows(), keys, d, count, values_ahead);
         weigh(s, shape, rows, run, at, count, nullptr);
         sum_tile<E>(s, rows.rows(), values, d, count, keys_ahead);
+        keys_ahead.finish();
       }
     }
     close(s, shape, rows);
+  }
+
+  // Rows next to each other, or wherever they lie.
+  template <class T>
+  static const T* row_at(const T* rows, int32_t k, size_t width) {
+    return rows + static_cast<size_t>(k) * width;
+  }
+  template <class T>
+  static const T* row_at(const void* const* rows, int32_t k, size_t) {
+    return static_cast<const T*>(rows[k]);
   }
 
   // Widening a tile costs more than converting it twice.
@@ -121,9 +132,9 @@ class RangeCore {
     return d % W == 0 && (n <= 8 || std::is_same_v<typename E::T, float>);
   }
 
-  template <class E>
+  template <class E, class Ahead>
   static void score_tile(const State& s, int32_t n, const typename E::T* keys, size_t d, int32_t count,
-                         Prefetch<3>& ahead) {
+                         Ahead& ahead) {
     if constexpr (V::kIntegers && sizeof(typename E::T) == 1) {
       if (s.codes) return score_rows<E, true>(s, n, keys, count, ahead);
     }
@@ -132,9 +143,9 @@ class RangeCore {
     score_rows<ElementF32<V>, false>(s, n, s.wide, count, ahead);
   }
 
-  template <class E>
+  template <class E, class Ahead>
   static void sum_tile(const State& s, int32_t n, const typename E::T* values, size_t d, int32_t count,
-                       Prefetch<3>& ahead) {
+                       Ahead& ahead) {
     if constexpr (V::kIntegers && sizeof(typename E::T) == 1) {
       if (s.codes) return sum_rows<E, true>(s, n, values, count, ahead);
     }
@@ -185,16 +196,16 @@ class RangeCore {
   }
 
   // [count, d] of any type → s.wide [count, width], zeros behind d.
-  template <class E>
-  static void widen(const State& s, const typename E::T* from, size_t d, int32_t count, Prefetch<3>& ahead) {
+  template <class E, class Ahead>
+  static void widen(const State& s, const typename E::T* from, size_t d, int32_t count, Ahead& ahead) {
     for (int32_t k = 0; k < count; k++) {
       widen_row<V, E>(s.wide + k * s.width, from + k * d, d, s.width);
       ahead.advance(d * sizeof(typename E::T));
     }
   }
 
-  template <class E, bool kCodes>
-  static void score_rows(const State& s, int32_t n, const typename E::T* keys, int32_t count, Prefetch<3>& ahead) {
+  template <class E, bool kCodes, class Keys, class Ahead>
+  static void score_rows(const State& s, int32_t n, Keys keys, int32_t count, Ahead& ahead) {
     int32_t r = 0;
     for (; n - r >= 4; r += 4) score<E, kCodes, 4>(s, r, keys, count, ahead);
     if (n - r == 3) score<E, kCodes, 3>(s, r, keys, count, ahead);
@@ -203,8 +214,8 @@ class RangeCore {
   }
 
   // scores[r..r+R, 0..count) = q · k; the keys of a step share the loads of q and transposing sums.
-  template <class E, bool kCodes, int R>
-  static void score(const State& s, int32_t r, const typename E::T* keys, int32_t count, Prefetch<3>& ahead) {
+  template <class E, bool kCodes, int R, class Keys, class Ahead>
+  static void score(const State& s, int32_t r, Keys keys, int32_t count, Ahead& ahead) {
     if constexpr (kCodes) {
       CodeLoops<V>::template score<R>(s.scores + r * kTile, s.code_q + r * s.width, keys, s.width, count, ahead);
     } else {
@@ -212,15 +223,15 @@ class RangeCore {
     }
   }
 
-  template <class E, int R>
-  static void score_floats(const State& s, int32_t r, const typename E::T* keys, int32_t count, Prefetch<3>& ahead) {
+  template <class E, int R, class Keys, class Ahead>
+  static void score_floats(const State& s, int32_t r, Keys keys, int32_t count, Ahead& ahead) {
     // R by K accumulators; four rows of two keys where registers are few.
     constexpr int K = V::kRegisters >= 32 || R <= 3 ? 4 : 2;
     const size_t width = s.width;
     const float* q = s.q + r * width;
     for (int32_t k = 0; k < count; k += K) {
       const typename E::T* row[K];
-      for (int j = 0; j < K; j++) row[j] = keys + (k + j < count ? k + j : count - 1) * width;
+      for (int j = 0; j < K; j++) row[j] = row_at<typename E::T>(keys, k + j < count ? k + j : count - 1, width);
       F acc[R][K];
 #pragma GCC unroll 4
       for (int i = 0; i < R; i++)
@@ -303,8 +314,8 @@ class RangeCore {
     }
   }
 
-  template <class E, bool kCodes>
-  static void sum_rows(const State& s, int32_t n, const typename E::T* values, int32_t count, Prefetch<3>& ahead) {
+  template <class E, bool kCodes, class Values, class Ahead>
+  static void sum_rows(const State& s, int32_t n, Values values, int32_t count, Ahead& ahead) {
     int32_t r = 0;
     for (; n - r >= 4; r += 4) sum<E, kCodes, 4>(s, r, values, count, ahead);
     if (n - r == 3) sum<E, kCodes, 3>(s, r, values, count, ahead);
@@ -313,8 +324,8 @@ class RangeCore {
   }
 
   // o[r..r+R] = o · rescale + weights · values, up to four vectors of columns at a time.
-  template <class E, bool kCodes, int R>
-  static void sum(const State& s, int32_t r, const typename E::T* values, int32_t count, Prefetch<3>& ahead) {
+  template <class E, bool kCodes, int R, class Values, class Ahead>
+  static void sum(const State& s, int32_t r, Values values, int32_t count, Ahead& ahead) {
     if constexpr (kCodes) {
       CodeLoops<V>::template sum<R>(s.o + r * s.width, s.code_weights + r * kTile, s.rescale + r, s.gain + r, values,
                                     s.width, count, ahead);
@@ -323,17 +334,17 @@ class RangeCore {
     }
   }
 
-  template <class E, int R>
-  static void sum_floats(const State& s, int32_t r, const typename E::T* values, int32_t count, Prefetch<3>& ahead) {
+  template <class E, int R, class Values, class Ahead>
+  static void sum_floats(const State& s, int32_t r, Values values, int32_t count, Ahead& ahead) {
     constexpr int C = V::kRegisters >= 32 || R <= 3 ? 4 : 2;
     size_t c = 0;
     for (; c + C * W <= s.width; c += C * W) sum_columns<E, R, C>(s, r, values, count, c, ahead);
     for (; c < s.width; c += W) sum_columns<E, R, 1>(s, r, values, count, c, ahead);
   }
 
-  template <class E, int R, int C>
-  static void sum_columns(const State& s, int32_t r, const typename E::T* values, int32_t count, size_t column,
-                          Prefetch<3>& ahead) {
+  template <class E, int R, int C, class Values, class Ahead>
+  static void sum_columns(const State& s, int32_t r, Values values, int32_t count, size_t column,
+                          Ahead& ahead) {
     const size_t width = s.width;
     float* o = s.o + r * width + column;
     const float* weights = s.scores + r * kTile;
@@ -343,7 +354,7 @@ class RangeCore {
 #pragma GCC unroll 4
       for (int c = 0; c < C; c++) acc[i][c] = V::mul(V::load(o + i * width + c * W), V::set(s.rescale[r + i]));
     for (int32_t k = 0; k < count; k++) {
-      const typename E::T* row = values + k * width + column;
+      const typename E::T* row = row_at<typename E::T>(values, k, width) + column;
       F p[R];
 #pragma GCC unroll 4
       for (int i = 0; i < R; i++) p[i] = V::set(weights[i * kTile + k]);

@@ -9,6 +9,27 @@
 #include "row_kernels.h"
 
 namespace kvasir {
+namespace {
+
+// The nearest integer, ties to even, of |x| < 2^51; std::lrint is a call.
+double nearest(double x) { return x + 0x1.8p52 - 0x1.8p52; }
+
+// Sums of squares of x [width], a multiple of 8, and the largest of |x|.
+void measure(const float* x, size_t width, double& squares, float& peak) {
+  double sums[8] = {};
+  float peaks[8] = {};
+  for (size_t i = 0; i < width; i += 8) {
+    for (size_t j = 0; j < 8; j++) {
+      const double v = static_cast<double>(x[i + j]);
+      sums[j] += v * v;
+      peaks[j] = std::max(peaks[j], std::fabs(x[i + j]));
+    }
+  }
+  squares = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+  peak = *std::max_element(peaks, peaks + 8);
+}
+
+}  // namespace
 
 void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t group, float scale, int planes,
                     Scores scores) const {
@@ -26,7 +47,7 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
   const int32_t most = planes == 2 ? limit << shift : limit;
   const size_t units = static_cast<size_t>(shape_.units), bands = static_cast<size_t>(shape_.bands);
   query.row_bytes = (units * kUnit + kLine - 1) / kLine * kLine;
-  to.lines_.assign(static_cast<size_t>(planes) * g_count * units * kLine, 0);
+  to.lines_.assign(kind_ == kInt8 ? static_cast<size_t>(planes) * g_count * units * kLine : 0, 0);
   to.rows_.assign(static_cast<size_t>(planes) * g_count * query.row_bytes, 0);
   to.offsets_.assign(g_count * bands, 0);
   to.factors_.assign(g_count, 0);
@@ -35,26 +56,30 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
   to.base_.resize(chunks * g_count);
   to.reach_ = 0;
   std::vector<std::pair<double, double>> norms(g_count);  // of the query, and of what its rounding loses
-  std::vector<float> turned(kind_ == kInt4 ? units * kUnit : 0);
+  const size_t width = units * kUnit;
+  std::vector<float> turned(width);
+  std::vector<int32_t> whole(width);
   for (size_t g = 0; g < g_count; g++) {
-    const float* x = q + g * dim;
+    float* const x = turned.data();
+    std::fill(std::copy(q + g * dim, q + (g + 1) * dim, x), x + width, 0.0f);
     if (kind_ == kInt4) {
-      std::fill(std::copy(x, x + dim, turned.begin()), turned.end(), 0.0f);
-      for (size_t band = 0; band < bands; band++) rotate_band(turned.data() + band * kBand);
-      x = turned.data();
+      for (size_t band = 0; band < bands; band++) rotate_band(x + band * kBand);
     }
     float peak = 0;
     double squares = 0, lost = 0;
-    const size_t width = kind_ == kInt4 ? units * kUnit : dim;
-    for (size_t i = 0; i < width; i++) {
-      peak = std::max(peak, std::fabs(x[i]));
-      squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    measure(x, width, squares, peak);
+    const double step = static_cast<double>(peak) / most, divisor = step > 0 ? step : 1;
+    double rests[4] = {};
+    for (size_t i = 0; i < width; i += 4) {
+      for (size_t j = 0; j < 4; j++) {
+        const double v = static_cast<double>(x[i + j]), all = nearest(v / divisor), rest = v - all * step;
+        whole[i + j] = static_cast<int32_t>(all);
+        rests[j] += rest * rest;
+      }
     }
-    const double step = static_cast<double>(peak) / most;
+    lost = (rests[0] + rests[1]) + (rests[2] + rests[3]);
     for (size_t i = 0; i < width; i++) {
-      const int32_t all = step > 0 ? static_cast<int32_t>(std::lrint(static_cast<double>(x[i]) / step)) : 0;
-      const double rest = static_cast<double>(x[i]) - all * step;
-      lost += rest * rest;
+      const int32_t all = whole[i];
       to.offsets_[g * bands + i / kBand] -= kernels_->offset * all;
       // all = hi * 2^shift + lo, lo as near to zero as it gets
       const int32_t hi = planes == 2 ? (all + (1 << shift) / 2) >> shift : all;

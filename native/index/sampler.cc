@@ -186,7 +186,9 @@ class Sampling {
     const float* base = m_.prepared[static_cast<size_t>(head)].base(chunk);
     const int32_t blocks = n / kBlockKeys, block = chunk * (kChunk / kBlockKeys);
     const uint8_t* codes = codes_.blocks(names_[head], chunk);
-    const uint8_t* next = (chunk + 1) * kChunk < count_ ? codes_.blocks(names_[head], chunk + 1) : nullptr;
+    const bool more_chunks = (chunk + 1) * kChunk < count_, more_heads = head + 1 < shape_.kv_heads;
+    const uint8_t* next = more_chunks ? codes_.blocks(names_[head], chunk + 1)
+                          : more_heads ? codes_.blocks(names_[head + 1], 0) : nullptr;
     const uint32_t key = draw_key(query_.goal.draw, names_[head]);
     int32_t candidates = 0;
     for (int32_t first = 0; first < group_; first += kMostGroup) {
