@@ -76,6 +76,8 @@ class Codes {
     return blocks_[static_cast<size_t>(head)][static_cast<size_t>(chunk)];
   }
 
+  // Asks memory for what prepare() reads of a head, and for the first codes that a scan reads.
+  void fetch(int32_t head) const;
   // q [group, dim] of KV head `head`. planes: 1, or 2 where the error of the query's own rounding must vanish beside the codes'
   // (certified search). Valid until the next append.
   void prepare(PreparedQuery& to, int32_t head, const float* q, int32_t group, float scale, int planes, Scores scores) const;

@@ -29,7 +29,22 @@ void measure(const float* x, size_t width, double& squares, float& peak) {
   peak = *std::max_element(peaks, peaks + 8);
 }
 
+void fetch_lines(const void* memory, size_t bytes, size_t most) {
+  const char* at = static_cast<const char*>(memory);
+  for (size_t i = 0; i < std::min(bytes, most); i += kLine) __builtin_prefetch(at + i, 0, 2);
+}
+
 }  // namespace
+
+void Codes::fetch(int32_t head) const {
+  constexpr size_t kCentres = 4096, kPointers = 512, kFirstCodes = 8192;  // bytes: what hides behind the work on the first queries
+  const size_t h = static_cast<size_t>(head);
+  if (blocks_[h].empty()) return;
+  fetch_lines(centres_[h].data(), centres_[h].size() * sizeof(float), kCentres);
+  fetch_lines(norms_[h].data(), norms_[h].size() * sizeof(Norms), kPointers);
+  fetch_lines(blocks_[h].data(), blocks_[h].size() * sizeof(uint8_t*), kPointers);
+  if (kind_ != kNone) fetch_lines(blocks_[h].front(), shape_.block_bytes * (kChunkKeys / kBlockKeys), kFirstCodes);
+}
 
 void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t group, float scale, int planes,
                     Scores scores) const {
