@@ -25,6 +25,11 @@ export type KvType = "f16" | "f32" | "i8";
  */
 const ROWS_UNIT = 256;
 const MOST_ROWS = 4096;
+/**
+ * A cache of no more than eight times as much grows by this many bytes in all layers. The step that first writes to them waits until
+ * the system has cleared their pages, up to a third of a second for 90 MB on a virtual machine, and other streams wait with it.
+ */
+const MOST_GROWTH_BYTES = 24 * 2 ** 20;
 /** Kernels cut positions into tiles of so many keys; segments begin at tiles, so that forks get the bits of the whole. */
 const TILE_ROWS = 64;
 
@@ -129,8 +134,8 @@ export class KvCache implements Disposable {
   }
 
   /**
-   * Makes room for `numTokens` tokens in total, in every layer; at once for `numExpected`, as far as one segment goes.
-   * Beyond what is expected the cache grows by an eighth. Throws `RangeError` beyond the cache's maximum and `NativeError`
+   * Makes room for `numTokens` tokens in total, in every layer; at once for `numExpected`, as far as one segment goes, which
+   * is no longer than `MOST_GROWTH_BYTES` or an eighth of the cache. Beyond what is expected it grows by an eighth. Throws `RangeError` beyond the cache's maximum and `NativeError`
    * when memory is out; what was allocated before stays.
    */
   reserve(numTokens: number, numExpected: number = numTokens): void {
@@ -139,10 +144,18 @@ export class KvCache implements Disposable {
     }
     if (this.#rows < numTokens) this.#leaveShared();
     while (this.#rows < numTokens) {
+      const eighth = this.#rows / 8;
       const wanted = Math.max(numTokens, numExpected) - this.#rows;
-      const rows = Math.ceil(Math.max(wanted, this.#rows / 8, 1) / ROWS_UNIT) * ROWS_UNIT;
+      const most = Math.max(MOST_GROWTH_BYTES / this.#rowBytes, eighth);
+      const rows = wholeUnits(Math.min(Math.max(wanted, eighth), most));
       this.#addSegment(Math.min(rows, MOST_ROWS, wholeTiles(this.#maxTokens - this.#rows)));
     }
+  }
+
+  /** Of a token in all layers. */
+  get #rowBytes(): number {
+    const size = this.type === "f32" ? 4 : this.type === "f16" ? 2 : 1;
+    return this.layers.reduce((sum, { shape: { kvHeads, headDim } }) => sum + 2 * kvHeads * headDim * size, 0);
   }
 
   /** Row `i` of k, v [n, kvHeads, headDim] goes behind the last row of layer `layer` of `caches[i]`; room must have been reserved. */
@@ -276,6 +289,11 @@ export class KvCache implements Disposable {
 
 function freeSegment(backend: Backend, { keys, values, keyScales, valueScales }: KvSegment): void {
   for (const tensor of [keys, values, keyScales, valueScales]) if (tensor !== undefined) backend.free(tensor);
+}
+
+/** At least one. */
+function wholeUnits(rows: number): number {
+  return Math.ceil(Math.max(rows, 1) / ROWS_UNIT) * ROWS_UNIT;
 }
 
 function wholeTiles(rows: number): number {

@@ -8,12 +8,16 @@
  * @module
  */
 
-/** A chunk should take so long when somebody's stream waits for it; 300 ms is the longest pause that it should see. */
+/** A chunk should take so long when somebody's stream waits for it. */
 const SHARED_MS = 200;
+/** Beyond this even a tile of tokens is too much: nobody should wait 300 ms, and some steps do more than others. */
+const LONGEST_MS = 250;
 /** And so long when nobody does; a cancel then interrupts it between two layers. */
 const ALONE_MS = 700;
 /** Chunks are whole multiples of this, where they are that large: kernels work on tiles of tokens. */
 const TILE_TOKENS = 32;
+/** A tile has become worth trying when a token of less than a tile costs so many times one of a tile. */
+const WASTE = 1.5;
 /** Before anything was measured: small enough for the slowest backend not to hang. */
 const FIRST_TOKENS = 32;
 
@@ -21,6 +25,8 @@ const FIRST_TOKENS = 32;
 export class Pacer {
   readonly #maxTokens: number;
   #msPerToken: number | undefined;
+  /** What a token of the last short chunk took, where that took longer than `LONGEST_MS`. */
+  #longTile: number | undefined;
 
   /** Chunks never exceed `maxTokens`. */
   constructor(maxTokens: number) {
@@ -31,17 +37,27 @@ export class Pacer {
   chunkTokens(isAlone: boolean): number {
     const targetMs = isAlone ? ALONE_MS : SHARED_MS;
     const wanted = this.#msPerToken === undefined ? FIRST_TOKENS : targetMs / this.#msPerToken;
-    const tiled = wanted < TILE_TOKENS ? Math.floor(wanted) : wanted - wanted % TILE_TOKENS;
+    // Part of a step takes equally long however few its tokens are: a machine that others keep busy would go down to chunks that
+    // do nothing else. So a tile is given up only where it would take longer than anybody may wait.
+    const least = this.#longTile === undefined ? TILE_TOKENS : Math.floor(wanted);
+    const tiled = wanted < TILE_TOKENS ? least : wanted - wanted % TILE_TOKENS;
     return Math.max(1, Math.min(tiled, this.#maxTokens));
   }
 
   /** A step with `numTokens` of a prompt took `ms`. */
   record(numTokens: number, ms: number): void {
     if (numTokens < 1 || !(ms > 0)) return;
+    this.#noteTile(numTokens, ms);
     // Short prompts and ends of prompts say little: most of their time would not grow with their length.
     if (2 * numTokens < this.chunkTokens(false) && ms < SHARED_MS) return;
     // The cost of a token grows with depth and small chunks cost more each, so the latest says most.
     const latest = ms / numTokens;
     this.#msPerToken = this.#msPerToken === undefined ? latest : 0.7 * latest + 0.3 * this.#msPerToken;
+  }
+
+  #noteTile(numTokens: number, ms: number): void {
+    const isShort = ms <= LONGEST_MS;
+    if (!isShort && numTokens < 2 * TILE_TOKENS) this.#longTile = ms / numTokens;
+    else if (numTokens >= TILE_TOKENS || ms / numTokens > WASTE * (this.#longTile ?? 0)) this.#longTile = undefined;
   }
 }

@@ -23,6 +23,43 @@ describe("Pacer", () => {
     ));
   });
 
+  it("does not shrink chunks for what a step takes anyway", () => {
+    fc.assert(fc.property(
+      fc.double({ min: 0, max: 250, noNaN: true }),
+      fc.double({ min: 0.01, max: 8, noNaN: true }),
+      (fixed, msPerToken) => {
+        const pacer = new Pacer(2048);
+        const msOf = (n: number) => fixed + n * msPerToken;
+        let sum = 0;
+        for (let i = 0; i < 60; i++) {
+          const n = pacer.chunkTokens(false);
+          if (i > 0 && i <= 40 && msOf(32) < 249) {
+            assert(n >= 32, `chunk ${i} has ${n} tokens, 32 would take ${msOf(32)} ms`);
+          }
+          if (i > 40) sum += n;
+          if (i > 3) assert(msOf(n) < Math.max(290, msOf(32) + 1), `chunk ${i} of ${n} tokens takes ${msOf(n)} ms`);
+          pacer.record(n, msOf(n));
+        }
+        // Nor where a tile is too long: a token costs no more than twice what it would in one.
+        const mean = sum / 19;
+        assert(msOf(mean) / mean < 2 * msOf(32) / 32, `chunks of ${mean} tokens take ${msOf(mean)} ms`);
+      },
+    ));
+  });
+
+  it("tries a tile again when the machine is less busy", () => {
+    const pacer = new Pacer(2048);
+    for (let i = 0; i < 5; i++) pacer.record(32, 1000);
+    assertEquals(pacer.chunkTokens(false), 6);
+    for (let i = 0; i < 5; i++) pacer.record(pacer.chunkTokens(false), 190);
+    assertEquals(pacer.chunkTokens(false), 6);
+    // What remains is what a step takes anyway.
+    pacer.record(3, 170);
+    assertEquals(pacer.chunkTokens(false), 32);
+    for (let i = 0; i < 5; i++) pacer.record(32, 250);
+    assertEquals(pacer.chunkTokens(false), 32);
+  });
+
   it("gives longer chunks to a prompt that is alone", () => {
     const pacer = new Pacer(2048);
     pacer.record(32, 32);
