@@ -56,8 +56,10 @@ export class Pacer {
   }
 
   #noteTile(numTokens: number, ms: number): void {
-    const isShort = ms <= LONGEST_MS;
-    if (!isShort && numTokens < 2 * TILE_TOKENS) this.#longTile = ms / numTokens;
-    else if (numTokens >= TILE_TOKENS || ms / numTokens > WASTE * (this.#longTile ?? 0)) this.#longTile = undefined;
+    const isTile = numTokens >= TILE_TOKENS;
+    const isLong = numTokens < 2 * TILE_TOKENS && ms > LONGEST_MS;
+    const cost = ms / numTokens;
+    if (isTile || this.#longTile === undefined) this.#longTile = isLong ? cost : undefined;
+    else if (cost > WASTE * this.#longTile) this.#longTile = undefined;
   }
 }
