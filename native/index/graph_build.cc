@@ -122,14 +122,21 @@ void calibrate(Graph& graph, const IndexIsa& isa, const GraphKeys& keys, const G
   // A width that scores half of the keys has lost to scanning them all.
   while (options.ef == 0 && graph.expected_recall < options.recall && graph.ef < kMostWidth &&
          graph.expected_scored <= keys.nodes() / 2.0) {
-    const int32_t below = graph.ef;
-    const double had = graph.expected_recall;
+    int32_t below = graph.ef;
+    double had = graph.expected_recall;
     take(std::min(kMostWidth, below + (below / 4 + kStep - 1) / kStep * kStep));
-    if (graph.expected_recall < options.recall || graph.ef - below <= kStep) continue;
-    const double share = (options.recall - had) / (graph.expected_recall - had);
-    const int32_t enough = graph.ef;
-    take(below + static_cast<int32_t>(std::ceil(share * (enough - below) / kStep)) * kStep);
-    if (graph.expected_recall < options.recall) take(enough);
+    if (graph.expected_recall < options.recall) continue;
+    // Recall bends: what lies on the line between two widths is more than enough, so that the next guess lies below it.
+    Calibration enough = {graph.expected_recall, graph.expected_scored};
+    int32_t width = graph.ef;
+    while (width - below > kStep) {
+      const double share = (options.recall - had) / (enough.recall - had);
+      const int32_t guess = below + static_cast<int32_t>(std::ceil(share * (width - below) / kStep)) * kStep;
+      take(std::min(std::max(guess, below + kStep), width - kStep));
+      if (graph.expected_recall < options.recall) below = graph.ef, had = graph.expected_recall;
+      else width = graph.ef, enough = {graph.expected_recall, graph.expected_scored};
+    }
+    graph.ef = width, graph.expected_recall = enough.recall, graph.expected_scored = enough.scored;
     return;
   }
 }
