@@ -1,6 +1,7 @@
 // Growth of a graph: new keys find neighbours among their cell mates and among the keys that queries who want them start from, and
 // such queries start from them, too.
 #include <algorithm>
+#include <numeric>
 
 #include "byte_panels.h"
 #include "graph_build.h"
@@ -33,42 +34,46 @@ std::shared_ptr<Graph> insert_nodes(const IndexIsa& isa, const Graph& graph, con
   const BytePanels::Terms routers = fresh.terms(graph.entries->centroids.unpack().data(), nullptr, centroids);
   for (int32_t first = from; first < to; first += kRound) {
     const int32_t last = std::min(to, first + kRound);
-    // Which centroids of queries would have a new key among their best.
+    // Which centroids of queries would have a new key among their best, and which most so.
     const GraphEntries& entries = *next->entries;
     std::vector<std::vector<int32_t>> wanted(static_cast<size_t>(last - first));
-    std::vector<int32_t> lists(static_cast<size_t>(last - first) * static_cast<size_t>(m), GraphLinks::kNone);
+    std::vector<int32_t> mosts(static_cast<size_t>(last - first), GraphLinks::kNone);
     run((last - first + kTask - 1) / kTask, [&](int32_t task) {
-      GraphPruner pruner;
-      std::vector<int32_t> candidates;
       const int32_t start = first + task * kTask, some = std::min(kTask, last - start);
       std::vector<float> scores(static_cast<size_t>(centroids) * kTask);
       fresh.dot(*isa.bytes, scores.data(), routers, 0, centroids, (start - from) / kTask);
-      std::pair<float, int32_t> mosts[kTask];
-      std::fill(mosts, mosts + kTask, std::make_pair(0.0f, GraphLinks::kNone));
-      float kept[kTask];
+      float margins[kTask] = {}, kept[kTask];
       int32_t ids[kTask];
       for (int32_t c = 0; c < centroids; c++) {
         const float least = entries.least[static_cast<size_t>(c)];
         const int32_t above = isa.graph->above(kept, ids, scores.data() + static_cast<size_t>(c) * kTask, least, 0);
         for (int32_t i = 0; i < above && ids[i] < some; i++) {
-          wanted[static_cast<size_t>(start + ids[i] - first)].push_back(c);
-          std::pair<float, int32_t>& most = mosts[ids[i]];
-          if (most.second == GraphLinks::kNone || kept[i] - least > most.first) most = {kept[i] - least, c};
+          const size_t at = static_cast<size_t>(start + ids[i] - first);
+          wanted[at].push_back(c);
+          if (mosts[at] == GraphLinks::kNone || kept[i] - least > margins[ids[i]]) mosts[at] = c, margins[ids[i]] = kept[i] - least;
         }
       }
-      for (int32_t node = start; node < start + some; node++) {
-        candidates.clear();
+    });
+    // Nodes of a cell one after the other: most of their candidates are the same.
+    std::vector<int32_t> order(static_cast<size_t>(last - first));
+    std::iota(order.begin(), order.end(), first);
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return home[static_cast<size_t>(a)] < home[static_cast<size_t>(b)]; });
+    std::vector<int32_t> lists(static_cast<size_t>(last - first) * static_cast<size_t>(m), GraphLinks::kNone);
+    run((last - first + kTask - 1) / kTask, [&](int32_t task) {
+      GraphPruner pruner;
+      std::vector<int32_t> candidates;
+      const int32_t start = task * kTask, some = std::min(kTask, last - first - start);
+      for (int32_t i = start; i < start + some; i++) {
+        const int32_t node = order[static_cast<size_t>(i)];
         const size_t cell = static_cast<size_t>(home[static_cast<size_t>(node)]);
         const int32_t* members = homes.members.data();
         const int32_t* begin = members + homes.offsets[cell];
         const int32_t* end = std::lower_bound(begin, members + homes.offsets[cell + 1], node);
         candidates.assign(std::max(begin, end - kMostMates), end);
-        const std::pair<float, int32_t>& most = mosts[node - start];
-        if (most.second != GraphLinks::kNone) {
-          for (int32_t i = 0; i < GraphEntries::kKeys; i++) {
-            const int32_t entry = entries.nodes[static_cast<size_t>(most.second) * GraphEntries::kKeys + static_cast<size_t>(i)];
-            if (entry != GraphLinks::kNone) candidates.push_back(entry);
-          }
+        const int32_t most = mosts[static_cast<size_t>(node - first)];
+        for (int32_t j = 0; most != GraphLinks::kNone && j < GraphEntries::kKeys; j++) {
+          const int32_t entry = entries.nodes[static_cast<size_t>(most) * GraphEntries::kKeys + static_cast<size_t>(j)];
+          if (entry != GraphLinks::kNone) candidates.push_back(entry);
         }
         std::sort(candidates.begin(), candidates.end());
         candidates.erase(std::unique(candidates.begin(), candidates.end()), candidates.end());

@@ -26,6 +26,8 @@ struct GraphKernels {
                            const float* scales, int32_t count);
   // out[i] = row[i] for one row of the element type.
   void (*widen)(float* out, const void* row, int32_t dtype, int32_t dim);
+  // out[i] = row[i] - less[i]; returns the sum of their squares. out may be the row.
+  float (*widen_less)(float* out, const void* row, int32_t dtype, int32_t dim, const float* less);
   // Of scores [32] those >= threshold, in order: scores to kept, first + place to ids; returns how many. Both have room for 32.
   int32_t (*above)(float* kept, int32_t* ids, const float* scores, float threshold, int32_t first);
   // The places of the bits that are set in words [count], ascending; returns how many. Room for 64 more is behind them.

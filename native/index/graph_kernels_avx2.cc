@@ -5,6 +5,6 @@
 
 namespace kvasir {
 
-const GraphKernels kGraphAvx2 = {score_rows, score_code_rows, score_code_heads, widen_row, above_threshold, list_bits};
+const GraphKernels kGraphAvx2 = {score_rows, score_code_rows, score_code_heads, widen_row, widen_row_less, above_threshold, list_bits};
 
 }  // namespace kvasir

@@ -151,6 +151,30 @@ void widen_row(float* out, const void* row, int32_t dtype, int32_t dim) {
   else widen_type(out, static_cast<const int8_t*>(row), dim);
 }
 
+// Sums of lanes first, so that wide rows are one dependent addition a lane.
+template <class T>
+float widen_type_less(float* out, const T* row, int32_t dim, const float* less) {
+  Floats sums = {};
+  int32_t i = 0;
+  for (; i + static_cast<int32_t>(kLanes) <= dim; i += kLanes) {
+    const Floats x = load_wide(row + i) - load(less + i);
+    store(out + i, x);
+    sums += x * x;
+  }
+  float square = sum_lanes(sums);
+  for (; i < dim; i++) {
+    out[i] = widen_one(row[i]) - less[i];
+    square += out[i] * out[i];
+  }
+  return square;
+}
+
+float widen_row_less(float* out, const void* row, int32_t dtype, int32_t dim, const float* less) {
+  if (dtype == KVASIR_F32) return widen_type_less(out, static_cast<const float*>(row), dim, less);
+  if (dtype == KVASIR_F16) return widen_type_less(out, static_cast<const uint16_t*>(row), dim, less);
+  return widen_type_less(out, static_cast<const int8_t*>(row), dim, less);
+}
+
 int32_t above_threshold(float* kept, int32_t* ids, const float* scores, float threshold, int32_t first) {
   int32_t count = 0;
 #if defined(__AVX512F__)

@@ -5,6 +5,6 @@
 
 namespace kvasir {
 
-const GraphKernels kGraphPortable = {score_rows, score_code_rows, score_code_heads, widen_row, above_threshold, list_bits};
+const GraphKernels kGraphPortable = {score_rows, score_code_rows, score_code_heads, widen_row, widen_row_less, above_threshold, list_bits};
 
 }  // namespace kvasir

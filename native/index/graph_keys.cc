@@ -58,4 +58,13 @@ void GraphKeys::read(float* out, int32_t node) const {
   }
 }
 
+float GraphKeys::read_less(float* out, int32_t node, const float* less) const {
+  const Span& s = span(node);
+  if (s.segment->key_scale(head_, s.skip + node - s.from) == 1) {
+    return kernels_->widen_less(out, row(node), s.segment->dtype(), dim_, less);
+  }
+  read(out, node);
+  return kernels_->widen_less(out, out, KVASIR_F32, dim_, less);
+}
+
 }  // namespace kvasir

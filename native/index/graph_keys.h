@@ -33,6 +33,8 @@ class GraphKeys {
   void score(float* out, const float* q, int32_t group, const int32_t* nodes, int32_t count) const;
   // One key as floats, out [dim].
   void read(float* out, int32_t node) const;
+  // The same less other floats [dim]; returns the squared length of what is left.
+  float read_less(float* out, int32_t node, const float* less) const;
 
  private:
   struct Span {

@@ -19,11 +19,7 @@ int32_t GraphPruner::select(int32_t* out, const GraphKeys& keys, int32_t node, c
   for (int32_t i = 0; i < count; i++) {
     // Relative to the node, so that distances of keys with a large common part keep their digits.
     float* row = wide_.data() + static_cast<size_t>(i) * dim;
-    keys.read(row, candidates[i]);
-    float square = 0;
-    for (size_t d = 0; d < dim; d++) row[d] -= self[d];
-    const void* at = row;
-    keys.kernels().score(&square, row, &at, 1, KVASIR_F32, 1, keys.dim());
+    const float square = keys.read_less(row, candidates[i], self);
     squares_[static_cast<size_t>(i)] = square;
     order_[static_cast<size_t>(i)] = {square, i};
   }
