@@ -10,22 +10,27 @@ import { hasDriver } from "./cuda_toolkit.ts";
 import { libraryPath } from "./library.ts";
 import { NativeBackend } from "./native.ts";
 
-/** Registry entry. `device` counts from 0, as the driver does; `graphs`: launches that repeat are sent as graphs. */
+/**
+ * Registry entry. `device` counts from 0, as the driver does; `graphs`: launches that repeat are sent as graphs; `wgmma`: prompts
+ * by products of warpgroups, on devices of compute capability 9.0.
+ */
 export const cuda: BackendType = {
   summary: "CUDA on an NVIDIA device: everything a model needs there",
-  defaults: { device: 0, graphs: true },
+  defaults: { device: 0, graphs: true, wgmma: true },
   async prepare(report) {
     if (libraryPath("cuda") === undefined && !hasDriver()) throw noDriver();
     const { buildCuda } = await import("./build_cuda.ts");
     await buildCuda(report);
   },
   open(params) {
-    const { device, graphs } = params;
+    const { device, graphs, wgmma } = params;
     if (!Number.isInteger(device) || Number(device) < 0 || Number(device) > 255) {
       throw new RangeError(`Cannot use "cuda": device is ${device}, expected 0 to 255`);
     }
-    if (typeof graphs !== "boolean") {
-      throw new RangeError(`Cannot use "cuda": graphs is ${graphs}, expected true or false`);
+    for (const [name, value] of Object.entries({ graphs, wgmma })) {
+      if (typeof value !== "boolean") {
+        throw new RangeError(`Cannot use "cuda": ${name} is ${value}, expected true or false`);
+      }
     }
     const library = libraryPath("cuda");
     if (library === undefined) {

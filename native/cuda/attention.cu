@@ -6,6 +6,7 @@
 #include "attention_merge.cuh"
 #include "attention_plain.cuh"
 #include "attention_tiles.h"
+#include "attention_wgmma.h"
 #include "error.h"
 #include "launch.h"
 
@@ -48,6 +49,12 @@ bool on_16_bytes(const Attention& call) {
   return true;
 }
 
+// Prompts, where the device has products of warpgroups.
+bool try_wgmma(DeviceScratch& work, const TileLaunch& of, const CausalKeys& keys) {
+  return !of.few_rows && launch_wgmma(work, of.args, keys, of.lists);
+}
+bool try_wgmma(DeviceScratch&, const TileLaunch&, const ListedKeys&) { return false; }
+
 template <int kDim, class Keys>
 bool try_tiles(DeviceScratch& work, const TileLaunch& of, const Keys& keys) {
   if (tiles_shared_bytes<kDim>(of.few_rows) > work.runtime.facts().block_shared) return false;
@@ -59,6 +66,7 @@ bool try_tiles(DeviceScratch& work, const TileLaunch& of, const Keys& keys) {
 template <class Keys>
 bool launch_tiles_by_dim(DeviceScratch& work, const TileLaunch& of, const Keys& keys) {
   if (of.args.table.dtype == KVASIR_F32) return false;
+  if (try_wgmma(work, of, keys)) return true;
   switch (of.args.table.head_dim) {
     case 64: return try_tiles<64>(work, of, keys);
     case 80: return try_tiles<80>(work, of, keys);

@@ -119,6 +119,8 @@ struct ListedKeys {
   __device__ int32_t greatest(int32_t) const { return INT32_MAX - 1; }
 };
 
+constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+
 // One call, without its keys. Rows of a list are its queries' heads: row r is query r / group, head list * group + r % group.
 struct AttendArguments {
   KeyTable table;
@@ -134,6 +136,13 @@ struct AttendArguments {
   // Of [n, heads]; `row` of list `list`.
   __device__ size_t head_row(int32_t list, int32_t row) const {
     return static_cast<size_t>(row / group) * static_cast<size_t>(heads) + static_cast<size_t>(list * group + row % group);
+  }
+  // What split `split` says of a row: before splits are merged, their results lie one after the other.
+  __device__ size_t out_row(int32_t split, int32_t list, int32_t row) const {
+    return static_cast<size_t>(split) * static_cast<size_t>(n) * static_cast<size_t>(heads) + head_row(list, row);
+  }
+  __device__ void put_lse(size_t at, float most, float sum) const {
+    if (lse != nullptr) lse[at] = sum == 0.0f ? -INFINITY : most * kLn2 + logf(sum);
   }
 };
 

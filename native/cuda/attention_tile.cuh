@@ -44,8 +44,6 @@ struct TileMemory {
   static constexpr size_t kBytes = kDescribedAt + 3 * sizeof(TileKeys<Shape::kKeys>);
 };
 
-constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
-
 // What a warp knows of its 16 rows; a lane holds rows lane / 4 and lane / 4 + 8.
 template <int kDim>
 struct WarpRows {
@@ -346,14 +344,9 @@ class TileAttention {
     }
   }
 
-  __device__ size_t out_row(int32_t row) const {
-    return static_cast<size_t>(split_) * static_cast<size_t>(args_.n) * static_cast<size_t>(args_.heads) +
-           args_.head_row(list_, row);
-  }
+  __device__ size_t out_row(int32_t row) const { return args_.out_row(split_, list_, row); }
   __device__ float* out_of(int32_t row) const { return args_.o + out_row(row) * kDim; }
-  __device__ void put_lse(int32_t row, float most, float sum) const {
-    if (args_.lse != nullptr) args_.lse[out_row(row)] = sum == 0.0f ? -INFINITY : most * kLn2 + logf(sum);
-  }
+  __device__ void put_lse(int32_t row, float most, float sum) const { args_.put_lse(out_row(row), most, sum); }
 
   const AttendArguments& args_;
   const Keys& keys_;

@@ -1,15 +1,8 @@
-#include "emulation.h"
-
-#include <sys/mman.h>
+#include "emulation_machine.h"
 
 #include <cstdarg>
 #include <cstdio>
 #include <memory>
-#include <vector>
-
-#if !defined(__x86_64__)
-#include <ucontext.h>
-#endif
 
 namespace kvasir {
 namespace emulation {
@@ -18,14 +11,8 @@ thread_local Coordinates* here __attribute__((tls_model("initial-exec"))) = null
 
 namespace {
 
-constexpr size_t kStack = size_t{64} << 10, kGuard = 256, kMostShared = size_t{232448};
-constexpr uint32_t kMostThreads = 1024;
-
 #if defined(__x86_64__)
 // Pushes what a callee keeps, swaps stacks, pops. ucontext's swap makes two system calls, a hundred times as slow.
-struct Saved {
-  void* sp = nullptr;
-};
 extern "C" void kvasir_switch_fiber(void** from, void* to);
 asm(R"(
 .text
@@ -59,9 +46,6 @@ void prepare(Saved& saved, uint8_t* stack, void (*entry)()) {
   saved.sp = top;
 }
 #else
-struct Saved {
-  ucontext_t context;
-};
 void change(Saved& from, Saved& to) { swapcontext(&from.context, &to.context); }
 void prepare(Saved& saved, uint8_t* stack, void (*entry)()) {
   getcontext(&saved.context);
@@ -72,55 +56,7 @@ void prepare(Saved& saved, uint8_t* stack, void (*entry)()) {
 }
 #endif
 
-struct Copy {
-  void* to;
-  const void* from;
-  size_t bytes, zeros;
-};
-
-enum class State { kReady, kBarrier, kGroup, kDone };
-
-struct Fiber {
-  Saved saved;
-  Coordinates coordinates;
-  State state = State::kReady;
-  Place at{};            // where it waits
-  uint32_t index = 0;
-  uint32_t first = 0, count = 0, mask = 0;  // of the group it waits for
-  void* arg = nullptr;
-  std::vector<std::vector<Copy>> copies;  // committed groups, the last one open
-};
-
-struct SharedArray {
-  const void* key;
-  size_t offset, bytes;
-};
-
-struct Machine {
-  uint8_t* stacks = nullptr;
-  std::vector<Fiber> fibers;
-  std::vector<uint32_t> ready;
-  uint32_t threads = 0, waiting = 0, done = 0;
-  Saved scheduler;
-  Fiber* running = nullptr;
-  const std::function<void()>* kernel = nullptr;
-  Grid grid{};
-  uint64_t random = 0;
-  bool failed = false;
-  char sentence[400] = "";
-  // Dynamic shared memory first; arrays behind, each with a guard zone.
-  std::vector<uint8_t> memory;
-  size_t used = 0, asked = 0;
-  std::vector<SharedArray> arrays;
-
-  ~Machine() {
-    if (stacks != nullptr) munmap(stacks, kStack * kMostThreads);
-  }
-  uint32_t draw(uint32_t below) {
-    random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-    return static_cast<uint32_t>((random >> 32) * below >> 32);
-  }
-};
+}  // namespace
 
 Machine& machine() {
   static thread_local std::unique_ptr<Machine> one = std::make_unique<Machine>();
@@ -141,6 +77,8 @@ void fail(Machine& m, const Fiber* f, Place at, const char* what) {
 
 void leave_to_scheduler(Machine& m) { change(m.running->saved, m.scheduler); }
 
+namespace {
+
 void entry() {
   Machine& m = machine();
   (*m.kernel)();
@@ -150,14 +88,21 @@ void entry() {
   for (const auto& group : f.copies) {
     if (!group.empty()) fail(m, &f, {"?", 0}, "the thread ended before it waited for its asynchronous copies");
   }
+  for (const auto& group : f.products) {
+    if (!group.empty()) fail(m, &f, {"?", 0}, "the thread ended before it waited for its asynchronous products");
+  }
   leave_to_scheduler(m);
   __builtin_trap();
 }
+
+}  // namespace
 
 void wake(Machine& m, Fiber& f) {
   f.state = State::kReady;
   m.ready.push_back(f.index);
 }
+
+namespace {
 
 // Everybody arrived: all are ready again.
 void release_barrier(Machine& m) {
@@ -187,7 +132,7 @@ void report_deadlock(Machine& m) {
   const Fiber* other = nullptr;
   for (uint32_t i = 0; i < m.threads; i++) {
     const Fiber& f = m.fibers[i];
-    if (f.state == State::kBarrier || f.state == State::kGroup) {
+    if (f.state == State::kBarrier || f.state == State::kGroup || f.state == State::kPhase) {
       if (waits == nullptr) waits = &f;
       else if (f.state != waits->state || f.at.line != waits->at.line) other = &f;
     }
@@ -196,7 +141,7 @@ void report_deadlock(Machine& m) {
     if (m.fibers[i].state == State::kDone) other = &m.fibers[i];
   }
   char text[200];
-  const char* kind = waits->state == State::kBarrier ? "barrier" : "warp operation";
+  const char* kind = waits->state == State::kBarrier ? "barrier" : waits->state == State::kPhase ? "phase" : "warp operation";
   if (other == nullptr) std::snprintf(text, sizeof text, "a %s waits for lanes that are not in the block", kind);
   else if (other->state == State::kDone) std::snprintf(text, sizeof text, "a %s, which thread %u left without reaching", kind, other->index);
   else std::snprintf(text, sizeof text, "a %s, while thread %u waits at line %d", kind, other->index, other->at.line);
@@ -205,6 +150,7 @@ void report_deadlock(Machine& m) {
 
 void run_block(Machine& m, dim3 block) {
   std::memset(m.memory.data(), 0xff, m.memory.size());
+  m.writers.assign(m.memory.size() / 16 + 1, 0);
   m.arrays.clear();
   m.used = (kGuard + m.asked + kGuard + 15) / 16 * 16;
   m.waiting = m.done = 0;
@@ -215,6 +161,9 @@ void run_block(Machine& m, dim3 block) {
     f.coordinates = {dim3(i % size.x, i / size.x % size.y, i / size.x / size.y), block, size, m.grid.grid};
     f.index = i;
     f.copies.assign(1, {});
+    f.products.assign(1, {});
+    f.unfenced.clear();
+    f.may_multiply = false;
     prepare(f.saved, m.stacks + kStack * i, entry);
     wake(m, f);
   }
@@ -327,29 +276,6 @@ void* shared(const void* key, size_t bytes, Place at) {
 }
 
 void* dynamic_shared() { return machine().memory.data() + kGuard; }
-
-void copy_later(void* to, const void* from, size_t bytes, size_t zeros, Place at) {
-  Machine& m = machine();
-  if (reinterpret_cast<uintptr_t>(to) % (bytes + zeros) != 0 || reinterpret_cast<uintptr_t>(from) % (bytes + zeros) != 0) {
-    fault(at, "an asynchronous copy of %zu bytes that is not aligned", bytes + zeros);
-  }
-  std::memset(to, 0xff, bytes + zeros);
-  m.running->copies.back().push_back({to, from, bytes, zeros});
-}
-
-void copies_commit() { machine().running->copies.emplace_back(); }
-
-void copies_wait(int groups_left) {
-  auto& copies = machine().running->copies;
-  // The open group is not committed: only what lies before it counts.
-  while (static_cast<int>(copies.size()) - 1 > groups_left) {
-    for (const Copy& c : copies.front()) {
-      std::memcpy(c.to, c.from, c.bytes);
-      std::memset(static_cast<uint8_t*>(c.to) + c.bytes, 0, c.zeros);
-    }
-    copies.erase(copies.begin());
-  }
-}
 
 const char* run(const Grid& grid, const std::function<void()>& kernel) {
   Machine& m = machine();

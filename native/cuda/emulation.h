@@ -14,6 +14,7 @@
 #include <cstring>
 #include <functional>
 #include <utility>
+#include <vector>
 
 #define __global__
 #define __device__
@@ -67,6 +68,30 @@ void* dynamic_shared();
 void copy_later(void* to, const void* from, size_t bytes, size_t zeros, Place at);
 void copies_commit();
 void copies_wait(int groups_left);
+
+// Shared memory as copies and products see it. Addresses count from its beginning.
+uint32_t shared_offset(const void* at);
+// This thread wrote there what products read: they must not before it fenced its writes.
+void note_write(const void* to, size_t bytes);
+void fence_operands();
+// Phases (mbarrier): complete when `count` arrivals were counted, over and over; waits until the phase of a parity is.
+void phase_make(uint64_t* phase, uint32_t count);
+void phase_arrive(uint64_t* phase, Place at);
+void phase_wait(uint64_t* phase, uint32_t parity, Place at);
+// Products of a warpgroup (wgmma), 64 rows, sums over 16: done when they are waited for.
+struct AsyncProduct {
+  float* d;            // [columns / 2]
+  uint32_t columns;
+  uint64_t a, b;       // descriptions
+  uint32_t held[4];    // A, where it lies in registers
+  bool is_a_held, is_b_transposed, adds;
+  bool is_first = false;        // of those that add to d and have not been waited for
+  std::vector<float> before{};  // d as it was
+};
+void products_begin();
+void multiply_later(const AsyncProduct& product, Place at);
+void products_commit();
+void products_wait(int groups_left, Place at);
 
 struct Grid {
   const char* name;

@@ -23,6 +23,8 @@ Options parse_options(const char* text) {
       options.device = static_cast<int>(number(255, "0 to 255"));
     } else if (key == "graphs") {
       options.graphs = truth(key, value);
+    } else if (key == "wgmma") {
+      options.wgmma = truth(key, value);
 #ifdef KVASIR_EMULATION
     } else if (key == "seed") {
       options.seed = static_cast<uint64_t>(number(1L << 40, "0 to 2^40"));
@@ -36,7 +38,7 @@ Options parse_options(const char* text) {
       options.devices = static_cast<int>(number(8, "0 to 8"));
 #endif
     } else {
-      fail(KVASIR_ARGUMENT, "Cannot open cuda: option \"%.60s\" is unknown, expected device, graphs", key.c_str());
+      fail(KVASIR_ARGUMENT, "Cannot open cuda: option \"%.60s\" is unknown, expected device, graphs, wgmma", key.c_str());
     }
   }
   return options;

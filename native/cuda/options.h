@@ -8,6 +8,7 @@ namespace kvasir {
 struct Options {
   int device = 0;
   bool graphs = true;      // graphs=: launches that repeat are sent as graphs (launch_queue.h)
+  bool wgmma = true;       // wgmma=: prompts by attention_wgmma.cuh on devices that can
 #ifdef KVASIR_EMULATION
   uint64_t seed = 1;       // seed=: of the order of threads
   size_t memory = 0;       // memory=: megabytes of the device, 0 for no bound

@@ -17,6 +17,7 @@ struct DeviceFacts {
   size_t memory = 0;       // bytes of it
   size_t block_shared = 0; // most dynamic shared memory of a block
   size_t cache = 0;        // bytes of L2
+  bool wgmma = false;      // kernels that are compiled for sm_90a run, and are wanted
 };
 
 struct Options;

@@ -32,6 +32,9 @@ class CudaRuntime final : public Runtime {
     open_check(cudaGetDeviceProperties(&p, device_));
     facts_ = {p.name, p.major * 10 + p.minor, p.multiProcessorCount, p.totalGlobalMem, p.sharedMemPerBlockOptin,
               static_cast<size_t>(p.l2CacheSize)};
+#ifdef KVASIR_SM90A
+    facts_.wgmma = options.wgmma && facts_.capability == 90;
+#endif
     if (facts_.capability < 75) {
       fail(KVASIR_DEVICE, "Cannot open cuda: %s has compute capability %d.%d, 7.5 or more is needed, use backend \"cpu\"", p.name,
            p.major, p.minor);

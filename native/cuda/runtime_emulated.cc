@@ -20,7 +20,7 @@ constexpr int kStagings = 32;
 class EmulatedRuntime final : public Runtime {
  public:
   explicit EmulatedRuntime(const Options& options) : Runtime(options.graphs), options_(options) {
-    facts_ = {"emulated", 90, 4, options.memory == 0 ? size_t{1} << 40 : options.memory, 232448 - 1024, size_t{1} << 20};
+    facts_ = {"emulated", 90, 4, options.memory == 0 ? size_t{1} << 40 : options.memory, 232448 - 1024, size_t{1} << 20, options.wgmma};
   }
   ~EmulatedRuntime() override {
     queue_.end();

@@ -20,8 +20,9 @@ struct Shape {
   std::vector<int32_t> cuts = {};
 };
 
-void check_causal(const Shape& s) {
-  AttentionCase c(s.dtype, s.n, s.length, s.kv_heads, s.group, s.dim, s.start, s.cuts, s.softcap, s.sharp);
+// wgmma: by products of warpgroups where a prompt can be.
+void check_causal(const Shape& s, bool wgmma = false) {
+  AttentionCase c(s.dtype, s.n, s.length, s.kv_heads, s.group, s.dim, s.start, s.cuts, s.softcap, s.sharp, 1, wgmma);
   c.run([&](DeviceScratch& work, const Attention& a) { attend_causal(work, a, s.window); });
   c.expect("causal", [&](int32_t query, int32_t, int32_t row) -> double {
     const int32_t at = s.length - s.n + query;
@@ -71,6 +72,21 @@ TEST("cuda attention: causal, windows, soft caps, segments, sharp distributions"
     check_causal({type, 30, 120, 1, 2, 64, 0, 7, 0, 1, cuts});
     check_causal({type, 30, 120, 1, 2, 64, 20, 7, 0, 1, cuts});
   }
+}
+
+TEST("cuda attention: products of warpgroups") {
+  for (const int32_t dim : {64, 128, 256}) {
+    check_causal({KVASIR_F16, 17, 17, 1, 1, dim}, true);
+    check_causal({KVASIR_F16, 45, 300, 2, 3, dim}, true);
+    check_causal({KVASIR_F16, 130, 130, 1, 1, dim, 0, 0, 0, 4}, true);
+  }
+  check_causal({KVASIR_F16, 64, 128, 1, 2, 64}, true);
+  check_causal({KVASIR_F16, 33, 700, 1, 4, 64, 0, 0, 0, 4}, true);  // five tiles, and splits
+  for (const int32_t window : {1, 97, 500}) check_causal({KVASIR_F16, 150, 420, 1, 1, 64, window}, true);
+  check_causal({KVASIR_F16, 100, 200, 1, 2, 64, 0, 1000, 5, 8, {1, 33, 64, 96, 190}}, true);
+  std::vector<int32_t> cuts;
+  for (int32_t i = 3; i < 120; i += 5) cuts.push_back(i);
+  check_causal({KVASIR_F16, 30, 120, 1, 2, 64, 20, 7, 0, 1, cuts}, true);
 }
 
 TEST("cuda attention: split keys merge to the whole") {

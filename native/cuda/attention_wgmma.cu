@@ -1,0 +1,30 @@
+#include "attention_wgmma.cuh"
+
+#include "attention_wgmma.h"
+#include "launch.h"
+
+namespace kvasir {
+namespace {
+
+template <int kDim>
+bool launch_of(DeviceScratch& work, const AttendArguments& args, const CausalKeys& keys, int32_t lists) {
+  const size_t bytes = WgmmaShape<kDim>::kBytes;
+  if (bytes + sizeof(TilePhases) > work.runtime.facts().block_shared) return false;
+  const dim3 grid(blocks_of(args.n * args.group, kWgmmaRows), static_cast<uint32_t>(lists), static_cast<uint32_t>(args.splits));
+  launch(work.runtime, "attend_wgmma", attend_wgmma<kDim>, grid, dim3(kWgmmaThreads), bytes, args, keys);
+  return true;
+}
+
+}  // namespace
+
+bool launch_wgmma(DeviceScratch& work, const AttendArguments& args, const CausalKeys& keys, int32_t lists) {
+  if (!work.runtime.facts().wgmma || args.table.dtype != KVASIR_F16) return false;
+  switch (args.table.head_dim) {
+    case 64: return launch_of<64>(work, args, keys, lists);
+    case 128: return launch_of<128>(work, args, keys, lists);
+    case 256: return launch_of<256>(work, args, keys, lists);
+    default: return false;
+  }
+}
+
+}  // namespace kvasir
