@@ -11,7 +11,7 @@ import { byteLength } from "../core/dtype.ts";
 import { Unsupported } from "../core/errors.ts";
 
 /** Rows that stay or go together. */
-const BLOCK = 128;
+const BLOCK = 64;
 
 /** Rows that are brought to the device at once. */
 export const STAGE = 1024;

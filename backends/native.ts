@@ -98,7 +98,7 @@ export class NativeBackend implements Backend {
       this.#library.close();
       throw error;
     }
-    this.#step = new StepMemory((t) => this.#destroy(t));
+    this.#step = new StepMemory(this.#createView, (t) => this.#destroy(t));
     this.kernels = nativeKernels(this.#library, () => this.#open(), (t, what) => this.#own(t, what));
     const doors = this.#hostMemory();
     this.host = memory === "host" ? doors : { ...doors, indexLibrary: library };
@@ -174,7 +174,7 @@ export class NativeBackend implements Backend {
   view(tensor: Tensor, shape: Shape, offset = 0): Tensor {
     this.#open();
     if (this.#own(tensor, "tensor to view") === 0) throw new RangeError("Cannot view tensor: its memory was freed");
-    return this.#step.takeView(tensor as NativeTensor, shape, offset, this.#createView);
+    return this.#step.takeView(tensor as NativeTensor, shape, offset);
   }
 
   readonly #createView = (parent: NativeTensor, shape: Shape, offset: number): NativeTensor => {

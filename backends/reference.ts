@@ -42,7 +42,13 @@ export class ReferenceBackend implements Backend {
   readonly kernels: Kernels;
   #bytes = 0;
   #disposed = false;
-  readonly #step = new StepMemory<ReferenceTensor>((t) => t.drop());
+  readonly #step = new StepMemory<ReferenceTensor>(
+    (parent, shape, offset) => {
+      const data = window(parent.data as Storage, offset, elementCount(shape));
+      return new ReferenceTensor(this, parent.dtype, Object.freeze([...shape]), data, false, parent);
+    },
+    (t) => t.drop(),
+  );
 
   constructor() {
     const live = (t: Tensor, what: string) => this.#live(t, what);
@@ -119,10 +125,7 @@ export class ReferenceBackend implements Backend {
     if (!Number.isInteger(offset) || offset < 0 || offset + count > room) {
       throw new RangeError(`Cannot view tensor: elements ${offset} to ${offset + count} of ${room}`);
     }
-    return this.#step.takeView(parent, shape, offset, (p, s, o) => {
-      const data = window(p.data as Storage, o, count);
-      return new ReferenceTensor(this, dtype, Object.freeze([...s]), data, false, p);
-    });
+    return this.#step.takeView(parent, shape, offset);
   }
 
   /** Copies whole rows in. */

@@ -2,14 +2,15 @@
  * Step memory as a stack that replays: the tensor made at position i of the last step is handed out again when the same
  * is asked for at position i, without a native call. A decode step asks for about 400 tensors, almost always the same.
  *
- * A position keeps every tensor asked of it in the current step (the layers' attention and MLP alternate there). What
- * the current step has not asked for yet is kept for replay until the first request that does not match, which then
- * destroys all of it: the buffers of a prefill chunk are gone before those of the next decode step are made, and memory
- * is bounded by what one step uses.
+ * A position keeps every tensor asked of it in the current step (the layers' attention and MLP alternate there); those of
+ * one type share the largest one's memory. What the current step has not asked for yet is kept for replay until the first
+ * request that does not match, which then destroys all of it: the buffers of a prefill chunk are gone before those of the
+ * next decode step are made, and memory is bounded by what one step uses.
  *
  * @module
  */
 import type { DType, Shape, Tensor } from "../core/tensor.ts";
+import { elementCount } from "../core/dtype.ts";
 import { sameShape } from "./shape.ts";
 
 interface Entry<T> {
@@ -17,6 +18,8 @@ interface Entry<T> {
   /** Views: what they look into, and from which element. */
   readonly parent: T | undefined;
   readonly offset: number;
+  /** The tensor of the same position whose memory it has; itself where it has its own. */
+  readonly memory: T;
   step: number;
 }
 
@@ -30,16 +33,19 @@ export class StepMemory<T extends Tensor> {
   readonly #tensors: (T | undefined)[] = [];
   readonly #parents: (T | undefined)[] = [];
   readonly #offsets: number[] = [];
+  readonly #memories: (T | undefined)[] = [];
   /** The step that last asked for it. */
   readonly #steps: number[] = [];
   readonly #others: Entry<T>[][] = [];
+  readonly #view: (parent: T, shape: Shape, offset: number) => T;
   readonly #destroy: (tensor: T) => void;
   #cursor = 0;
   #step = 1;
   #swept = false;
 
-  /** `destroy` frees a tensor for good. */
-  constructor(destroy: (tensor: T) => void) {
+  /** `view` shows a tensor's memory in another shape; `destroy` frees a tensor, or a view, for good. */
+  constructor(view: (parent: T, shape: Shape, offset: number) => T, destroy: (tensor: T) => void) {
+    this.#view = view;
     this.#destroy = destroy;
   }
 
@@ -48,15 +54,23 @@ export class StepMemory<T extends Tensor> {
     return this.#cursor;
   }
 
-  /** The remembered tensor at the cursor, or a new one by `create`; moves on. */
+  /** The remembered tensor at the cursor, or a new one, made by `create` where no memory is there; moves on. */
   take(shape: Shape, dtype: DType, create: (shape: Shape, dtype: DType) => T): T {
-    return this.#find(shape, dtype, undefined, 0) ?? this.#push(create, shape, dtype, undefined, 0);
+    const found = this.#find(shape, dtype, undefined, 0);
+    if (found !== undefined) return found;
+    this.#sweep();
+    const memory = this.#memoryFor(shape, dtype);
+    const tensor = memory === undefined ? create(shape, dtype) : this.#view(memory, shape, 0);
+    return this.#push({ tensor, parent: undefined, offset: 0, memory: memory ?? tensor, step: this.#step });
   }
 
   /** As {@link take}, for a view of `parent` from element `offset`. */
-  takeView(parent: T, shape: Shape, offset: number, create: (parent: T, shape: Shape, offset: number) => T): T {
-    return this.#find(shape, parent.dtype, parent, offset) ??
-      this.#push((s) => create(parent, s, offset), shape, parent.dtype, parent, offset);
+  takeView(parent: T, shape: Shape, offset: number): T {
+    const found = this.#find(shape, parent.dtype, parent, offset);
+    if (found !== undefined) return found;
+    this.#sweep();
+    const tensor = this.#view(parent, shape, offset);
+    return this.#push({ tensor, parent, offset, memory: tensor, step: this.#step });
   }
 
   /** Recycles everything taken since the cursor stood at `mark`. */
@@ -101,52 +115,73 @@ export class StepMemory<T extends Tensor> {
     return undefined;
   }
 
-  #push(
-    create: (shape: Shape, dtype: DType) => T,
-    shape: Shape,
-    dtype: DType,
-    parent: T | undefined,
-    offset: number,
-  ): T {
-    this.#sweep();
-    const tensor = create(shape, dtype);
-    const at = this.#cursor;
+  /** Memory at the cursor that such a tensor fits in; what is too small for it, and was given back, goes. */
+  #memoryFor(shape: Shape, dtype: DType): T | undefined {
+    const entries = this.#entries(this.#cursor);
+    const memory = entries.find((e) => e.parent === undefined && e.tensor.dtype === dtype)?.memory;
+    if (memory === undefined || elementCount(memory.shape) >= elementCount(shape)) return memory;
+    this.#keep(this.#cursor, entries, (e) => e.memory !== memory);
+    return undefined;
+  }
+
+  #push(entry: Entry<T>): T {
+    const at = this.#cursor++;
     while (this.#tensors.length <= at) this.#append();
-    if (this.#tensors[at] === undefined) {
-      this.#tensors[at] = tensor;
-      this.#parents[at] = parent;
-      this.#offsets[at] = offset;
-      this.#steps[at] = this.#step;
-    } else this.#others[at]?.push({ tensor, parent, offset, step: this.#step });
-    this.#cursor++;
-    return tensor;
+    if (this.#tensors[at] === undefined) this.#put(at, entry);
+    else this.#others[at]?.push(entry);
+    return entry.tensor;
   }
 
   #append(): void {
     this.#tensors.push(undefined);
     this.#parents.push(undefined);
     this.#offsets.push(0);
+    this.#memories.push(undefined);
     this.#steps.push(0);
     this.#others.push([]);
+  }
+
+  #put(at: number, entry: Entry<T> | undefined): void {
+    this.#tensors[at] = entry?.tensor;
+    this.#parents[at] = entry?.parent;
+    this.#offsets[at] = entry?.offset ?? 0;
+    this.#memories[at] = entry?.memory;
+    this.#steps[at] = entry?.step ?? 0;
+  }
+
+  /** All of a position. */
+  #entries(at: number): Entry<T>[] {
+    const [tensor, memory] = [this.#tensors[at], this.#memories[at]];
+    const others = this.#others[at] ?? [];
+    if (tensor === undefined || memory === undefined) return others.slice();
+    const [parent, offset, step] = [this.#parents[at], this.#offsets[at] as number, this.#steps[at] as number];
+    return [{ tensor, parent, offset, memory, step }, ...others];
+  }
+
+  /** Destroys the others, views before what they show. */
+  #keep(at: number, entries: readonly Entry<T>[], isKept: (entry: Entry<T>) => boolean): void {
+    const [first, ...others] = entries.filter(isKept);
+    this.#put(at, first);
+    this.#others[at] = others;
+    const gone = entries.filter((e) => !isKept(e));
+    for (const e of gone) if (e.memory !== e.tensor) this.#destroy(e.tensor);
+    for (const e of gone) if (e.memory === e.tensor) this.#destroy(e.tensor);
   }
 
   #sweep(): void {
     if (this.#swept) return;
     this.#swept = true;
     for (let at = 0; at < this.#tensors.length; at++) {
-      const first = this.#tensors[at];
-      if (first !== undefined && this.#steps[at] !== this.#step) {
+      if (this.#others[at]?.length === 0) {
+        const first = this.#tensors[at];
+        if (first === undefined || this.#steps[at] === this.#step) continue;
+        this.#put(at, undefined);
         this.#destroy(first);
-        this.#tensors[at] = undefined;
-        this.#parents[at] = undefined;
+        continue;
       }
-      const others = this.#others[at] as Entry<T>[];
-      let kept = 0;
-      for (const e of others) {
-        if (e.step === this.#step) others[kept++] = e;
-        else this.#destroy(e.tensor);
-      }
-      others.length = kept;
+      const entries = this.#entries(at);
+      const used = new Set(entries.filter((e) => e.step === this.#step).map((e) => e.memory));
+      this.#keep(at, entries, (e) => used.has(e.memory));
     }
   }
 }

@@ -59,7 +59,8 @@ export const gemma3: Architecture = {
           const [a] = ops.matmul(isLast ? step.lastRows(attended) : attended, layer.out);
           ops.rmsNormInPlace(a, layer.postAttentionNorm, normEpsilon);
           ops.addRmsNorm(norm, kept, a, layer.mlpNorm, normEpsilon);
-
+        });
+        ops.scope(() => {
           const [down] = ops.matmul(ops.matmulGlu(norm, layer.gate, layer.up, "gelu"), layer.down);
           ops.rmsNormInPlace(down, layer.postMlpNorm, normEpsilon);
           ops.addRmsNorm(norm, kept, down, norms[i + 1] as Tensor, normEpsilon);

@@ -53,7 +53,8 @@ export const qwen3: Architecture = {
           const attended = attend(step, i, layer.shape, angles, q, k, v);
           const [a] = ops.matmul(isLast ? step.lastRows(attended) : attended, layer.out);
           ops.addRmsNorm(norm, kept, a, layer.mlpNorm, normEpsilon);
-
+        });
+        ops.scope(() => {
           const [down] = ops.matmul(ops.matmulGlu(norm, layer.gate, layer.up, "silu"), layer.down);
           ops.addRmsNorm(norm, kept, down, norms[i + 1] as Tensor, normEpsilon);
         });
