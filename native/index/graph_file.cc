@@ -74,7 +74,7 @@ void save_graph(FileWriter& to, const std::string& prefix, const Graph& graph) {
   to.add(prefix + ".to", links.data(), links.size() * sizeof(int32_t));
   to.add(prefix + ".from", graph.parents->data(), graph.parents->size() * sizeof(int32_t));
   save_codes(to, prefix, graph.codes);
-  to.add(prefix + ".at", graph.entries->centroids.data().data(), graph.entries->centroids.bytes());
+  to.add(prefix + ".at", graph.entries->centroids.data(), graph.entries->centroids.bytes());
   to.add(prefix + ".in", graph.entries->nodes.data(), graph.entries->nodes.size() * sizeof(int32_t));
   to.add(prefix + ".least", graph.entries->least.data(), graph.entries->least.size() * sizeof(float));
   std::vector<int32_t> offsets = {0}, ids;

@@ -30,7 +30,7 @@ struct ListTable {
 struct GapLists {
   static constexpr int32_t kPlain = 240, kWide = 254;
 
-  Panels centroids;
+  Panels centroids;              // narrow
   std::vector<int32_t> offsets;  // [count + 1], in bytes
   std::vector<int32_t> last;     // [count]: the last id of each list, -1 where it has none
   std::vector<uint8_t> gaps;

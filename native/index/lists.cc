@@ -9,6 +9,9 @@ namespace kvasir {
 namespace {
 
 constexpr int32_t kFewPositions = 32;
+// Heads from this size on have lists by nearest keys: on recorded heads of 256 that takes a tenth off the keys scored, on
+// heads of 64 nothing.
+constexpr int32_t kWide = 192;
 
 class ListsRecipe final : public PartitionRecipe {
  public:
@@ -18,7 +21,8 @@ class ListsRecipe final : public PartitionRecipe {
     options_.horizon = params.integer("horizon", 0, 1 << 24);
     options_.ahead = ahead = params.integer("ahead", 0, 1 << 24);
     options_.iterations = params.integer("iterations", 1, 100);
-    options_.knn = params.flag("knn");
+    const int knn = params.choice("knn", {"auto", "false", "true"});
+    options_.knn = knn == 2 || (knn == 0 && shape.head_dim >= kWide);
     options_.recall = params.number("recall");
     options_.k = params.integer("k", 1, 4096);
     options_.seed = shape.seed;
@@ -59,9 +63,9 @@ std::unique_ptr<PartitionIndex> make(const Environment& environment, const Layer
 extern const IndexType kLists;
 const IndexType kLists = {
     "lists",
-    "recall=0.95,k=100,nprobe=0,keys=0,depth=0,knn=false,horizon=0,ahead=512,iterations=8,codes=int8,growth=1,extend=1024,min=2048,"
+    "recall=0.95,k=100,nprobe=0,keys=0,depth=0,knn=auto,horizon=0,ahead=512,iterations=8,codes=int8,growth=1,extend=1024,min=2048,"
     "lift=2",
-    "lists of keys under clusters of prompt queries; keys=0: a list for 72 - headDim / 4 keys, at least 20; depth=0: lists of up to 1024 keys, an eighth of the keys' bytes in all; nprobe=0: as many as reach the recall on held-out prompt queries",
+    "lists of keys under clusters of prompt queries; keys=0: a list for 72 - headDim / 4 keys, at least 16; knn=auto: from headDim 192 on; depth=0: lists of up to 1024 keys, an eighth of the keys' bytes in all; nprobe=0: as many as reach the recall on held-out prompt queries",
     [](const Environment& environment, const LayerShape& shape, const Params& params, Rows rows) -> std::unique_ptr<Index> {
       return make(environment, shape, params, std::move(rows));
     },

@@ -94,7 +94,7 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
   if (old == nullptr) {
     made = std::make_shared<Partition>();
     build_homes(*made, source, *in.run, std::max(1, source.keys / 128), train.data(), count, options.iterations, seed);
-    const int32_t keys_per_list = options.keys_per_list > 0 ? options.keys_per_list : std::max(20, 72 - source.dim / 4);
+    const int32_t keys_per_list = options.keys_per_list > 0 ? options.keys_per_list : std::max(16, 72 - source.dim / 4);
     lists = std::max(1, std::min(source.keys / keys_per_list, count / 4));
   } else {
     made = extend_homes(*old, source, *in.run);
@@ -121,7 +121,11 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
     settings.bytes = source.isa->bytes;
     centroids = kmeans(*source.isa->panels, *in.run, unit.data(), count, source.dim, settings);
   }
-  const Nearest routers(centroids.data(), lists, source.dim, true);
+  // In half the bytes, which costs no recall. From here on centroids are what a search will see.
+  Panels narrow;
+  narrow.pack(centroids.data(), lists, source.dim);
+  narrow.narrow();
+  centroids = narrow.unpack();
 
   // The depth is a build's choice; an aim keeps it.
   std::vector<int32_t> depths;
@@ -134,11 +138,11 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
   const BytePanels keys = key_panels(*source.isa, *in.run, *source.rows, source.head, source.begin, source.keys);
   BestColumns best = best_columns(*source.isa, *in.run, keys, keys.terms(centroids.data(), nullptr, lists), depths);
   RankedLists ranked = {lists, most, std::move(best.ids), std::move(best.scores)};
-  if (options.knn) order_by_votes(ranked, in, keys, routers, train.data(), unit.data(), count);
+  if (options.knn) order_by_votes(ranked, in, keys, Nearest(centroids.data(), lists, source.dim, true), train.data(), unit.data(), count);
 
-  const ListsChoice choice = calibrate_lists(in, options, keys, routers.panels, ranked, depths, aim, horizon);
+  const ListsChoice choice = calibrate_lists(in, options, keys, narrow, ranked, depths, aim, horizon);
   GapLists routed;
-  routed.centroids = routers.panels;
+  routed.centroids = std::move(narrow);
   std::vector<float> thresholds(static_cast<size_t>(lists));
   std::vector<std::vector<int32_t>> members(static_cast<size_t>(lists));
   (*in.run)((lists + kTaskLists - 1) / kTaskLists, [&](int32_t task) {

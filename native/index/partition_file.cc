@@ -23,12 +23,21 @@ const float* finite_array(const FileReader& from, const std::string& name, size_
 }
 
 void save_panels(FileWriter& to, const std::string& name, const Panels& panels) {
-  to.add(name, panels.data().data(), panels.bytes());
+  to.add(name, panels.data(), panels.bytes());
 }
 
 void restore_panels(Panels& panels, const FileReader& from, const std::string& name, int32_t count, int32_t dim) {
   const size_t width = (static_cast<size_t>(count) + kPanelRows - 1) / kPanelRows * kPanelRows;
   panels.restore(count, dim, finite_array(from, name, width * static_cast<size_t>(dim)));
+}
+
+void restore_narrow(Panels& panels, const FileReader& from, const std::string& name, int32_t count, int32_t dim) {
+  const size_t width = (static_cast<size_t>(count) + kPanelRows - 1) / kPanelRows * kPanelRows, all = width * static_cast<size_t>(dim);
+  const uint16_t* data = from.array<uint16_t>(name, all);
+  for (size_t i = 0; i < all; i++) {
+    if ((data[i] & 0x7f80) == 0x7f80) refuse(name, "holds a number that is not finite");
+  }
+  panels.restore_narrow(count, dim, data);
 }
 
 void restore_offsets(std::vector<int32_t>& offsets, const FileReader& from, const std::string& name, int32_t count) {
@@ -71,7 +80,7 @@ void save_lists(FileWriter& to, const std::string& name, const GapLists& table) 
 }
 
 void restore_lists(GapLists& table, const FileReader& from, const std::string& name, int32_t count, int32_t dim, int32_t keys) {
-  restore_panels(table.centroids, from, name + ".at", count, dim);
+  restore_narrow(table.centroids, from, name + ".at", count, dim);
   restore_offsets(table.offsets, from, name + ".from", count);
   const int32_t all = table.offsets.back();
   const uint8_t* gaps = from.array<uint8_t>(name + ".gaps", static_cast<size_t>(all));
