@@ -7,7 +7,7 @@
 namespace kvasir {
 
 struct ListsOptions {
-  int32_t keys_per_list = 0;  // 0: 72 - headDim / 4, at least 20, as lists of narrow heads weigh most beside their keys
+  int32_t keys_per_list = 0;  // 0: 72 - headDim / 4, at least 16, as lists of narrow heads weigh most beside their keys
   int32_t depth = 0;        // most keys of a list; 0: 1024, fewer where lists would weigh more than an eighth of the keys
   int32_t ahead = 512;      // tokens between the last key and the first query: the window
   int32_t horizon = 0;      // positions of queries for which lists are made; 0: keys / 4 - 8192, at least 1024, so that aims are of constant cost a key
