@@ -3,9 +3,10 @@
  *
  * @module
  */
-import type { BackendType } from "./backend.ts";
+import type { Backend, BackendType } from "./backend.ts";
 import { Unsupported } from "../core/errors.ts";
 import { formatParams } from "../core/spec.ts";
+import { cpu } from "./cpu.ts";
 import { hasDriver } from "./cuda_toolkit.ts";
 import { libraryPath } from "./library.ts";
 import { NativeBackend } from "./native.ts";
@@ -39,9 +40,14 @@ export const cuda: BackendType = {
         'Cannot open backend "cuda": its library is not built, run ./kvasir doctor --install-cuda or deno run -A backends/build_cuda.ts',
       );
     }
-    return new NativeBackend({ name: "cuda", library, options: formatParams(params), memory: "device" });
+    return new NativeBackend({ name: "cuda", library, options: formatParams(params), memory: "device", openHost });
   },
 };
+
+/** What keeps a device's files: one thread, which checks and copies. */
+export function openHost(): Backend {
+  return cpu.open({ ...cpu.defaults, threads: 1 });
+}
 
 function noDriver(): Unsupported {
   return new Unsupported('Cannot open cuda: this machine has no NVIDIA driver, use backend "cpu"');

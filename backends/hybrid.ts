@@ -8,7 +8,7 @@
  *
  * @module
  */
-import type { AttentionPart, Backend, BackendType, HostMemory, Kernels, Lifetime } from "./backend.ts";
+import type { AttentionPart, Backend, BackendType, HostMemory, Kernels, Lifetime, TensorFiles } from "./backend.ts";
 import type { DType, Shape, Tensor } from "../core/tensor.ts";
 import type { KvLayer, KvSegment } from "../core/kv.ts";
 import type { Hits } from "../index/index.ts";
@@ -16,6 +16,7 @@ import type { Spans } from "../attention/policy.ts";
 import { Unsupported } from "../core/errors.ts";
 import { formatSpec, lookUp, parseSpec, resolveParams } from "../core/spec.ts";
 import { DeviceRows, STAGE } from "./hybrid_cache.ts";
+import { hybridFiles } from "./hybrid_files.ts";
 import { deviceKernels } from "./hybrid_kernels.ts";
 import { type HybridTensor, type Side, Wrapper } from "./hybrid_memory.ts";
 
@@ -67,6 +68,8 @@ export class HybridBackend implements Backend {
   readonly kernels: Kernels;
   /** Where the index works, where it can. */
   readonly host?: HostMemory;
+  /** The host's, where it keeps any. */
+  readonly files?: TensorFiles;
   /** The sides: what each holds is its `bytes`. */
   readonly sides: Readonly<Record<Side, Backend>>;
   /** Where an index has its codes. */
@@ -102,6 +105,10 @@ export class HybridBackend implements Backend {
       attendWindow: (out, q, kv, spans) => this.#onDevice(() => this.#attendWindow(out, q, kv, spans)),
       attendTopk: (out, q, kv, hits) => this.#onDevice(() => this.#attendTopk(out, q, kv, hits)),
     };
+    if (host.files !== undefined) {
+      const inner = (tensor: Tensor) => this.#tensors.on("host", tensor, "tensor to save");
+      this.files = hybridFiles(host.files, inner, (tensor) => this.#tensors.wrap("host", tensor));
+    }
     const lent = codes === "device" ? device.host : host.host;
     if (host.host !== undefined && lent !== undefined) this.host = this.#lend(host.host, lent, codes);
   }

@@ -8,6 +8,7 @@ import type { Backend, HostMemory, Kernels, Lifetime, TensorFiles } from "./back
 import type { DType, Shape, Tensor } from "../core/tensor.ts";
 import { elementCount, isBlockType } from "../core/dtype.ts";
 import { type Context, cString, errorOf, fromCString, lastError, type Library, loadLibrary } from "./ffi.ts";
+import { deviceFiles } from "./device_files.ts";
 import { nativeFiles } from "./native_files.ts";
 import { nativeKernels } from "./native_kernels.ts";
 import { checkShape, MAX_RANK } from "./shape.ts";
@@ -59,8 +60,10 @@ export interface NativeOptions {
   readonly library: string;
   /** `key=value,…` as the library's `kvasir_context_create` reads them. */
   readonly options: string;
-  /** Where tensors lie: a device keeps no files, and the library has indexes over its memory itself. Default `host`. */
+  /** Where tensors lie: over a device's memory the library has indexes itself. Default `host`. */
   readonly memory?: "host" | "device";
+  /** Opens a backend of the host that keeps a device's files; without, there are none. */
+  readonly openHost?: () => Backend;
 }
 
 /** Memory and kernels of one native context. */
@@ -77,13 +80,13 @@ export class NativeBackend implements Backend {
   readonly #live = new Float64Array(3);
   /** Doors to the library's memory. */
   readonly host: HostMemory;
-  /** Contexts are saved and mapped by the library. */
+  /** Contexts are saved and mapped by the library, or the host's. */
   declare readonly files?: TensorFiles;
   readonly #attached: Disposable[] = [];
   readonly #onUnload = () => this[Symbol.dispose]();
 
   /** Loads the library and opens a context; throws `Unsupported`, or `RangeError` for options it refuses. */
-  constructor({ name, library, options, memory = "host" }: NativeOptions) {
+  constructor({ name, library, options, memory = "host", openHost }: NativeOptions) {
     this.#library = loadLibrary(library);
     try {
       const context = this.#library.symbols.kvasir_context_create(cString(options));
@@ -109,7 +112,7 @@ export class NativeBackend implements Backend {
         adopt: (dtype, shape, id) => new NativeTensor(this, dtype, Object.freeze([...shape]), true, id),
         code: (dtype) => DTYPE_CODES[dtype],
       });
-    }
+    } else if (openHost !== undefined) this.files = deviceFiles(this, openHost);
     // The library's threads must be joined before the process ends; a worker that is terminated skips this.
     globalThis.addEventListener("unload", this.#onUnload);
   }

@@ -84,6 +84,8 @@ class NativeIndex implements KvIndex {
   readonly #report = new Float64Array(5);
   readonly #numbers = new Float64Array(5);
   readonly observes: boolean;
+  /** Not of a device's index: it is made anew from the rows. */
+  readonly saveInto?: (path: string, offset: number) => number;
   #id: number;
 
   private constructor(context: IndexContext, spec: string, kv: KvLayer, id: number, segments: Registered[]) {
@@ -95,6 +97,7 @@ class NativeIndex implements KvIndex {
     const observes = new Int32Array(1);
     context.check(context.library.symbols.kvasir_index_observes(context.pointer, id, observes));
     this.observes = observes[0] === 1;
+    if (context.host.indexLibrary === undefined) this.saveInto = (path, offset) => this.#saveInto(path, offset);
   }
 
   static create(context: IndexContext, spec: string, kv: KvLayer): NativeIndex {
@@ -206,7 +209,7 @@ class NativeIndex implements KvIndex {
     this.#context.check(this.#context.library.symbols.kvasir_index_save(this.#context.pointer, id, cString(path)));
   }
 
-  saveInto(path: string, offset: number): number {
+  #saveInto(path: string, offset: number): number {
     const id = this.#live();
     const { library, pointer } = this.#context;
     const bytes = new Float64Array(1);

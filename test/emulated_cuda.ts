@@ -5,6 +5,7 @@
  */
 import type { BackendType } from "../backends/backend.ts";
 import type { Backends } from "../backends/mod.ts";
+import { openHost } from "../backends/cuda.ts";
 import { cpu } from "../backends/cpu.ts";
 import { hybrid } from "../backends/hybrid.ts";
 import { buildEmulated } from "../backends/build_cuda.ts";
@@ -22,7 +23,13 @@ const emulated: BackendType = {
   open(params) {
     const library = libraryPath("cuda_emulated");
     if (library === undefined) throw new Unsupported("Cannot open cuda-emulated: it is not built");
-    return new NativeBackend({ name: "cuda-emulated", library, options: formatParams(params), memory: "device" });
+    return new NativeBackend({
+      name: "cuda-emulated",
+      library,
+      options: formatParams(params),
+      memory: "device",
+      openHost,
+    });
   },
 };
 

@@ -1,4 +1,4 @@
-// Files of tensors: contexts are saved and mapped from host memory.
+// Files of tensors: the host's library writes and maps them, from copies of rows (backends/device_files.ts).
 #include "context.h"
 
 using namespace kvasir;
@@ -6,7 +6,7 @@ using namespace kvasir;
 namespace {
 
 int32_t refuse() {
-  return report(KVASIR_UNSUPPORTED, "Cannot save or map contexts: caches lie in the memory of a device, use backend \"hybrid:device=cuda\"");
+  return report(KVASIR_UNSUPPORTED, "Cannot save or map tensors: they lie in the memory of a device, copy their rows through the host");
 }
 
 }  // namespace
