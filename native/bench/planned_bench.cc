@@ -1,8 +1,7 @@
 // Any index type against batched exact search ("flat", int8) on recorded heads: CPU time of best keys for a whole group, and recall.
-//   cmake -S native -B build && cmake --build build
-//   c++ -O3 -std=c++17 -I native/include -I native/base -I native/index -I native/bench native/bench/planned_bench.cc
-//       build/CMakeFiles/kvasir_{base,index}_objects.dir/*/*.o -lpthread -o planned_bench
-//   ./planned_bench FILE [spec = planned] [every = 1] [seconds of pairs a head = 0.3]
+//   cmake -S native -B build && cmake --build build --target kvasir_planned_bench
+//   build/kvasir_planned_bench FILE [spec = planned] [every = 1] [seconds of pairs a head = 0.3]
+//   WHY=1 tells what was decided of each head and why
 // Prompt tokens but the last 512 are indexed, then decode queries search both, one after the other; each query is another, and a
 // search of a head counts the least of its repetitions, the head the median of its queries. Costs: measured first, here.
 #include <algorithm>
@@ -111,7 +110,7 @@ class HeadIndex {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "planned_bench FILE [spec] [every] [seconds]\n");
+    std::fprintf(stderr, "kvasir_planned_bench FILE [spec] [every] [seconds]\n");
     return 1;
   }
   const Recorded file(argv[1]);
