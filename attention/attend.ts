@@ -12,7 +12,9 @@ import type { Ops } from "../backends/ops.ts";
 import type { SearchHits } from "../index/index.ts";
 import type { LayerPolicy, Spans } from "./policy.ts";
 import type { SequenceState } from "./state.ts";
+import type { StepClock } from "./step_clock.ts";
 import { Unsupported } from "../core/errors.ts";
+import type { Seen } from "./look.ts";
 import { KvCache } from "./kv_cache.ts";
 import { valueSpread } from "./value_spread.ts";
 
@@ -36,11 +38,13 @@ interface Rows {
   readonly layer: number;
   readonly q: Tensor;
   readonly out: Tensor;
+  readonly clock: StepClock | undefined;
 }
 
 /**
  * q [n, heads, headDim], k, v [n, kvHeads, headDim], rotated → [n, heads, headDim] in step memory. Caches must have
- * room for the new rows. Decoding sequences side by side share calls; what each gets does not depend on its neighbours.
+ * room for the new rows. Decoding sequences side by side share calls; what each gets does not depend on its neighbours. Searches
+ * are clocked where there is a clock.
  */
 export function attend(
   ops: Ops,
@@ -49,9 +53,10 @@ export function attend(
   q: Tensor,
   k: Tensor,
   v: Tensor,
+  clock?: StepClock,
 ): Tensor {
   const out = ops.backend.alloc(q.shape, "f32", "step");
-  const rows = { ops, layer, q, out };
+  const rows = { ops, layer, q, out, clock };
   for (let i = 0; i < parts.length;) {
     let end = i;
     while (end < parts.length && decodes(parts[end] as AttendRows)) end++;
@@ -70,7 +75,7 @@ function decodes({ numTokens, numQueries, isExact }: AttendRows): boolean {
 }
 
 /** A prompt's chunk, or the one sequence that decodes. */
-function attendOne({ ops, layer, q, out }: Rows, part: AttendRows, k: Tensor, v: Tensor): void {
+function attendOne({ ops, layer, q, out, clock }: Rows, part: AttendRows, k: Tensor, v: Tensor): void {
   const { state, row, numTokens, numQueries, isExact } = part;
   const kv = layerOf(state, layer);
   const start = kv.length;
@@ -84,22 +89,25 @@ function attendOne({ ops, layer, q, out }: Rows, part: AttendRows, k: Tensor, v:
   const from = row + numTokens - asking;
   const [to, queries] = [ops.rows(out, from, asking), ops.rows(q, from, asking)];
   const spans = isExact ? undefined : policy?.spans(kv.length);
+  let isSparse = false;
   if (policy === undefined || spans === undefined || isWhole(spans, kv)) {
     ops.backend.kernels.attendCausal(to, queries, kv, sink);
   } else {
-    attendSparsely(ops, state.hits, policy, spans, kv, to, queries);
+    isSparse = attendSparsely(ops, state.hits, policy, spans, kv, to, queries, clock);
   }
-  if (numTokens === 1) state.look?.note(ops.backend, layer, kv, queries, to);
+  const seen = spans === undefined ? undefined : isSparse ? { spans, hits: state.hits } : { spans };
+  if (numTokens === 1) state.look?.note(ops.backend, layer, kv, queries, to, seen);
 }
 
 /** Sequences that decode, one token each in neighbouring rows: whoever attends to everything does so in one call with the others. */
 function attendDecoding(rows: Rows, parts: readonly AttendRows[], k: Tensor, v: Tensor): void {
-  const { ops, layer, q, out } = rows;
+  const { ops, layer, q, out, clock } = rows;
   const first = (parts[0] as AttendRows).row;
   const n = parts.length;
   const caches = parts.map(({ state }) => state.cache);
   KvCache.appendEach(ops, caches, layer, ops.rows(k, first, n), ops.rows(v, first, n));
   const dense: KvLayer[] = [];
+  const seen: (Seen | undefined)[] = [];
   const attendDense = (end: number) => {
     const start = end - dense.length;
     if (dense.length > 0) ops.attendEach(ops.rows(out, start, dense.length), ops.rows(q, start, dense.length), dense);
@@ -112,14 +120,17 @@ function attendDecoding(rows: Rows, parts: readonly AttendRows[], k: Tensor, v: 
     const spans = policy?.spans(kv.length);
     if (policy === undefined || spans === undefined || isWhole(spans, kv)) {
       dense.push(kv);
+      seen.push(undefined);
     } else {
       attendDense(row);
-      attendSparsely(ops, state.hits, policy, spans, kv, ops.rows(out, row, 1), ops.rows(q, row, 1));
+      const { hits } = state;
+      const found = attendSparsely(ops, hits, policy, spans, kv, ops.rows(out, row, 1), ops.rows(q, row, 1), clock);
+      seen.push(found ? { spans, hits } : { spans });
     }
   }
   attendDense(first + n);
-  for (const { state, row } of parts) {
-    state.look?.note(ops.backend, layer, layerOf(state, layer), ops.rows(q, row, 1), ops.rows(out, row, 1));
+  for (const [i, { state, row }] of parts.entries()) {
+    state.look?.note(ops.backend, layer, layerOf(state, layer), ops.rows(q, row, 1), ops.rows(out, row, 1), seen[i]);
   }
 }
 
@@ -134,7 +145,7 @@ function isWhole(spans: Spans, kv: KvLayer): boolean {
   return spans.length === 2 && spans[0] === 0 && spans[1] === kv.length;
 }
 
-/** One query q [1, heads, headDim]. */
+/** One query q [1, heads, headDim]; whether there were hits. */
 function attendSparsely(
   ops: Ops,
   hits: SearchHits,
@@ -143,15 +154,21 @@ function attendSparsely(
   kv: KvLayer,
   out: Tensor,
   q: Tensor,
-): void {
+  clock: StepClock | undefined,
+): boolean {
   const { attendWindow, attendTopk, merge } = sparseKernels(ops);
   const near = part(ops, q);
   attendWindow(near, q, kv, spans);
-  if (!policy.hits(hits, q, kv.length, near.lse)) return merge(out, [near]);
+  const search = () => policy.hits(hits, q, kv.length, near.lse);
+  if (!(clock === undefined ? search() : clock.search(search))) {
+    merge(out, [near]);
+    return false;
+  }
   const far = part(ops, q);
   attendTopk(far, q, kv, hits);
   merge(out, hits.rest === undefined ? [near, far] : [near, far, stepPart(ops, q, hits.rest)]);
   policy.attended?.(() => valueSpread(ops, attendTopk, kv, hits, q, out));
+  return true;
 }
 
 function part(ops: Ops, q: Tensor): AttentionPart {

@@ -9,6 +9,8 @@
 import type { Tensor } from "../core/tensor.ts";
 import type { KvLayer } from "../core/kv.ts";
 import type { AttentionPart, Backend } from "../backends/backend.ts";
+import type { Hits } from "../index/index.ts";
+import type { Spans } from "./policy.ts";
 import { Unsupported } from "../core/errors.ts";
 
 /** What to look at. */
@@ -25,12 +27,22 @@ export interface Looked {
   readonly steps: number;
   /** Relative L2 error of a head's output against exact attention: the mean over heads, layers and steps. */
   readonly error: number;
+  /** Share of exact attention, 0 to 1, that lies on the tokens that were attended to: the mean over heads, layers and steps. */
+  readonly attendedMass: number;
   /** Tokens of a stretch; the last one of the prompt may be shorter. */
   readonly stretchTokens: number;
   /** [layers, heads, stretches]: the mean share of attention, 0 to 1. */
   readonly mass: Float32Array<ArrayBuffer>;
   /** Dimensions of `mass`. */
   readonly shape: readonly [number, number, number];
+}
+
+/** What a query looked at. */
+export interface Seen {
+  /** Ranges. */
+  readonly spans: Spans;
+  /** And tokens that an index found; absent: none. */
+  readonly hits?: Hits;
 }
 
 /** Throws `RangeError` for options that make no sense. */
@@ -52,6 +64,8 @@ export class Look {
   #steps = 0;
   #error = 0;
   #numErrors = 0;
+  #attendedMass = 0;
+  #numMasses = 0;
 
   /** For `layers` layers of `heads` query heads; options as {@link checkLook} has them. */
   constructor({ every, stretches }: LookOptions, promptTokens: number, layers: number, heads: number) {
@@ -62,11 +76,14 @@ export class Look {
     this.#mass = new Float32Array(this.#shape[0] * this.#shape[1] * this.#shape[2]);
   }
 
-  /** One query q [1, heads, headDim] of `layer` was answered by out, of q's shape. Layers come in order, all of each step. */
-  note(backend: Backend, layer: number, kv: KvLayer, q: Tensor, out: Tensor): void {
+  /**
+   * One query q [1, heads, headDim] of `layer` was answered by out, of q's shape, and looked at `seen`, or at everything. Layers come
+   * in order, all of each step.
+   */
+  note(backend: Backend, layer: number, kv: KvLayer, q: Tensor, out: Tensor, seen?: Seen): void {
     const step = Math.floor(this.#calls++ / this.#shape[0]);
     if (step % this.#every !== 0) return;
-    const { attendWindow } = backend.kernels;
+    const { attendWindow, attendTopk } = backend.kernels;
     if (attendWindow === undefined) {
       throw new Unsupported(`Cannot look at attention: backend "${backend.spec}" has no kernel for spans`);
     }
@@ -77,14 +94,23 @@ export class Look {
       o: backend.alloc(q.shape, "f32", "step"),
       lse: backend.alloc([1, heads], "f32", "step"),
     };
-    const seen = kv.shape.slidingWindow;
-    const first = seen === undefined ? 0 : Math.max(0, kv.length - seen);
-    const attend = (from: number, to: number) => {
-      attendWindow.call(backend.kernels, part, q, kv, Int32Array.of(Math.max(from, first), to));
+    const window = kv.shape.slidingWindow;
+    const first = window === undefined ? 0 : Math.max(0, kv.length - window);
+    const attendTo = (spans: Spans) => {
+      attendWindow.call(backend.kernels, part, q, kv, spans);
       return backend.read(part.lse) as Float32Array;
     };
+    const attend = (from: number, to: number) => attendTo(Int32Array.of(Math.max(from, first), to));
     const whole = attend(0, kv.length).slice();
     this.#noteError(backend.read(part.o) as Float32Array, backend.read(out) as Float32Array, heads);
+    const parts = seen === undefined ? [whole] : [attendTo(seen.spans).slice()];
+    if (seen?.hits !== undefined) {
+      // Without what a sample's tokens stand for: their own weight alone.
+      attendTopk?.call(backend.kernels, part, q, kv, { tokens: seen.hits.tokens, counts: seen.hits.counts });
+      parts.push((backend.read(part.lse) as Float32Array).slice());
+    }
+    for (const lse of parts) for (let head = 0; head < heads; head++) this.#attendedMass += share(lse, whole, head);
+    this.#numMasses += heads;
     const [, , stretches] = this.#shape;
     for (let i = 0; i < stretches; i++) {
       const [from, to] = [i * this.#stretchTokens, Math.min(this.#promptTokens, (i + 1) * this.#stretchTokens)];
@@ -92,7 +118,7 @@ export class Look {
       const lse = attend(from, to);
       for (let head = 0; head < heads; head++) {
         const at = (layer * this.#shape[1] + head) * stretches + i;
-        this.#mass[at] = (this.#mass[at] as number) + Math.exp((lse[head] as number) - (whole[head] as number));
+        this.#mass[at] = (this.#mass[at] as number) + share(lse, whole, head);
       }
     }
     backend.release(mark);
@@ -104,6 +130,7 @@ export class Look {
     return {
       steps: this.#steps,
       error: this.#numErrors === 0 ? 0 : this.#error / this.#numErrors,
+      attendedMass: this.#numMasses === 0 ? 1 : Math.min(1, this.#attendedMass / this.#numMasses),
       stretchTokens: this.#stretchTokens,
       mass: this.#mass.map((sum) => sum / steps),
       shape: this.#shape,
@@ -122,4 +149,9 @@ export class Look {
       this.#numErrors++;
     }
   }
+}
+
+/** Of a head's attention to `whole`, by the log-sum-exps of both. */
+function share(part: Float32Array, whole: Float32Array, head: number): number {
+  return Math.exp((part[head] as number) - (whole[head] as number));
 }

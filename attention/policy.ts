@@ -31,6 +31,8 @@ export interface PolicyStats {
   readonly queries: number;
   /** Of those, the ones that attended to everything. */
   readonly dense: number;
+  /** Of those, the ones for which the policy keeps an index, or would, but finds the context too short yet. */
+  readonly short: number;
   /** Keys there were to look at, per KV head. */
   readonly tokens: number;
   /** Keys attended in spans, per KV head. */
@@ -45,6 +47,8 @@ export interface PolicyStats {
   readonly indexMemory: number;
   /** Relative L2 error of the output, estimated from weights and values of sampled keys, summed over queries that it answered; the mean over heads. */
   readonly estimatedError: number;
+  /** Seconds that indexes spent on their structure, by all threads, since the policy was opened. */
+  readonly buildSeconds: number;
 }
 
 /** A policy's state for one layer of one sequence. */

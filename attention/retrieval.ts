@@ -118,6 +118,9 @@ class RetrievalLayer implements LayerPolicy {
   #position = 0;
   #queries = 0;
   #dense = 0;
+  #short = 0;
+  /** Of what it began with, spent before. */
+  readonly #spentSeconds: number;
   #tokens = 0;
   #spanned = 0;
   #retrieved = 0;
@@ -135,6 +138,7 @@ class RetrievalLayer implements LayerPolicy {
     this.#params = params;
     this.#near = new Near(params.sinks);
     this.#index = place.saved;
+    this.#spentSeconds = place.saved?.stats().buildSeconds ?? 0;
     this.#indexed = params.sinks + (place.saved?.stats().tokens ?? 0);
     this.#phase = place.layer * 13 % BLOCK;
     // What a file holds was chosen.
@@ -201,6 +205,7 @@ class RetrievalLayer implements LayerPolicy {
     const spans = this.#near.spans(from, length);
     if (from <= this.#near.sinks) {
       this.#dense++;
+      if (this.#index === undefined || length < this.#params.min_length) this.#short++;
       this.#spanned += length;
     } else {
       this.#spanned += length - from + this.#near.sinks;
@@ -231,15 +236,18 @@ class RetrievalLayer implements LayerPolicy {
   }
 
   stats(): PolicyStats {
+    const index = this.#index?.stats();
     return {
       queries: this.#queries,
       dense: this.#dense,
+      short: this.#short,
       tokens: this.#tokens,
       spanned: this.#spanned,
       retrieved: this.#retrieved,
       scored: this.#scored,
       indexBytes: this.#indexBytes,
-      indexMemory: this.#index?.stats().bytes ?? 0,
+      indexMemory: index?.bytes ?? 0,
+      buildSeconds: Math.max(0, (index?.buildSeconds ?? 0) - this.#spentSeconds),
       estimatedError: this.#errors === 0 ? 0 : this.#error / this.#errors * this.#answered *
         (this.#spreads === 0 ? 1 : Math.sqrt(this.#spread / this.#spreads)),
     };

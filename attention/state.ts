@@ -110,6 +110,7 @@ export class SequenceState implements Disposable {
     const sum = {
       queries: 0,
       dense: 0,
+      short: 0,
       tokens: 0,
       spanned: 0,
       retrieved: 0,
@@ -117,6 +118,7 @@ export class SequenceState implements Disposable {
       indexBytes: 0,
       indexMemory: 0,
       estimatedError: 0,
+      buildSeconds: 0,
       layers: 0,
     };
     for (const policy of this.policies) {

@@ -60,7 +60,15 @@ class WindowLayer implements LayerPolicy {
   }
 
   stats(): PolicyStats {
-    const nothing = { retrieved: 0, scored: 0, indexBytes: 0, indexMemory: 0, estimatedError: 0 };
+    const nothing = {
+      short: 0,
+      buildSeconds: 0,
+      retrieved: 0,
+      scored: 0,
+      indexBytes: 0,
+      indexMemory: 0,
+      estimatedError: 0,
+    };
     return { queries: this.#queries, dense: this.#dense, tokens: this.#tokens, spanned: this.#spanned, ...nothing };
   }
 

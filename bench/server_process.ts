@@ -15,6 +15,8 @@ export interface ServerProcess extends AsyncDisposable {
   readonly startMs: number;
   /** Resident bytes. */
   memory(): number;
+  /** Processor seconds that it has used, all its threads together: what others on the machine hardly change. */
+  cpuSeconds(): number;
   /** Ends it as the kernel would. */
   kill(): Promise<void>;
 }
@@ -59,6 +61,12 @@ export async function startProcess(command: string, args: readonly string[], por
     memory: () => {
       const status = Deno.readTextFileSync(`/proc/${child.pid}/status`);
       return 1024 * Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? 0);
+    },
+    cpuSeconds: () => {
+      const stat = Deno.readTextFileSync(`/proc/${child.pid}/stat`);
+      // Behind the name, which may hold anything: user and system time are fields 14 and 15, in hundredths.
+      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+      return (Number(fields[11]) + Number(fields[12])) / 100;
     },
     kill: () => end("SIGKILL"),
     [Symbol.asyncDispose]: () => end("SIGTERM"),

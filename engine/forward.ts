@@ -7,6 +7,7 @@ import type { Tensor } from "../core/tensor.ts";
 import type { Ops } from "../backends/ops.ts";
 import type { Model, Step } from "../model/model.ts";
 import type { SequenceState } from "../attention/state.ts";
+import type { StepClock } from "../attention/step_clock.ts";
 import { attend, type AttendRows } from "../attention/attend.ts";
 
 /** The next tokens of one sequence. */
@@ -44,9 +45,9 @@ export class Forward {
    * Logits f32 [rows, vocab] in step memory, `rows` = the sum of `numLogits`. Caches grow as needed. Only the first part
    * may have tokens without logits, so that the wanted rows are the step's last. After an error the caches are of no use.
    *
-   * Undefined when `isInterrupted`, asked before each layer's attention, became true: the caches are as before.
+   * `clock` clocks attention and searches. Undefined when `isInterrupted`, asked before each layer's attention, became true: the caches are as before.
    */
-  run(parts: readonly ForwardPart[], isInterrupted?: () => boolean): Tensor | undefined {
+  run(parts: readonly ForwardPart[], isInterrupted?: () => boolean, clock?: StepClock): Tensor | undefined {
     const rows: AttendRows[] = [];
     let n = 0;
     let numLogits = 0;
@@ -64,7 +65,7 @@ export class Forward {
       n += part.numTokens;
       numLogits += part.numLogits;
     }
-    const step = this.#step(rows, n, numLogits, parts[0]?.numLogits ?? 0);
+    const step = this.#step(rows, n, numLogits, parts[0]?.numLogits ?? 0, clock);
     const logits = this.#interruptible(step, parts, isInterrupted);
     if (logits !== undefined) { for (const part of parts) part.state.advance(); }
     return logits;
@@ -82,7 +83,7 @@ export class Forward {
     }
   }
 
-  #step(rows: AttendRows[], n: number, numLogits: number, numFirst: number): Step {
+  #step(rows: AttendRows[], n: number, numLogits: number, numFirst: number, clock?: StepClock): Step {
     const ops = this.#ops;
     const last = this.#model.config.layers.length - 1;
     // Nobody looks at what the last layer's attention says about rows without logits.
@@ -93,7 +94,10 @@ export class Forward {
       ops,
       tokens: this.#upload(this.#tokens, n),
       positions: this.#upload(this.#positions, n),
-      attend: (layer, q, k, v) => attend(ops, layer === last ? lastLayer : rows, layer, q, k, v),
+      attend: (layer, q, k, v) => {
+        const look = () => attend(ops, layer === last ? lastLayer : rows, layer, q, k, v, clock);
+        return clock === undefined ? look() : clock.attend(look);
+      },
       lastRows: (x) => ops.rows(x, n - numLogits, numLogits),
     };
   }

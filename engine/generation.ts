@@ -9,6 +9,7 @@ import type { AttendedStats, Sampling, Timings, TokenEvent, TokenLogprob } from 
 import type { Sequence } from "./sequence.ts";
 import type { StepLogprobs } from "./runner.ts";
 import type { Constraint } from "./token_mask.ts";
+import type { StepTimes } from "../attention/step_clock.ts";
 import type { Looked, LookOptions } from "../attention/look.ts";
 import type { AttentionPlan } from "../attention/state.ts";
 import type { SequenceState } from "../attention/state.ts";
@@ -111,6 +112,8 @@ export class Generation {
 
   /** What its decode queries looked at, for the last event: asked once. */
   attended: (() => AttendedStats) | undefined;
+  /** Where the time of decode steps went, for the same. */
+  stepTimes: (() => StepTimes | undefined) | undefined;
   /** What of its attention is to be watched. */
   watch: LookOptions | undefined;
   /** What was seen then, for the last event: asked once. */
@@ -127,6 +130,7 @@ export class Generation {
     this.reason = reason;
     const timings = this.#timings();
     const attended = this.attended?.();
+    const stepTimes = this.stepTimes?.();
     const looked = this.looked?.();
     return {
       type: "done",
@@ -135,6 +139,7 @@ export class Generation {
       timings,
       seed: this.#sampling.seed,
       ...(attended === undefined ? {} : { attended }),
+      ...(stepTimes === undefined ? {} : { stepTimes }),
       ...(looked === undefined ? {} : { looked: { ...looked, texts: this.#texts(looked) } }),
       ...(this.origin?.beganWith === undefined ? {} : { beganWith: this.origin.beganWith }),
       ...(this.origin?.savesAs === undefined || reason === "cancelled" ? {} : { savedAs: this.origin.savesAs }),

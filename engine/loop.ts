@@ -81,6 +81,7 @@ export class Loop {
     this.#scheduler.add(sequence);
     this.#runner.admit(sequence, sampler, plan, origin?.state);
     generation.attended = () => this.#runner.stats(sequence);
+    generation.stepTimes = () => this.#runner.times(sequence);
     if (generation.watch !== undefined) generation.looked = this.#runner.look(sequence, generation.watch);
     this.#generations.set(sequence, generation);
     this.#turn();

@@ -13,6 +13,7 @@ import { Ops } from "../backends/ops.ts";
 import type { KvType } from "../attention/kv_cache.ts";
 import { Look, type Looked, type LookOptions } from "../attention/look.ts";
 import { type AttentionPlan, SequenceState } from "../attention/state.ts";
+import { addTimes, StepClock, type StepTimes } from "../attention/step_clock.ts";
 import { Forward, type ForwardPart } from "./forward.ts";
 
 /** Log-probabilities of one step, over the raw softmax. */
@@ -46,7 +47,12 @@ export interface RunnerOptions {
 interface Slot {
   readonly state: SequenceState;
   readonly sampler: Sampler;
+  /** Of decode steps that it took part in. */
+  times: StepTimes | undefined;
 }
+
+/** One decode step of so many of a sequence is clocked, the second among them: the first pays for what was built since the prompt. */
+const CLOCK_EVERY = 64;
 
 const NOTHING: StepResult = { tokens: new Int32Array(0) };
 
@@ -73,7 +79,7 @@ export class Runner {
     const { kvType } = this.#options;
     const state = fork ??
       new SequenceState(this.#backend, this.#model.config.layers, kvType, sequence.numMaxTokens, plan);
-    this.#slots.set(sequence, { state, sampler });
+    this.#slots.set(sequence, { state, sampler, times: undefined });
   }
 
   /** Decode queries of a live sequence are watched from now on; the result tells what was seen so far. */
@@ -111,12 +117,23 @@ export class Runner {
     try {
       const slots = batch.rows.map((row) => this.#slot(row.sequence));
       const parts = batch.rows.map((row, i) => partOf(row, slots[i] as Slot));
-      const logits = this.#forward.run(parts, batch.numChunkTokens > 0 ? isInterrupted : undefined);
+      const clock = isClocked(batch) ? new StepClock() : undefined;
+      const logits = this.#forward.run(parts, batch.numChunkTokens > 0 ? isInterrupted : undefined, clock);
       if (logits === undefined) return undefined;
-      return batch.numSamples === 0 ? NOTHING : this.#sample(batch, slots, logits);
+      if (batch.numSamples === 0) return NOTHING;
+      if (clock === undefined) return this.#sample(batch, slots, logits);
+      const result = clock.sample(() => this.#sample(batch, slots, logits));
+      const times = clock.times();
+      for (const slot of slots) slot.times = addTimes(slot.times, times);
+      return result;
     } finally {
       this.#backend.endStep();
     }
+  }
+
+  /** Where the time of a live sequence's decode steps went: sums over those that were clocked, shared with their neighbours. */
+  times(sequence: Sequence): StepTimes | undefined {
+    return this.#slot(sequence).times;
   }
 
   /** What a live sequence's decode queries looked at so far. */
@@ -175,6 +192,11 @@ export class Runner {
     this.#backend.write(all, Int32Array.from({ length: rows }, (_, i) => i));
     return this.#ops.embed(logits, all);
   }
+}
+
+/** Whether a sequence of a step that only decodes is due. */
+function isClocked({ rows, numChunkTokens }: Batch): boolean {
+  return numChunkTokens === 0 && rows.some(({ sequence }) => sequence.numOutputTokens % CLOCK_EVERY === 2);
 }
 
 function partOf({ sequence, start, numTokens, samples }: BatchRow, { state }: Slot): ForwardPart {

@@ -12,6 +12,7 @@ import type { AttentionOptions } from "../attention/mod.ts";
 import type { Looked, LookOptions } from "../attention/look.ts";
 import type { Grammar } from "./grammar.ts";
 import type { Prompt } from "./protocol.ts";
+import type { StepTimes } from "../attention/step_clock.ts";
 import type { PolicyStats } from "../attention/policy.ts";
 
 /** How an engine is opened. */
@@ -145,6 +146,8 @@ export type TokenEvent =
     readonly seed: number;
     /** What its decode queries looked at. */
     readonly attended?: AttendedStats;
+    /** Where the time of its decode steps went, sums over those that were clocked: one in 64, the second token's first. */
+    readonly stepTimes?: StepTimes;
     /** Where exact attention lay, and each stretch's text; with `look`. */
     readonly looked?: Looked & { readonly texts: readonly string[] };
     /** Id of the context that it began with. */

@@ -77,7 +77,7 @@ export function telemetryOf(
       ? null
       : { id: done.beganWith ?? null, reused_tokens: timings.cachedTokens },
     keys: keysOf(timings, attended),
-    estimate: estimateOf(attended),
+    estimate: estimateOf(attended, looked?.attendedMass),
     ...(looked === undefined ? {} : { sampled: { steps: looked.steps, error: round(looked.error) } }),
     ...(looked === undefined || looked.shape[2] === 0 ? {} : { looked: pictureOf(looked) }),
     bytes: { device: 0, host: tokens * kvBytes, moved: attended?.indexBytes ?? 0 },
@@ -87,9 +87,33 @@ export function telemetryOf(
       restore_ms: round(timings.restoreMs),
       prefill_ms: round(timings.promptMs),
       decode_ms: round(timings.predictedMs),
+      ...stepPhasesOf(done),
     },
-    fallbacks: [],
+    fallbacks: fallbacksOf(attended),
   };
+}
+
+/** What decoding was made of, by the steps that were clocked, of all steps; absent when it was over before one was. */
+export function stepPhasesOf({ timings, stepTimes, attended }: Done): Readonly<Record<string, number>> {
+  const index = attended === undefined ? {} : { index_ms: round(1000 * attended.buildSeconds) };
+  if (stepTimes === undefined) return index;
+  const steps = Math.max(0, timings.predictedTokens - 1);
+  const all = (ms: number) => round(ms / stepTimes.steps * steps);
+  return {
+    ...index,
+    search_ms: all(stepTimes.searchMs),
+    attend_ms: all(stepTimes.attendMs),
+    model_ms: all(stepTimes.modelMs),
+    sample_ms: all(stepTimes.sampleMs),
+  };
+}
+
+/** Why decode queries attended to everything though their policy may leave something out; layers decide alike, so none is named. */
+function fallbacksOf(stats: AttendedStats | undefined): readonly Readonly<Record<string, unknown>>[] {
+  if (stats === undefined || stats.layers === 0) return [];
+  const entry = (reason: string, queries: number) =>
+    queries === 0 ? [] : [{ layer: null, reason, steps: round(queries / stats.layers) }];
+  return [...entry("short_context", stats.short), ...entry("window_holds_all", stats.dense - stats.short)];
 }
 
 /** Shares of attention as bytes, square roots so that small ones keep some digits: base64 of [layers, heads, stretches]. */
@@ -129,12 +153,16 @@ export function keysOf(timings: Timings, stats: AttendedStats | undefined): Keys
   };
 }
 
-function estimateOf(stats: AttendedStats | undefined): Readonly<Record<string, unknown>> | null {
+/** `mass`, what recall stands for, was measured against exact attention or is unknown; a sample has no best keys to recall. */
+function estimateOf(
+  stats: AttendedStats | undefined,
+  mass: number | undefined,
+): Readonly<Record<string, unknown>> | null {
   const steps = stats === undefined ? 0 : stats.queries - stats.dense;
   if (stats === undefined || steps === 0 || stats.layers === 0) return null;
   return {
     recall: null,
-    mass: null,
+    mass: mass === undefined ? null : round(mass),
     output_error: ratio(stats.estimatedError, steps),
     steps: Math.round(steps / stats.layers),
   };

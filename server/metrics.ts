@@ -6,7 +6,7 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { ContextInfo } from "../engine/context_types.ts";
 import type { Done } from "./answer.ts";
-import { cachedTokens, keysOf } from "./answer.ts";
+import { cachedTokens, keysOf, stepPhasesOf } from "./answer.ts";
 
 const TTFT_BUCKETS = [
   0.001,
@@ -61,6 +61,16 @@ export class Metrics {
     ["index"],
   );
   readonly #hostBytes = this.#counter("host_bytes_read_total", "Bytes that indexes read", ["index"]);
+  readonly #build = this.#counter("index_build_seconds_total", "Spent on the structure of indexes, by all threads", [
+    "index",
+  ]);
+  readonly #search = this.#counter("search_seconds_total", "Spent on searches, by one step of 64", ["index"]);
+  readonly #mass = this.#histogram(
+    "recall_estimate",
+    "Share of exact attention that lay on the keys attended to, of answers with sampled telemetry",
+    [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1],
+    ["index"],
+  );
   readonly #errors = this.#counter("request_errors_total", "Requests that ended in an error", ["type"]);
   readonly #ttft = this.#histogram("time_to_first_token_seconds", "Request to first token", TTFT_BUCKETS);
   readonly #itl = this.#histogram("inter_token_latency_seconds", "Token to token", TOKEN_BUCKETS);
@@ -153,8 +163,12 @@ export class Metrics {
     const steps = Math.max(0, t.predictedTokens - 1);
     this.#scanned.inc({ ...labels, index: name }, keys.scanned * steps);
     this.#attended.inc({ ...labels, index: name }, keys.attended * steps);
+    const { search_ms = 0, index_ms = 0 } = stepPhasesOf(done);
+    this.#search.inc({ ...labels, index: name }, search_ms / 1000);
+    this.#build.inc({ ...labels, index: name }, index_ms / 1000);
     if (attended !== undefined) this.#exact.inc({ ...labels, index: name }, attended.dense);
     if (attended === undefined || attended.queries === attended.dense) return;
+    if (done.looked !== undefined) this.#mass.observe({ ...labels, index: name }, done.looked.attendedMass);
     this.#hostBytes.inc({ ...labels, index: name }, attended.indexBytes);
     this.#errorSum.observe({ ...labels, index: name }, attended.estimatedError / (attended.queries - attended.dense));
   }

@@ -155,4 +155,32 @@ describe("looking", () => {
       JSON.stringify(exact.kvasir.sampled),
     );
   });
+
+  it("says how much of exact attention lay on what was attended to, and what decoding was made of", async () => {
+    await using server = await open();
+    const retrieval = {
+      policy: "retrieval:min_length=0,window=8,sinks=2",
+      index: "flat-reference",
+      telemetry: "sampled",
+    };
+    const ask = async (kvasir: object) =>
+      (await (await server.post(CHAT, { ...question, messages, max_tokens: 9, kvasir: { ...retrieval, ...kvasir } }))
+        .json())
+        .kvasir;
+    const [few, more, all] = [await ask({ budget: 1 }), await ask({ budget: 20 }), await ask({ budget: 1000 })];
+    const [a, b, c] = [few, more, all].map((k) => k.estimate.mass);
+    assert(0.05 < a && a < b && b < c && c > 0.999 && c <= 1, `${a} ${b} ${c}`);
+    assertEquals([few.estimate.recall, few.fallbacks], [null, []]);
+    const { index_ms, search_ms, attend_ms, model_ms, sample_ms } = few.phases;
+    assert(
+      index_ms >= 0 && search_ms > 0 && attend_ms > 0 && model_ms > 0 && sample_ms > 0,
+      JSON.stringify(few.phases),
+    );
+    const text = await (await server.app.request("/metrics")).text();
+    assert(/^kvasir:search_seconds_total\{[^}]*index="flat-reference"\} 0?\.?[0-9]*[1-9]/m.test(text), text);
+    assert(/^kvasir:index_build_seconds_total\{[^}]*index="flat-reference"\} /m.test(text), text);
+    assert(text.includes('kvasir:recall_estimate_count{model_name="tiny",index="flat-reference"} 3'), text);
+    const long = await ask({ policy: "retrieval:min_length=5000,window=8,sinks=2" });
+    assertEquals([long.estimate, long.fallbacks], [null, [{ layer: null, reason: "short_context", steps: 8 }]]);
+  });
 });

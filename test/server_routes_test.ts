@@ -77,7 +77,9 @@ describe("POST /v1/chat/completions", () => {
     assert(kvasir.policy.startsWith("window:"));
     assert(kvasir.keys.attended <= 5 && kvasir.keys.fraction < 0.6, JSON.stringify(kvasir.keys));
     const exact = await (await server.post(CHAT, { ...ask, kvasir: { mode: "exact" } })).json();
-    assertEquals(exact.kvasir.policy, "full");
+    assertEquals([exact.kvasir.policy, exact.kvasir.fallbacks], ["full", []]);
+    const { search_ms, attend_ms, model_ms, sample_ms } = exact.kvasir.phases;
+    assert(search_ms === 0 && attend_ms > 0 && model_ms > 0 && sample_ms > 0, JSON.stringify(exact.kvasir.phases));
     assertEquals((await (await server.post(CHAT, { ...ask, kvasir: { telemetry: "off" } })).json()).kvasir, undefined);
     const refused = async (kvasir: object, status: number, type: string) =>
       assertEquals((await errorOf(await server.post(CHAT, { ...ask, kvasir }), status)).type, type);
