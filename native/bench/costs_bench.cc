@@ -2,7 +2,8 @@
 // number, which a busy moment moves less than the median.
 //   cmake -S native -B build && cmake --build build --target kvasir_costs_bench
 //   build/kvasir_costs_bench [rounds = 9]
-// First the table, beside that of the reference machine (native/index/cost.cc), then its numbers as they stand there. Thread CPU time: what else runs costs caches and bandwidth alone.
+// First the table, beside that of the reference machine (native/index/cost.cc), then its numbers as they stand there. Thread CPU
+// time: what else runs costs caches and bandwidth alone.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
