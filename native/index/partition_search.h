@@ -1,7 +1,7 @@
 // Searches one KV head's partition. For best keys each query head scores the keys of the lists nearest to it by their rows in the
-// cache: a key's codes lie in many cache lines, its row in few. For samples the group's lists are scored together, and of all
-// other keys a sample is drawn by what their cells say, so that answers to an error goal are unbiased whatever the cells believe.
-// Keys that have no home yet are scanned by codes.
+// cache: a key's codes lie in many cache lines, its row in few; where keys have sketches, every head looks at those of all heads'
+// lists. For samples the group's lists are scored together, and of all other keys a sample is drawn by what their cells say, so that
+// answers to an error goal are unbiased whatever the cells believe. Keys that have no home yet are scanned by codes.
 #pragma once
 #include <cstdint>
 #include <memory>

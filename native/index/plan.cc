@@ -43,6 +43,13 @@ Choice Trial::of(const Partition& partition, const char* name) const {
   return c;
 }
 
+Choice Trial::again(const Choice& like, const Partition& partition) const {
+  Choice c = like;
+  c.partition = &partition;
+  c.best = count(partition, false, &c.recall);
+  return c;
+}
+
 double Trial::judge(Choice& c, double recall, double worth) const {
   const double best = c.best.predicted / scan(false), sample = c.sample.predicted / scan(true);
   c.serves_best = c.recall >= recall && best < worth;

@@ -45,6 +45,8 @@ struct Trial {
 
   // Searches the partition for all of `held`.
   Choice of(const Partition& partition, const char* name) const;
+  // The same lists found or scored otherwise: best keys are counted anew, samples are as they were.
+  Choice again(const Choice& like, const Partition& partition) const;
   // Nanoseconds of a scan.
   double scan(bool sample) const;
   // The one that takes less of a scan's time, best keys and samples together, with what it serves: a goal goes by a scan where the

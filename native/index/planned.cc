@@ -76,7 +76,8 @@ class PlannedRecipe final : public PartitionRecipe {
     by_rows.recall = lists->recall;  // their own calibration saw more positions
     auto with_sketches = std::make_shared<Partition>(*lists);
     with_sketches->sketch(sketches(in, held));
-    Choice by_sketches = trial.of(*with_sketches, "lists by sketches");
+    Choice by_sketches = trial.again(by_rows, *with_sketches);
+    by_sketches.name = "lists by sketches";
     by_sketches.recall += by_rows.recall - measured;
     // A group shares what its heads' lists hold, so that fewer lists a head may do.
     std::shared_ptr<const Partition> fewer[std::size(kShares)];
@@ -84,7 +85,7 @@ class PlannedRecipe final : public PartitionRecipe {
       auto some = std::make_shared<Partition>(*with_sketches);
       for (int32_t& probes : some->head_probes) probes = std::max(1, static_cast<int32_t>(std::lround(probes * kShares[i])));
       fewer[i] = some;
-      Choice choice = trial.of(*some, by_sketches.name);
+      Choice choice = trial.again(by_sketches, *some);
       choice.recall += by_rows.recall - measured;
       if (choice.recall < recall_) break;
       by_sketches = choice;
