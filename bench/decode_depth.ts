@@ -11,6 +11,7 @@
  *
  * @module
  */
+import { median } from "../core/median.ts";
 import { parseArgs } from "node:util";
 import type { Tensor } from "../core/tensor.ts";
 import type { Backend } from "../backends/backend.ts";
@@ -89,10 +90,6 @@ function fill(backend: Backend, state: SequenceState, heads: RecordedHeads, dept
     for (const pair of chunks) for (const tensor of pair) backend.free(tensor);
   }
   backend.endStep();
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] as number;
 }
 
 /** What one depth gave. */

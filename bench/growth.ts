@@ -13,6 +13,7 @@
  *
  * @module
  */
+import { median } from "../core/median.ts";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import type { Tensor } from "../core/tensor.ts";
@@ -262,8 +263,4 @@ function together(length: number, count: number, tokens: number): object {
 
 function mean(values: readonly number[]): number {
   return values.reduce((a, b) => a + b, 0) / values.length;
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] as number;
 }

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { median } from "../core/median.ts";
 import type { Reply } from "../engine/protocol.ts";
 import { workerBreath } from "../engine/breath.ts";
 import { Host } from "../engine/host.ts";
@@ -120,10 +121,6 @@ async function measure(model: string, depth: number, steps: number, backend: str
   if (times.length < steps) throw new Error(`Cannot measure: the model ended after ${times.length} tokens`);
   // The first steps compile and fill step memory.
   return times.slice(-steps);
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] as number;
 }
 
 if (import.meta.main) {

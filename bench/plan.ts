@@ -11,6 +11,7 @@
  *
  * @module
  */
+import { median } from "../core/median.ts";
 import { parseArgs } from "node:util";
 import { Forecaster } from "../engine/forecast.ts";
 import { measuredName } from "../cli/measured.ts";
@@ -125,10 +126,6 @@ async function fromShadow(
     }
   }
   return lines;
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] as number;
 }
 
 function print(lines: readonly Line[]): void {

@@ -9,6 +9,7 @@
  *
  * @module
  */
+import { median } from "../core/median.ts";
 import { openBackend } from "../backends/mod.ts";
 import { Engine } from "../engine/engine.ts";
 
@@ -86,8 +87,6 @@ async function floorBytes(engine: Engine, model: string, depth: number): Promise
   }
   return bytes;
 }
-
-const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1] as number;
 
 async function main(args: string[]): Promise<void> {
   const options = { rival: ".tools/rival", rounds: 3, threads: 2, depth: 8000, backend: "cpu", tests: "" };

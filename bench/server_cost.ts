@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { median } from "../core/median.ts";
 import { Engine } from "../engine/engine.ts";
 import { makeApp } from "../server/app.ts";
 import { listen } from "../server/listen.ts";
@@ -64,7 +65,6 @@ async function all(one: (i: number) => Promise<number>): Promise<number> {
   return each.reduce((a, b) => a + b) / STREAMS;
 }
 
-const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1] as number;
 await all(overHttp);
 const [engineMs, httpMs, ratios]: [number[], number[], number[]] = [[], [], []];
 for (let round = 0; round < Number(rounds); round++) {

@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { median } from "../core/median.ts";
 import type { Tensor } from "../core/tensor.ts";
 import type { Backend } from "../backends/backend.ts";
 import type { Model, ModelConfig } from "../model/model.ts";
@@ -232,8 +233,4 @@ function extrapolate(few: Forecast, more: Forecast, factor: number): Forecast {
     buildMs: on("buildMs"),
     msPerToken: on("msPerToken"),
   };
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] as number;
 }

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { median } from "../core/median.ts";
 import { CostModel, type CostPoint, fitLine } from "./cost_model.ts";
 
 /** One measured cell. */
@@ -186,8 +187,4 @@ function factorAt(own: readonly Own[], length: number): number {
   if (a === undefined || b === undefined) throw new RangeError("Cannot tell costs of a method that was not measured");
   if (a === b) return a.factor;
   return a.factor + (b.factor - a.factor) * Math.log(length / a.length) / Math.log(b.length / a.length);
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] as number;
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { median } from "../../core/median.ts";
 import type { PolicyStats } from "../../attention/policy.ts";
 import type { SequenceState } from "../../attention/state.ts";
 import { Look } from "../../attention/look.ts";
@@ -221,8 +222,4 @@ function bandwidthOf(backend: Backend): number | null {
   return "bandwidth" in backend && typeof backend.bandwidth === "function"
     ? backend.bandwidth(BANDWIDTH_MB) as number
     : null;
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] as number;
 }

@@ -12,7 +12,8 @@ import {
   textPoints,
   timeFinding,
 } from "./findings.ts";
-import { byMethodAndLength, crossover, klOf, median, type Point } from "./points.ts";
+import { median } from "../../core/median.ts";
+import { byMethodAndLength, crossover, klOf, type Point } from "./points.ts";
 import { familyScales, inkOf, type Theme } from "./theme.ts";
 
 /** One picture. */

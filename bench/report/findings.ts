@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { byMethodAndLength, crossover, klOf, median, paretoFront, type Point } from "./points.ts";
+import { median } from "../../core/median.ts";
+import { byMethodAndLength, crossover, klOf, paretoFront, type Point } from "./points.ts";
 
 /** `4K`, `512`, `1.5K` */
 export function formatLength(length: number): string {

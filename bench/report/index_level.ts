@@ -6,7 +6,7 @@
 import { grouped, type HeadLine, indexTable, mean, sourceName } from "../index_table.ts";
 import type { Chart } from "./charts.ts";
 import { formatNumber } from "./findings.ts";
-import { median } from "./points.ts";
+import { median } from "../../core/median.ts";
 import type { Table } from "./tables.ts";
 import { inkOf, type Theme } from "./theme.ts";
 

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { median } from "../../core/median.ts";
 import type { Cell, HeadErrors, QuestionQuality, TextQuality } from "../matrix/cell.ts";
 import type { Interval } from "../quality_table.ts";
 
@@ -196,9 +197,4 @@ export function byMethodAndLength(points: readonly Point[]): Point[] {
       ratio: [0, 1, 2].map((i) => median(group.map((point) => point.ratio[i] as number))) as [number, number, number],
     };
   });
-}
-
-/** The upper one of two in the middle. */
-export function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] as number;
 }

@@ -5,7 +5,8 @@
  */
 import type { Interval } from "../quality_table.ts";
 import { formatLength, formatNumber } from "./findings.ts";
-import { median, type Point } from "./points.ts";
+import { median } from "../../core/median.ts";
+import type { Point } from "./points.ts";
 
 /** A table. */
 export interface Table {
