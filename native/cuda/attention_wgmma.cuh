@@ -146,14 +146,14 @@ class TileConsumer {
         begin();
         score(tile);
         weigh(tile - 1);
-        if (is_seeded(Mutant::kWgmmaRelease)) done_with(&phases_.empty_keys[tile % Shape::kStages]);
         products_wait<1>();
         hold(s_);
-        if (!is_seeded(Mutant::kWgmmaRelease)) done_with(&phases_.empty_keys[tile % Shape::kStages]);
+        done_with(&phases_.empty_keys[tile % Shape::kStages]);
         soften(tile);
+        if (is_seeded(Mutant::kWgmmaRelease)) done_with(&phases_.empty_values[(tile - 1) % Shape::kStages]);
         products_wait<0>();
         hold_outputs();
-        done_with(&phases_.empty_values[(tile - 1) % Shape::kStages]);
+        if (!is_seeded(Mutant::kWgmmaRelease)) done_with(&phases_.empty_values[(tile - 1) % Shape::kStages]);
         follow();
       }
       begin();

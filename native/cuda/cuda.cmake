@@ -92,6 +92,14 @@ if(KVASIR_NVCC)
   set_target_properties(kvasir_cuda PROPERTIES LINKER_LANGUAGE CXX)
   target_link_libraries(kvasir_cuda PRIVATE ${cudart} Threads::Threads rt ${CMAKE_DL_LIBS} -Wl,-z,nodelete -Wl,--no-undefined
                                             -Wl,--exclude-libs,ALL)
+  # The tests that do not ask for the emulation, on the device.
+  add_executable(kvasir_cuda_device_test EXCLUDE_FROM_ALL cuda/test/attention_test.cc cuda/test/index_test.cc cuda/test/layers_test.cc
+                                         cuda/test/launch_queue_test.cc test/main.cc ${objects} $<TARGET_OBJECTS:kvasir_base_objects>
+                                         $<TARGET_OBJECTS:kvasir_cuda_objects>)
+  target_include_directories(kvasir_cuda_device_test PRIVATE include base index cuda test)
+  target_include_directories(kvasir_cuda_device_test SYSTEM PRIVATE ${cuda_root}/include)
+  target_compile_options(kvasir_cuda_device_test PRIVATE ${flags})
+  target_link_libraries(kvasir_cuda_device_test PRIVATE ${cudart} Threads::Threads rt ${CMAKE_DL_LIBS})
   add_executable(kvasir_cuda_attention_bench EXCLUDE_FROM_ALL cuda/bench/attention_bench.cc ${bench_objects} ${objects}
                                              $<TARGET_OBJECTS:kvasir_base_objects> $<TARGET_OBJECTS:kvasir_cuda_objects>)
   target_include_directories(kvasir_cuda_attention_bench PRIVATE include base index cuda cuda/bench)

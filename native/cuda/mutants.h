@@ -25,7 +25,7 @@ enum class Mutant {
   kWgmmaPhase,            // attention_wgmma.cuh: keys are not waited for from the second tile on
   kWgmmaFence,            // attention_wgmma.cuh: what was copied is not fenced
   kWgmmaSwizzle,          // attention_wgmma.cuh: pieces of values do not trade places
-  kWgmmaRelease,          // attention_wgmma.cuh: keys are let go of before their products are waited for
+  kWgmmaRelease,          // attention_wgmma.cuh: values are let go of before their products are waited for
   kPlainWindow,           // attention_plain.cuh: a window is one position too long
   kMergeLastSplit,        // attention_merge.cuh: the last part is left out
   kScanOffset,            // index_scan.cuh: what nibbles are above what they stand for is not taken back

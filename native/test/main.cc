@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "error.h"
 #include "harness.h"
 
 int main(int argc, char** argv) {
@@ -12,7 +13,11 @@ int main(int argc, char** argv) {
     if (!wanted) continue;
     kvasir_test::failures() = 0;
     const auto start = std::chrono::steady_clock::now();
-    test.body();
+    try {
+      test.body();
+    } catch (const kvasir::Error& e) {
+      kvasir_test::fail(test.name, 0, "ended by an error: " + e.message);
+    }
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     if (kvasir_test::failures() == 0) passed++;
     else failed++;

@@ -26,16 +26,18 @@ constexpr int32_t kHeads = 32, kKvHeads = 8, kDim = 128, kLayers = 32, kTopics =
 constexpr float kSharp = 1.5f, kSpread = 0.6f, kError = 0.05f;
 
 // What a kernel costs is timed without graphs.
-Options one_by_one() {
+Options one_by_one(bool wgmma) {
   Options options;
-  options.graphs = false;
+  options.graphs = false, options.wgmma = wgmma;
   return options;
 }
 
 struct Bench {
-  std::unique_ptr<Runtime> runtime = Runtime::open(one_by_one());
+  std::unique_ptr<Runtime> runtime;
   bool tiny = false;
   double copy_rate = 0;  // GB/s, both directions counted
+
+  explicit Bench(bool wgmma = true) : runtime(Runtime::open(one_by_one(wgmma))) {}
 
   // Milliseconds of one call: the best of some rounds.
   double time(const std::function<void()>& body, int32_t calls) {
@@ -119,11 +121,22 @@ double decode(Bench& b, int32_t length) {
   return ms;
 }
 
-void prompt(Bench& b, int32_t length) {
+// Prompts, and beside them what it costs to keep the best keys of every 8th query.
+void prompt(Bench& b, int32_t length, bool with_sink) {
+  constexpr int32_t kBest = 100, kEvery = 8;
   Layer layer(b, length, length);
   const double ms = b.time([&] { attend_causal(layer.partials, layer.call(length), 0); }, 1);
   const double flops = 2.0 * length * static_cast<double>(length) * kDim * kHeads;  // of the half that is seen
-  std::printf("{\"row\":\"prompt attention\",\"length\":%d,\"ms\":%.3f,\"tflop_per_s\":%.1f}\n", length, ms, flops / (ms * 1e9));
+  std::printf("{\"row\":\"prompt attention, %s\",\"length\":%d,\"ms\":%.3f,\"tflop_per_s\":%.1f}\n",
+              b.runtime->facts().wgmma ? "wgmma" : "mma.sync", length, ms, flops / (ms * 1e9));
+  if (!with_sink) return;
+  const size_t kept = static_cast<size_t>(sampled_queries(0, length, kEvery)) * kHeads * kBest;
+  const Buffer tokens(*b.runtime, kept * 4), scores(*b.runtime, kept * 4);
+  PromptSink sink{};
+  sink.every = kEvery, sink.topk = kBest, sink.tokens = tokens.as<int32_t>(), sink.scores = scores.as<float>();
+  const double more = b.time([&] { fill_sink(layer.partials, layer.call(length), 0, sink); }, 1);
+  std::printf("{\"row\":\"prompt attention with the best %d of every %dth query\",\"length\":%d,\"ms\":%.3f,\"times_plain\":%.3f}\n", kBest,
+              kEvery, length, ms + more, (ms + more) / ms);
 }
 
 void retain_nothing(kvasir_memory*) {}
@@ -196,7 +209,12 @@ int main(int argc, char** argv) {
     }
     if (lengths.empty()) lengths = b.tiny ? std::vector<int32_t>{600} : std::vector<int32_t>{32768, 131072, 1048576};
     measure_copy(b);
-    prompt(b, b.tiny ? 70 : 32768);
+    {
+      Bench tiles(false);
+      tiles.tiny = b.tiny;
+      prompt(tiles, b.tiny ? 70 : 32768, false);
+    }
+    prompt(b, b.tiny ? 70 : 32768, true);
     for (const int32_t length : lengths) {
       const double exact = decode(b, length);
       sampled(b, length, false, exact);

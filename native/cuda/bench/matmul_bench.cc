@@ -45,6 +45,29 @@ double time_product(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor x, con
   return best;
 }
 
+// As many small launches as a decode step of a 32-layer model makes: what a launch costs by itself, and in a graph.
+void time_launches(bool tiny) {
+  constexpr int32_t kLaunches = 384, kWidth = 4096;
+  for (const char* options : {"graphs=false", "graphs=true"}) {
+    kvasir_context* ctx = kvasir_context_create(options);
+    if (ctx == nullptr) check(KVASIR_DEVICE);
+    const kvasir_tensor x = make(ctx, KVASIR_F32, 1, kWidth, KVASIR_STEP), y = make(ctx, KVASIR_F32, 1, kWidth, KVASIR_STEP);
+    const std::vector<float> values(kWidth, 0.5f);
+    for (const kvasir_tensor t : {x, y}) check(kvasir_tensor_write(ctx, t, values.data(), kWidth * 4.0, 0));
+    std::vector<float> out(kWidth);
+    double best = 1e300;
+    for (int round = 0; round < (tiny ? 3 : 50); round++) {
+      const auto start = std::chrono::steady_clock::now();
+      for (int32_t i = 0; i < (tiny ? 8 : kLaunches); i++) check(kvasir_add(ctx, x, x, y));
+      check(kvasir_tensor_read(ctx, out.data(), x, kWidth));
+      const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
+      if (took.count() < best) best = took.count();
+    }
+    std::printf("{\"row\": \"%d launches, %s\", \"ms\": %.4f}\n", kLaunches, options, best);
+    check(kvasir_context_destroy(ctx));
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -54,6 +77,7 @@ int main(int argc, char** argv) {
   double bandwidth = 0;
   check(kvasir_context_bandwidth(ctx, &bandwidth, tiny ? 1 : 1024));
   std::printf("{\"row\": \"copy bandwidth\", \"gbps\": %.1f}\n", bandwidth);
+  time_launches(tiny);
   struct Shape {
     int32_t rows, cols;
   };

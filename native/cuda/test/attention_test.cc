@@ -81,7 +81,8 @@ TEST("cuda attention: products of warpgroups") {
     check_causal({KVASIR_F16, 130, 130, 1, 1, dim, 0, 0, 0, 4}, true);
   }
   check_causal({KVASIR_F16, 64, 128, 1, 2, 64}, true);
-  check_causal({KVASIR_F16, 33, 700, 1, 4, 64, 0, 0, 0, 4}, true);  // five tiles, and splits
+  check_causal({KVASIR_F16, 33, 700, 1, 4, 64, 0, 0, 0, 4}, true);  // splits
+  check_causal({KVASIR_F16, 20, 700, 12, 1, 64}, true);             // stages come back
   for (const int32_t window : {1, 97, 500}) check_causal({KVASIR_F16, 150, 420, 1, 1, 64, window}, true);
   check_causal({KVASIR_F16, 100, 200, 1, 2, 64, 0, 1000, 5, 8, {1, 33, 64, 96, 190}}, true);
   std::vector<int32_t> cuts;

@@ -43,3 +43,18 @@ TEST("cuda: out of memory is an error that leaves the context as it was") {
   EXPECT_OK(kvasir_context_bytes(ctx, live));
   EXPECT_EQ(live[1], 0.0);
 }
+
+TEST("cuda: a kernel's fault loses the device, not the process, and memory comes back") {
+  Context ctx("fault=2");
+  const kvasir_tensor x = ctx.floats({4}, {1, 2, 3, 4});
+  EXPECT_OK(kvasir_add(ctx, x, x, x));
+  EXPECT_OK(kvasir_add(ctx, x, x, x));  // said by the call that waits for it
+  float out[4];
+  EXPECT_FAILS(kvasir_tensor_read(ctx, out, x, 4), KVASIR_DEVICE, "illegal memory access");
+  EXPECT_FAILS(kvasir_add(ctx, x, x, x), KVASIR_DEVICE, "the device is lost");
+  EXPECT_FAILS(kvasir_tensor_read(ctx, out, x, 4), KVASIR_DEVICE, "open the backend again");
+  EXPECT_OK(kvasir_tensor_destroy(ctx, x));
+  double live[3];
+  EXPECT_OK(kvasir_context_bytes(ctx, live));
+  EXPECT_EQ(live[2], 0.0);
+}
