@@ -1,23 +1,26 @@
 /**
  * What concurrent requests gain, and what a long prompt costs those who are being answered:
- * `deno run -A bench/server_batching.ts [MODEL] [tokens] [backend]`.
+ * `deno run -A bench/server_batching.ts [MODEL] [tokens] [backend] [f16|i8]`.
  *
  * Prints tokens a second (drawn ones, prompts' time included) of 8 requests of 512 tokens one after another and at once, and
  * the longest pause between two tokens of a running stream while another request's prompt of 7,000 tokens is read. What eight
  * requests at once could gain at best: prompts take what they take alone, as arithmetic bounds them, and a step reads all weights
- * once and each sequence's keys and values at the bandwidth measured beside it.
+ * once and each sequence's keys and values at the bandwidth measured beside it. Processor time is told, too: with one thread it
+ * says on a busy machine what would be gained where memory keeps up (`cpu:threads=1`).
  *
  * @module
  */
+import process from "node:process";
+import type { KvType } from "../attention/kv_cache.ts";
 import { openBackend } from "../backends/mod.ts";
 import { NativeBackend } from "../backends/native.ts";
 import { Engine } from "../engine/engine.ts";
 
-const [model = "smollm2-135m-instruct", count = "256", backend = "cpu:threads=2"] = Deno.args;
+const [model = "smollm2-135m-instruct", count = "256", backend = "cpu:threads=2", kv = "f16"] = Deno.args;
 const maxTokens = Number(count);
 const CLIENTS = 8;
 
-await using engine = await Engine.open({ model, backend, parallel: CLIENTS });
+await using engine = await Engine.open({ model, backend, parallel: CLIENTS, kvType: kv as KvType });
 const { config, bytes: weightBytes, kvType } = await engine.info();
 
 /** `length` ids that no other `seed` begins with. */
@@ -39,25 +42,34 @@ async function answer(prompt: Int32Array, tokens: number): Promise<number> {
   return drawn;
 }
 
-async function timed(run: () => Promise<unknown>): Promise<number> {
+/** Milliseconds, of the clock and of processors. */
+async function timed(run: () => Promise<unknown>): Promise<readonly [number, number]> {
   const start = performance.now();
+  const used = process.cpuUsage();
   await run();
-  return performance.now() - start;
+  const { user, system } = process.cpuUsage(used);
+  return [performance.now() - start, (user + system) / 1000];
 }
 
 let seed = 0;
 const fresh = (length: number) => promptOf(length, seed++);
 await answer(fresh(512), 16);
-const one = await timed(async () => {
+const [one, oneCpu] = await timed(async () => {
   for (let i = 0; i < CLIENTS; i++) await answer(fresh(512), maxTokens);
 });
-const all = await timed(() => Promise.all(Array.from({ length: CLIENTS }, () => answer(fresh(512), maxTokens))));
-const prompts = await timed(async () => {
+const [all, allCpu] = await timed(() =>
+  Promise.all(Array.from({ length: CLIENTS }, () => answer(fresh(512), maxTokens)))
+);
+const [prompts] = await timed(async () => {
   for (let i = 0; i < CLIENTS; i++) await answer(fresh(512), 1);
 });
 const rate = (ms: number) => (CLIENTS * maxTokens / ms * 1000).toFixed(1);
 console.log(`one after another  ${rate(one)} tokens/s`);
-console.log(`${CLIENTS} at once          ${rate(all)} tokens/s, ${(one / all).toFixed(2)} times`);
+console.log(
+  `${CLIENTS} at once          ${rate(all)} tokens/s, ${(one / all).toFixed(2)} times; processor time ${
+    (oneCpu / allCpu).toFixed(2)
+  } times less`,
+);
 
 console.log(
   `at best            ${(one / (prompts + floorMs())).toFixed(2)} times: prompts ${prompts.toFixed(0)} ms of ${
@@ -76,12 +88,14 @@ function floorMs(): number {
 }
 
 /** Pauses of one stream while another prompt is read. */
-async function pauses(): Promise<number[]> {
+async function pauses(): Promise<{ readonly gaps: number[]; readonly readMs: number }> {
   const abort = new AbortController();
   const gaps: number[] = [];
   let last = 0;
   let other: Promise<number> | undefined;
   let drawn = 0;
+  let startMs = 0;
+  let readMs = 0;
   for await (
     const event of engine.generate(fresh(512), { ...greedy, maxTokens: 4000, signal: abort.signal })
   ) {
@@ -90,13 +104,22 @@ async function pauses(): Promise<number[]> {
     if (other !== undefined) gaps.push(now - last);
     last = now;
     if (++drawn === 20) {
+      startMs = now;
       other = answer(fresh(7000), 1);
-      void other.then(() => abort.abort());
+      void other.then(() => {
+        readMs = performance.now() - startMs;
+        abort.abort();
+      });
     }
   }
   await other;
-  return gaps;
+  return { gaps, readMs };
 }
-const gaps = (await pauses()).sort((a, b) => a - b);
+const { gaps, readMs } = await pauses();
+gaps.sort((a, b) => a - b);
 const at = (share: number) => (gaps[Math.floor(share * (gaps.length - 1))] ?? 0).toFixed(0);
-console.log(`pauses of a stream during a prompt of 7,000 tokens: median ${at(0.5)} ms, longest ${at(1)} ms`);
+console.log(
+  `pauses of a stream during a prompt of 7,000 tokens: median ${at(0.5)} ms, longest ${at(1)} ms; read in ${
+    (readMs / 1000).toFixed(1)
+  } s`,
+);
