@@ -27,9 +27,10 @@ const suite = missing === "" ? describe : describe.skip;
 suite("a device with the codes, a host with the rows", () => {
   it("an error of 0 equals full attention", async () => {
     using loaded = await load(SPEC, emulatedCuda);
-    const full = run(loaded, { policy: "full" });
+    using other = await load("cpu");
+    const full = run(other, { policy: "full" }).logits;
     const { logits, stats } = run(loaded, { policy: "retrieval:error=0,min_length=0,sinks=2,window=8", index });
-    assert(distance(logits, full.logits) < 2e-5, `${distance(logits, full.logits)}`);
+    assert(distance(logits, full) < 1e-4, `${distance(logits, full)}`);
     assertEquals([stats.layers, stats.queries], [2, 2 * (TOKENS.length - PROMPT)]);
     assertAlmostEquals(stats.spanned + stats.retrieved, stats.tokens);
     assert(stats.retrieved > 0);
