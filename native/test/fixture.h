@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "error.h"
 #include "harness.h"
 #include "kvasir_backend.h"
 
@@ -31,7 +32,7 @@ inline std::vector<std::string> isas() {
 struct Context {
   kvasir_context* raw;
   explicit Context(const std::string& options) : raw(kvasir_context_create(options.c_str())) {
-    if (raw == nullptr) fail(__FILE__, __LINE__, "context: " + last_error());
+    if (raw == nullptr) throw kvasir::Error{KVASIR_DEVICE, last_error()};  // ends the test
   }
   ~Context() { kvasir_context_destroy(raw); }
   Context(const Context&) = delete;

@@ -1,11 +1,13 @@
 // kvasir_native_test [text ...]: runs the tests whose names contain one of the texts, or all.
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 
 #include "error.h"
 #include "harness.h"
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 1 << 12);  // what was said before a crash is kept
   int passed = 0, failed = 0;
   for (const kvasir_test::Case& test : kvasir_test::cases()) {
     bool wanted = argc < 2;
