@@ -49,10 +49,14 @@ void multiply_held(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b,
 __device__ __forceinline__ uint32_t operand_address(const void* p) { return shared_address(p); }
 // By one thread; a barrier of the block before others use it.
 __device__ __forceinline__ void phase_make(uint64_t* phase, uint32_t count) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(phase)), "r"(count) : "memory");
+#endif
 }
 __device__ __forceinline__ void phase_arrive(uint64_t* phase) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   asm volatile("{ .reg .b64 state; mbarrier.arrive.shared::cta.b64 state, [%0]; }" ::"r"(shared_address(phase)) : "memory");
+#endif
 }
 // Until the phase of this parity is complete; one that has not begun counts as the one before it.
 __device__ __forceinline__ void phase_wait(uint64_t* phase, uint32_t parity) {
