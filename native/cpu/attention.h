@@ -47,10 +47,11 @@ struct KvGather {
   const int32_t* tokens;  // [count] positions inside the segments
   const float* bias;      // [count], added to the logits; null: none
   int32_t count;
+  bool fetched;  // it was the `next` of the call before
 };
 
 // The range core over gathered rows; positions and window of `rows` do not matter. next: what the same thread gathers after
-// this, whose first rows are brought near; null: unknown.
+// this, whose rows are asked for; null: unknown.
 struct AttentionGather {
   void (*attend)(const AttentionShape& shape, const AttentionRows& rows, const KvGather& gather, const KvGather* next,
                  void* scratch);

@@ -1,7 +1,8 @@
 // The gather core: retrieved keys, all query heads of a KV head in one pass.
 //
-// The range core works on a tile of rows where they lie, or, where it wants them next to each other, on copies in L1. Misses
-// overlap: the next tile's keys and values, if need be of the next list, are on their way to L2 while a tile is worked on.
+// The range core works on a tile of rows where they lie, or, where it wants them next to each other, on copies in L1. All rows of
+// a list are asked for at once, to L2, before the list in front of it is worked on. (In instalments between the work on tiles:
+// half as slow again, as the last of a tile come too late.)
 #pragma once
 #include <algorithm>
 
@@ -34,11 +35,12 @@ class GatherCore : private RangeCore<V> {
   }
 
  private:
-  // Where the rows of two tiles lie, this one's and the next one's: keys, then values.
+  // Where the rows of a tile lie.
   struct Tile {
-    const void* rows[2][2 * kTile];
-    float key_scales[2][kTile];
-    float value_scales[2][kTile];
+    const void* keys[kTile];
+    const void* values[kTile];
+    float key_scales[kTile];
+    float value_scales[kTile];
   };
 
   template <class E>
@@ -54,22 +56,15 @@ class GatherCore : private RangeCore<V> {
     const int32_t size = fit >= 64 ? 64 : fit >= 32 ? 32 : 16;
     const bool in_place = Base::template direct<E>(rows.rows(), d) && !s.codes;
 
+    if (!gather.fetched) fetch(gather, bytes);
+    if (after != nullptr) fetch(*after, bytes);
     const KvRun* segment = gather.segments;
-    int32_t count = std::min(size, gather.count);
-    locate(tile, 0, gather, segment, 0, count, bytes);
-    PrefetchRows{tile.rows[0], tile.rows[0] + 2 * count, bytes}.finish();
-    for (int32_t from = 0, now = 0; from < gather.count; now ^= 1) {
-      int32_t next = std::min(size, gather.count - from - count);
-      if (next > 0) {
-        locate(tile, now ^ 1, gather, segment, from + count, next, bytes);
-      } else if (after != nullptr) {
-        const KvRun* first = after->segments;
-        next = std::min(size, after->count);
-        locate(tile, now ^ 1, *after, first, 0, next, bytes);
-      }
-      PrefetchRows ahead{tile.rows[now ^ 1], tile.rows[now ^ 1] + 2 * next, bytes};
-      const void* const* const keys = tile.rows[now];
-      const void* const* const values = keys + count;
+    PrefetchNothing ahead;
+    for (int32_t from = 0; from < gather.count; from += size) {
+      const int32_t count = std::min(size, gather.count - from);
+      locate(tile, gather, segment, from, count, bytes);
+      const void* const* const keys = tile.keys;
+      const void* const* const values = tile.values;
       if (in_place) {
         Base::template score_rows<E, false>(s, rows.rows(), keys, count, ahead);
       } else {
@@ -78,7 +73,7 @@ class GatherCore : private RangeCore<V> {
       }
       KvRun run{};
       run.count = count;
-      if (sizeof(T) == 1) run.key_scales = tile.key_scales[now], run.value_scales = tile.value_scales[now];
+      if (sizeof(T) == 1) run.key_scales = tile.key_scales, run.value_scales = tile.value_scales;
       Base::weigh(s, shape, rows, run, 0, count, gather.bias == nullptr ? nullptr : gather.bias + from);
       if (in_place) {
         Base::template sum_rows<E, false>(s, rows.rows(), values, count, ahead);
@@ -86,8 +81,6 @@ class GatherCore : private RangeCore<V> {
         copy_rows(copies, values, count, bytes);
         Base::template sum_tile<E>(s, rows.rows(), copies, d, count, ahead);
       }
-      ahead.finish();
-      from += count, count = next;
     }
     Base::close(s, shape, rows);
   }
@@ -104,22 +97,32 @@ class GatherCore : private RangeCore<V> {
     }
   }
 
-  // Tokens mostly ascend, so the segment of the last one is the first guess.
-  static void locate(Tile& tile, int which, const KvGather& gather, const KvRun*& segment, int32_t from, int32_t count,
-                     size_t bytes) {
+  // The segment of a token; they mostly ascend, so that of the last one is the first guess.
+  static const KvRun* find(const KvGather& gather, const KvRun* guess, int32_t token) {
+    if (token >= guess->position && token - guess->position < guess->count) return guess;
+    return std::upper_bound(gather.segments, gather.segments + gather.segment_count, token,
+                            [](int32_t t, const KvRun& r) { return t < r.position; }) - 1;
+  }
+
+  static void fetch(const KvGather& gather, size_t bytes) {
+    const KvRun* segment = gather.segments;
+    for (int32_t k = 0; k < gather.count; k++) {
+      segment = find(gather, segment, gather.tokens[k]);
+      const size_t at = static_cast<size_t>(gather.tokens[k] - segment->position) * bytes;
+      prefetch_row(static_cast<const char*>(segment->keys) + at, bytes);
+      prefetch_row(static_cast<const char*>(segment->values) + at, bytes);
+    }
+  }
+
+  static void locate(Tile& tile, const KvGather& gather, const KvRun*& segment, int32_t from, int32_t count, size_t bytes) {
     for (int32_t k = 0; k < count; k++) {
-      const int32_t token = gather.tokens[from + k];
-      if (token < segment->position || token - segment->position >= segment->count) {
-        const KvRun* end = gather.segments + gather.segment_count;
-        segment = std::upper_bound(gather.segments, end, token,
-                                   [](int32_t t, const KvRun& r) { return t < r.position; }) - 1;
-      }
-      const size_t row = static_cast<size_t>(token - segment->position);
-      tile.rows[which][k] = static_cast<const char*>(segment->keys) + row * bytes;
-      tile.rows[which][count + k] = static_cast<const char*>(segment->values) + row * bytes;
+      segment = find(gather, segment, gather.tokens[from + k]);
+      const size_t row = static_cast<size_t>(gather.tokens[from + k] - segment->position);
+      tile.keys[k] = static_cast<const char*>(segment->keys) + row * bytes;
+      tile.values[k] = static_cast<const char*>(segment->values) + row * bytes;
       if (segment->key_scales == nullptr) continue;
-      tile.key_scales[which][k] = segment->key_scales[row];
-      tile.value_scales[which][k] = segment->value_scales[row];
+      tile.key_scales[k] = segment->key_scales[row];
+      tile.value_scales[k] = segment->value_scales[row];
     }
   }
 };

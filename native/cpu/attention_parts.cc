@@ -223,7 +223,7 @@ void attend_topk(kvasir_context& ctx, const AttentionShape& shape, const KvView&
     gather.bias = hits.bias == nullptr ? nullptr : hits.bias + first;
     return gather;
   };
-  each_in_turn(ctx, hits.rows * ranges, [&](int unit, int, int end, int worker) {
+  each_in_turn(ctx, hits.rows * ranges, [&](int unit, int begin, int end, int worker) {
     const int32_t row = unit / ranges;
     KvRun* const runs = reinterpret_cast<KvRun*>(scratch[worker]);
     AttentionRows to{};
@@ -231,7 +231,8 @@ void attend_topk(kvasir_context& ctx, const AttentionShape& shape, const KvView&
     to.count = 1;
     to.q = q + static_cast<size_t>(row) * shared * d;
     parts.place(to, unit % ranges, static_cast<size_t>(row) * shared);
-    const KvGather gather = gather_of(unit, runs);
+    KvGather gather = gather_of(unit, runs);
+    gather.fetched = unit > begin;
     const KvGather next = unit + 1 < end ? gather_of(unit + 1, runs + most_runs) : KvGather{};
     core.attend(shape, to, gather, &next, scratch[worker] + runs_bytes);
   });

@@ -272,31 +272,6 @@ class Sampling {
     std::fill(squares, squares + group_, 0.0);
     found(head, chunk) = kernels_.settle(candidates_at(at), tops_ + at, offsets, group_, chunk * kChunk, count_,
                                          found(head, chunk), {key, lowbias32(key ^ 0x5bd1e995u)}, squares);
-    fetch_rows(head, keys_ + at, found(head, chunk));
-  }
-
-  // Attention reads what is kept next: memory may answer while other chunks are settled.
-  void fetch_rows(int32_t head, const int32_t* keys, int32_t count) {
-    constexpr size_t kMost = 1 << 18;  // bytes of a head: what outgrows the second-level cache would be read twice
-    const Segment* segment = nullptr;
-    const char *key = nullptr, *value = nullptr;
-    int32_t first = 0, end = 0;
-    size_t bytes = 0;
-    for (int32_t i = 0; i < count; i++) {
-      const int32_t position = codes_.begin() + keys[i];
-      if (position < first || position >= end) {
-        segment = &rows_.find(position);
-        first = segment->start(), end = first + segment->capacity(), bytes = segment->row_bytes();
-        key = static_cast<const char*>(segment->key(names_[head], 0));
-        value = static_cast<const char*>(segment->value(names_[head], 0));
-        count = std::min(count, i + static_cast<int32_t>(kMost / static_cast<size_t>(chunks_) / (2 * bytes)));
-      }
-      const size_t at = static_cast<size_t>(position - first) * bytes;
-      for (size_t line = 0; line < bytes; line += 64) {
-        __builtin_prefetch(key + at + line, 0, 2);
-        __builtin_prefetch(value + at + line, 0, 2);
-      }
-    }
   }
 
   void finish(int32_t head, const Hits& hits, Report& report) {
