@@ -20,7 +20,14 @@ double log_add(double a, double b) {
   return std::isinf(most) ? most : most + std::log(std::exp(a - most) + std::exp(b - most));
 }
 
+// What overflows has an order, too; what is no number comes last.
+void bound(float* scores, int32_t n) {
+  constexpr float kMost = 1e30f;  // sums of those of all heads are finite
+  for (int32_t i = 0; i < n; i++) scores[i] = scores[i] > -kMost ? std::min(scores[i], kMost) : -kMost;
+}
+
 void soften(float* scores, int32_t n, float cap) {
+  bound(scores, n);
   if (cap <= 0) return;
   for (int32_t i = 0; i < n; i++) scores[i] = cap * std::tanh(scores[i] / cap);
 }
