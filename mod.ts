@@ -25,6 +25,7 @@ export type {
   EngineContexts,
   Fingerprint,
 } from "./engine/context_types.ts";
+export type { StepTimes } from "./attention/step_clock.ts";
 export type { Grammar } from "./engine/grammar.ts";
 export type { Prompt } from "./engine/protocol.ts";
 export type {
