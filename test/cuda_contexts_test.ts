@@ -7,21 +7,12 @@ import { assert, assertEquals } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import type { EngineOptions } from "../engine/types.ts";
 import type { Loader } from "../engine/loaded.ts";
-import { prepareBackend } from "../backends/mod.ts";
-import { Unsupported } from "../core/errors.ts";
 import { Engine } from "../engine/engine.ts";
 import { localLink } from "../engine/link.ts";
 import { tinyLoader } from "../engine/tiny_model.ts";
-import { emulatedCuda } from "./emulated_cuda.ts";
+import { emulatedCuda, prepareEmulated } from "./emulated_cuda.ts";
 
-let missing = "";
-try {
-  for (const spec of ["cpu", "cuda-emulated"]) await prepareBackend(spec, emulatedCuda);
-} catch (error) {
-  if (!(error instanceof Unsupported)) throw error;
-  missing = error.message;
-  console.log(`contexts of a device are not tested: ${missing}`);
-}
+const missing = await prepareEmulated("contexts of a device are");
 
 const TEXT = "In the beginning God created the heaven and the earth. ".repeat(3);
 const RETRIEVAL = { policy: "retrieval:error=0,min_length=0,sinks=4,window=16", index: "flat:codes=int4" };

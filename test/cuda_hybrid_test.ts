@@ -6,19 +6,10 @@
  */
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
-import { prepareBackend } from "../backends/mod.ts";
-import { Unsupported } from "../core/errors.ts";
-import { emulatedCuda } from "./emulated_cuda.ts";
+import { emulatedCuda, prepareEmulated } from "./emulated_cuda.ts";
 import { distance, load, PROMPT, run, TOKENS } from "./policy_fixture.ts";
 
-let missing = "";
-try {
-  for (const spec of ["cpu", "cuda-emulated"]) await prepareBackend(spec, emulatedCuda);
-} catch (error) {
-  if (!(error instanceof Unsupported)) throw error;
-  missing = error.message;
-  console.log(`a device beside a host is not tested: ${missing}`);
-}
+const missing = await prepareEmulated("a device beside a host is");
 
 const SPEC = "hybrid-emulated:codes=device,keep=128";
 const index = "flat:codes=int4";

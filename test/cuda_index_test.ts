@@ -7,20 +7,12 @@ import { assert, assertEquals } from "@std/assert";
 import { afterAll, describe, it } from "@std/testing/bdd";
 import type { Backend } from "../backends/backend.ts";
 import type { Goal } from "../index/index.ts";
-import { openBackend, prepareBackend } from "../backends/mod.ts";
-import { Unsupported } from "../core/errors.ts";
+import { openBackend } from "../backends/mod.ts";
 import { IndexRegistry } from "../index/mod.ts";
 import { IndexBench, laws, runLaw } from "./index_conformance.ts";
-import { emulatedCuda } from "./emulated_cuda.ts";
+import { emulatedCuda, prepareEmulated } from "./emulated_cuda.ts";
 
-let missing = "";
-try {
-  for (const spec of ["cpu", "cuda-emulated"]) await prepareBackend(spec, emulatedCuda);
-} catch (error) {
-  if (!(error instanceof Unsupported)) throw error;
-  missing = error.message;
-  console.log(`the device's index is not tested: ${missing}`);
-}
+const missing = await prepareEmulated("the device's index is");
 
 /** Those that take a second or two in emulation. */
 const QUICK = [

@@ -4,7 +4,7 @@
  * @module
  */
 import type { BackendType } from "../backends/backend.ts";
-import type { Backends } from "../backends/mod.ts";
+import { type Backends, prepareBackend } from "../backends/mod.ts";
 import { openHost } from "../backends/cuda.ts";
 import { cpu } from "../backends/cpu.ts";
 import { hybrid } from "../backends/hybrid.ts";
@@ -43,3 +43,15 @@ export const emulatedCuda: Backends = {
     hybrid({ cpu, "cuda-emulated": emulated }),
   ),
 };
+
+/** Builds what the emulation needs; why that cannot be, said with what is therefore not tested, or "". */
+export async function prepareEmulated(what: string): Promise<string> {
+  try {
+    for (const spec of ["cpu", "cuda-emulated"]) await prepareBackend(spec, emulatedCuda);
+    return "";
+  } catch (error) {
+    if (!(error instanceof Unsupported)) throw error;
+    console.log(`${what} not tested: ${error.message}`);
+    return error.message;
+  }
+}

@@ -164,26 +164,29 @@ void GraphCodes::find(const uint8_t** rows, float* scales, const int32_t* nodes,
   }
 }
 
-void GraphCodes::score(float* out, const GraphKernels& kernels, const GraphCodeQuery& query, const int32_t* nodes,
-                       int32_t count) const {
+template <class Body>
+void GraphCodes::in_pieces(const int32_t* nodes, int32_t count, const Body& body) const {
   const uint8_t* rows[kPiece];
   float scales[kPiece];
   for (int32_t done = 0; done < count; done += kPiece) {
     const int32_t some = std::min(kPiece, count - done);
     find(rows, scales, nodes + done, some);
-    kernels.score_codes(out + static_cast<size_t>(done) * static_cast<size_t>(query.group), query.terms, query.group, rows, scales, some);
+    body(done, rows, scales, some);
   }
+}
+
+void GraphCodes::score(float* out, const GraphKernels& kernels, const GraphCodeQuery& query, const int32_t* nodes,
+                       int32_t count) const {
+  in_pieces(nodes, count, [&](int32_t done, const uint8_t* const* rows, const float* scales, int32_t some) {
+    kernels.score_codes(out + static_cast<size_t>(done) * static_cast<size_t>(query.group), query.terms, query.group, rows, scales, some);
+  });
 }
 
 void GraphCodes::score_heads(float* out, size_t stride, const GraphKernels& kernels, const GraphCodeQuery& query, const int32_t* nodes,
                              int32_t count) const {
-  const uint8_t* rows[kPiece];
-  float scales[kPiece];
-  for (int32_t done = 0; done < count; done += kPiece) {
-    const int32_t some = std::min(kPiece, count - done);
-    find(rows, scales, nodes + done, some);
+  in_pieces(nodes, count, [&](int32_t done, const uint8_t* const* rows, const float* scales, int32_t some) {
     kernels.score_code_heads(out + done, stride, query.terms, query.group, rows, scales, some);
-  }
+  });
 }
 
 void GraphCodes::restore(int32_t nodes, int32_t dim, const uint8_t* rows, const float* scales, const float* centre,

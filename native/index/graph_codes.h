@@ -72,6 +72,9 @@ class GraphCodes {
   size_t block_bytes() const { return kBlockNodes * (row_bytes_ + sizeof(float)); }
   const float* scales_of(const uint8_t* block) const { return reinterpret_cast<const float*>(block + kBlockNodes * row_bytes_); }
   void find(const uint8_t** rows, float* scales, const int32_t* nodes, int32_t count) const;
+  // body(first, rows, scales, count) for each of the pieces that nodes [count] are found in.
+  template <class Body>
+  void in_pieces(const int32_t* nodes, int32_t count, const Body& body) const;
   uint8_t* grow(int32_t nodes, int32_t block);
   void append(int32_t to, const RunTasks& run, const std::function<void(float* row, int32_t node)>& read);
 
