@@ -66,9 +66,13 @@ export function paretoFinding(points: readonly Point[]): string {
     `${off.map(formatLength).join(", ")}`;
 }
 
-/** Divergence against time, at one length. */
+/** Divergence against time, at one length; nothing that is slower than exact attention, which does not diverge. */
 export function frontAt(points: readonly Point[], length: number): Point[] {
-  return paretoFront(points.filter((p) => p.length === length), (p) => p.ms, (p) => klOf(p)?.[0] as number);
+  return paretoFront(
+    points.filter((p) => p.length === length && p.ratio[0] >= 1),
+    (p) => p.ms,
+    (p) => klOf(p)?.[0] as number,
+  );
 }
 
 /** From which length on something is faster than exact attention. */

@@ -97,9 +97,12 @@ Deno.test("titles say what the points show", () => {
   const [{ points }] = groupPoints(cells) as [ReturnType<typeof groupPoints>[0]];
   const text = textPoints(points);
   assertStringIncludes(keysFinding(text), "At 4K, kvasir reads 600 keys and stays 8.0 times closer");
-  assertStringIncludes(paretoFinding(text), "at every length: 1K, 2K, 4K");
+  // At 1K it is slower than exact attention.
+  assertStringIncludes(paretoFinding(text), "at 2K, 4K, not at 1K");
   const dearer = text.map((point) =>
-    point.family === "kvasir" ? { ...point, ms: 1e3, quality: text[1]!.quality } : point
+    point.family === "kvasir"
+      ? { ...point, ms: 1e3, ratio: [0.01, 0.01, 0.01] as const, quality: text[1]!.quality }
+      : point
   );
   assertStringIncludes(paretoFinding(dearer), "at no length");
   assertStringIncludes(
