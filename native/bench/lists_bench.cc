@@ -1,12 +1,10 @@
 // Types "lists" and "ivf" on recorded or generated heads (docs/recorded_heads.md), one KV head at a time.
-//   cmake -S native -B build && cmake --build build
-//   c++ -O3 -std=c++17 -I native/include -I native/base -I native/index native/bench/lists_bench.cc
-//       build/CMakeFiles/kvasir_{base,index}_objects.dir/*/*.o -lpthread -o lists_bench
-//   ./lists_bench recall FILE [spec] [every]     recall@100 and keys scored of decode queries, beside what the index expected
-//   ./lists_bench error FILE [spec] [every]      relative error of the output at error .05, rows kept, keys scored; bias of Z
-//   ./lists_bench build FILE [spec]              CPU seconds of the build against one exact kNN of all prompt queries
-//   ./lists_bench insert FILE [spec]              CPU time of inserting, a key
-//   ./lists_bench grow FILE [spec] [every]       recall after 25 % new keys and after 13-fold growth, against a fresh build
+//   cmake -S native -B build && cmake --build build --target kvasir_lists_bench
+//   build/kvasir_lists_bench recall FILE [spec] [every]     recall@100 and keys scored of decode queries, beside what the index expected
+//   build/kvasir_lists_bench error FILE [spec] [every]      relative error of the output at error .05, rows kept, keys scored; bias of Z
+//   build/kvasir_lists_bench build FILE [spec]              CPU seconds of the build against one exact kNN of all prompt queries
+//   build/kvasir_lists_bench insert FILE [spec]              CPU time of inserting, a key
+//   build/kvasir_lists_bench grow FILE [spec] [every]       recall after 25 % new keys and after 13-fold growth, against a fresh build
 // every: only each so many-th KV head. The index holds positions 4 to n - 512 of the prompt; decode queries search it.
 #include <algorithm>
 #include <chrono>
@@ -382,7 +380,7 @@ void run_grow(const Recorded& file, const char* spec, size_t every) {
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    std::fprintf(stderr, "lists_bench recall|error|build|insert|grow FILE [spec] [every]\n");
+    std::fprintf(stderr, "kvasir_lists_bench recall|error|build|insert|grow FILE [spec] [every]\n");
     return 1;
   }
   const Recorded file(argv[2]);
