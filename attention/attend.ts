@@ -89,13 +89,12 @@ function attendOne({ ops, layer, q, out, clock }: Rows, part: AttendRows, k: Ten
   const from = row + numTokens - asking;
   const [to, queries] = [ops.rows(out, from, asking), ops.rows(q, from, asking)];
   const spans = isExact ? undefined : policy?.spans(kv.length);
-  let isSparse = false;
+  let seen: Seen | undefined;
   if (policy === undefined || spans === undefined || isWhole(spans, kv)) {
     ops.backend.kernels.attendCausal(to, queries, kv, sink);
   } else {
-    isSparse = attendSparsely(ops, state.hits, policy, spans, kv, to, queries, clock);
+    seen = attendSparsely(ops, state.hits, policy, spans, kv, to, queries, clock);
   }
-  const seen = spans === undefined ? undefined : isSparse ? { spans, hits: state.hits } : { spans };
   if (numTokens === 1) state.look?.note(ops.backend, layer, kv, queries, to, seen);
 }
 
@@ -123,9 +122,7 @@ function attendDecoding(rows: Rows, parts: readonly AttendRows[], k: Tensor, v: 
       seen.push(undefined);
     } else {
       attendDense(row);
-      const { hits } = state;
-      const found = attendSparsely(ops, hits, policy, spans, kv, ops.rows(out, row, 1), ops.rows(q, row, 1), clock);
-      seen.push(found ? { spans, hits } : { spans });
+      seen.push(attendSparsely(ops, state.hits, policy, spans, kv, ops.rows(out, row, 1), ops.rows(q, row, 1), clock));
     }
   }
   attendDense(first + n);
@@ -145,7 +142,7 @@ function isWhole(spans: Spans, kv: KvLayer): boolean {
   return spans.length === 2 && spans[0] === 0 && spans[1] === kv.length;
 }
 
-/** One query q [1, heads, headDim]; whether there were hits. */
+/** One query q [1, heads, headDim]; what it looked at. */
 function attendSparsely(
   ops: Ops,
   hits: SearchHits,
@@ -155,20 +152,20 @@ function attendSparsely(
   out: Tensor,
   q: Tensor,
   clock: StepClock | undefined,
-): boolean {
+): Seen {
   const { attendWindow, attendTopk, merge } = sparseKernels(ops);
   const near = part(ops, q);
   attendWindow(near, q, kv, spans);
   const search = () => policy.hits(hits, q, kv.length, near.lse);
   if (!(clock === undefined ? search() : clock.search(search))) {
     merge(out, [near]);
-    return false;
+    return { spans };
   }
   const far = part(ops, q);
   attendTopk(far, q, kv, hits);
   merge(out, hits.rest === undefined ? [near, far] : [near, far, stepPart(ops, q, hits.rest)]);
   policy.attended?.(() => valueSpread(ops, attendTopk, kv, hits, q, out));
-  return true;
+  return { spans, hits };
 }
 
 function part(ops: Ops, q: Tensor): AttentionPart {

@@ -146,16 +146,10 @@ export class KvCache implements Disposable {
     while (this.#rows < numTokens) {
       const eighth = this.#rows / 8;
       const wanted = Math.max(numTokens, numExpected) - this.#rows;
-      const most = Math.max(MOST_GROWTH_BYTES / this.#rowBytes, eighth);
+      const most = Math.max(MOST_GROWTH_BYTES / rowBytes(this.layers.map(({ shape }) => shape), this.type), eighth);
       const rows = wholeUnits(Math.min(Math.max(wanted, eighth), most));
       this.#addSegment(Math.min(rows, MOST_ROWS, wholeTiles(this.#maxTokens - this.#rows)));
     }
-  }
-
-  /** Of a token in all layers. */
-  get #rowBytes(): number {
-    const size = this.type === "f32" ? 4 : this.type === "f16" ? 2 : 1;
-    return this.layers.reduce((sum, { shape: { kvHeads, headDim } }) => sum + 2 * kvHeads * headDim * size, 0);
   }
 
   /** Row `i` of k, v [n, kvHeads, headDim] goes behind the last row of layer `layer` of `caches[i]`; room must have been reserved. */
@@ -289,6 +283,12 @@ export class KvCache implements Disposable {
 
 function freeSegment(backend: Backend, { keys, values, keyScales, valueScales }: KvSegment): void {
   for (const tensor of [keys, values, keyScales, valueScales]) if (tensor !== undefined) backend.free(tensor);
+}
+
+/** Of one token's keys and values, all layers. */
+export function rowBytes(layers: readonly LayerShape[], type: KvType): number {
+  const [size, scale] = type === "i8" ? [1, 4] : type === "f16" ? [2, 0] : [4, 0];
+  return layers.reduce((sum, { kvHeads, headDim }) => sum + 2 * kvHeads * (headDim * size + scale), 0);
 }
 
 /** At least one. */

@@ -7,8 +7,7 @@
 import type { Tensor } from "../core/tensor.ts";
 import type { KvLayer, KvSegment } from "../core/kv.ts";
 import type { Backend } from "./backend.ts";
-import { byteLength } from "../core/dtype.ts";
-import { Unsupported } from "../core/errors.ts";
+import { copyHeadRows, headBytes } from "./head_rows.ts";
 
 /** Rows that stay or go together. */
 const BLOCK = 64;
@@ -153,37 +152,14 @@ export class DeviceRows {
   /** A copy of the host's rows in step memory. */
   #stage(segment: HostSegment, at: number, count: number): KvSegment {
     const copy = (rows: Tensor) => {
-      const [heads, capacity, dim] = rows.shape as readonly [number, number, number | undefined];
-      const shape = dim === undefined ? [heads, count] : [heads, count, dim];
-      const out = this.#device.alloc(shape, rows.dtype, "step");
-      // Scales are rows of one head's numbers; the rest are rows of one head's tokens.
-      const perHead = byteLength(shape.slice(1), rows.dtype);
+      const perHead = headBytes(rows, count);
       if (this.#buffer.length < perHead) this.#buffer = new Uint8Array(perHead);
-      for (let head = 0; head < heads; head++) {
-        const bytes = this.#buffer.subarray(0, perHead);
-        if (dim === undefined) this.#readScales(rows, head, at, bytes);
-        else this.#readRows(rows, head * capacity + at, bytes);
-        this.#device.write(out, bytes, dim === undefined ? head : head * count);
-      }
-      return out;
+      return copyHeadRows(this.#host, this.#device, rows, { at, count }, "step", this.#buffer);
     };
     const { keys, values, keyScales, valueScales, start } = segment;
     const rows = { start, count, sealed: true, keys: copy(keys), values: copy(values) };
     if (keyScales === undefined || valueScales === undefined) return rows;
     return { ...rows, keyScales: copy(keyScales), valueScales: copy(valueScales) };
-  }
-
-  #readScales(scales: Tensor, head: number, at: number, out: Uint8Array<ArrayBuffer>): void {
-    const capacity = scales.shape[1] as number;
-    const flat = this.#host.view(scales, [(scales.shape[0] as number) * capacity, 1]);
-    this.#readRows(flat, head * capacity + at, out);
-  }
-
-  #readRows(rows: Tensor, row: number, out: Uint8Array<ArrayBuffer>): void {
-    if (this.#host.readRows === undefined) {
-      throw new Unsupported(`Cannot bring rows to the device: backend "${this.#host.spec}" does not lend its memory`);
-    }
-    this.#host.readRows(rows, row, out);
   }
 
   #make({ keys, values, keyScales, start }: HostSegment): KvSegment {

@@ -13,6 +13,7 @@
 import process from "node:process";
 import type { KvType } from "../attention/kv_cache.ts";
 import { openBackend } from "../backends/mod.ts";
+import { rowBytes } from "../attention/kv_cache.ts";
 import { NativeBackend } from "../backends/native.ts";
 import { Engine } from "../engine/engine.ts";
 
@@ -81,9 +82,7 @@ console.log(
 function floorMs(): number {
   using memory = openBackend(backend, {});
   if (!(memory instanceof NativeBackend)) throw new TypeError(`Cannot measure the bandwidth of "${backend}"`);
-  const size = kvType === "f32" ? 4 : kvType === "f16" ? 2 : 1;
-  const row = config.layers.reduce((sum, { kvHeads, headDim }) => sum + 2 * kvHeads * headDim * size, 0);
-  const step = weightBytes + CLIENTS * row * (512 + maxTokens / 2);
+  const step = weightBytes + CLIENTS * rowBytes(config.layers, kvType as KvType) * (512 + maxTokens / 2);
   return maxTokens * step / (memory.bandwidth(512) * 1e6);
 }
 

@@ -7,7 +7,8 @@ import type { Command } from "@commander-js/extra-typings";
 import { parseMethod } from "../attention/method.ts";
 import { openBackend, prepareBackend } from "../backends/mod.ts";
 import type { CostPoint } from "../engine/cost_model.ts";
-import { type Forecast, Forecaster, rowBytes } from "../engine/forecast.ts";
+import { rowBytes } from "../attention/kv_cache.ts";
+import { type Forecast, Forecaster } from "../engine/forecast.ts";
 import { planAttention } from "../engine/plan.ts";
 import { loadPlugins } from "../engine/plugins.ts";
 import { resolveModel } from "../model/hub.ts";
@@ -49,7 +50,7 @@ export function planCommand(done: (code: number) => void): Command {
       const free = freeBytes();
       using backend = openBackend(spec, backends);
       using forecaster = new Forecaster(opened, backend, (free ?? 4e9) / 2);
-      const rows = rowBytes(opened.config, options.kvType ?? "f16");
+      const rows = rowBytes(opened.config.layers, options.kvType ?? "f16");
       const measured = flags.measured === undefined || (options.kvType ?? "f16") !== "f16"
         ? undefined
         : fitMeasured(await Deno.readTextFile(flags.measured), flags.measured, {

@@ -12,7 +12,7 @@ import type { Tensor } from "../core/tensor.ts";
 import type { Backend } from "../backends/backend.ts";
 import type { Model, ModelConfig } from "../model/model.ts";
 import type { AttentionOptions } from "../attention/mod.ts";
-import type { KvType } from "../attention/kv_cache.ts";
+import { type KvType, rowBytes } from "../attention/kv_cache.ts";
 import type { OpenedModel } from "../model/open.ts";
 import { HybridBackend } from "../backends/hybrid.ts";
 import { Ops } from "../backends/ops.ts";
@@ -97,7 +97,7 @@ export class Forecaster implements Disposable {
 
   #answerMeasured(questions: readonly ForecastQuestion[]): Forecast[] {
     const { config, bytes } = this.#opened;
-    const longest = Math.max(...questions.map((q) => rowBytes(config, q.kvType) * q.length));
+    const longest = Math.max(...questions.map((q) => rowBytes(config.layers, q.kvType) * q.length));
     if (1.5 * (bytes + longest) <= this.#mostBytes || config.layers.length <= SHALLOW[1]) {
       return this.#measure(config.layers.length, questions);
     }
@@ -140,7 +140,7 @@ export class Forecaster implements Disposable {
     const indexBytes = state.stats().indexMemory;
     return {
       ...this.#bytes(indexBytes),
-      diskBytes: rowBytes(model.config, kvType) * length + indexBytes,
+      diskBytes: rowBytes(model.config.layers, kvType) * length + indexBytes,
       buildMs,
       msPerToken: median(times),
     };
@@ -215,12 +215,6 @@ function tell(length: number, anchors: readonly Forecast[]): Forecast {
   ).at(length);
   const [few, more] = anchors as [Forecast, Forecast];
   return { ...extrapolate(few, more, (length - ANCHORS[0]) / (ANCHORS[1] - ANCHORS[0])), msPerToken, buildMs };
-}
-
-/** Of one token's keys and values, all layers. */
-export function rowBytes({ layers }: ModelConfig, type: KvType): number {
-  const [size, scale] = type === "i8" ? [1, 4] : type === "f16" ? [2, 0] : [4, 0];
-  return layers.reduce((sum, { kvHeads, headDim }) => sum + 2 * kvHeads * (headDim * size + scale), 0);
 }
 
 function extrapolate(few: Forecast, more: Forecast, factor: number): Forecast {

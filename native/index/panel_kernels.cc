@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "half.h"
+
 namespace kvasir {
 namespace {
 
@@ -12,13 +14,6 @@ uint16_t to_bfloat(float x) {
   std::memcpy(&bits, &x, sizeof bits);
   const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   return static_cast<uint16_t>((rounded & 0x7f80) == 0x7f80 ? rounded - 1 : rounded);
-}
-
-float from_bfloat(uint16_t x) {
-  const uint32_t bits = static_cast<uint32_t>(x) << 16;
-  float out;
-  std::memcpy(&out, &bits, sizeof out);
-  return out;
 }
 
 }  // namespace
@@ -32,7 +27,7 @@ void Panels::narrow() {
 float Panels::at(int32_t row, int32_t d) const {
   const size_t i = (static_cast<size_t>(row / kPanelRows) * static_cast<size_t>(dim_) + static_cast<size_t>(d)) * kPanelRows +
                    static_cast<size_t>(row % kPanelRows);
-  return is_narrow() ? from_bfloat(narrow_[i]) : data_[i];
+  return is_narrow() ? bfloat_to_float(narrow_[i]) : data_[i];
 }
 
 void Panels::pack(const float* rows, int32_t count, int32_t dim) {
