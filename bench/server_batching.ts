@@ -11,9 +11,8 @@
  * @module
  */
 import process from "node:process";
-import type { KvType } from "../attention/kv_cache.ts";
 import { openBackend } from "../backends/mod.ts";
-import { rowBytes } from "../attention/kv_cache.ts";
+import { type KvType, rowBytes } from "../attention/kv_cache.ts";
 import { NativeBackend } from "../backends/native.ts";
 import { Engine } from "../engine/engine.ts";
 
