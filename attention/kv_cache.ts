@@ -26,16 +26,25 @@ export type KvType = "f16" | "f32" | "i8";
 const ROWS_UNIT = 256;
 const MOST_ROWS = 4096;
 /**
- * A cache of no more than eight times as much grows by this many bytes in all layers. The step that first writes to them waits until
- * the system has cleared their pages, up to a third of a second for 90 MB on a virtual machine, and other streams wait with it.
+ * A cache of no more than eight times as much grows by this many bytes in all layers. Whoever first writes to them waits until the system
+ * has found and cleared their pages, 4 ms a MB on a virtual machine, and other streams wait with it. So what follows is made layer by
+ * layer while a segment fills. (24 MB in one step: 110 ms of processor time more than its neighbours took, the longest pause of all.)
  */
-const MOST_GROWTH_BYTES = 24 * 2 ** 20;
+const MOST_GROWTH_BYTES = 8 * 2 ** 20;
+/** How much faster than its tokens come. */
+const AHEAD = 2;
 /** Kernels cut positions into tiles of so many keys; segments begin at tiles, so that forks get the bits of the whole. */
 const TILE_ROWS = 64;
 
 /** A layer whose segments can still grow in number. */
 interface GrowingLayer extends KvLayer {
   readonly segments: KvSegment[];
+}
+
+/** A segment that tokens are expected for: of its first layers. */
+interface ComingSegment {
+  readonly rows: number;
+  readonly made: KvSegment[];
 }
 
 /** See the module's head. Dispose frees everything (idempotent). */
@@ -50,6 +59,8 @@ export class KvCache implements Disposable {
   /** How many other caches show the rows behind these keys, where any do; shared by all forks. */
   #uses = new Map<Tensor, number>();
   #rows = 0;
+  /** Begins behind the last row that there is room for. */
+  #coming: ComingSegment | undefined;
 
   /** Holds at most `maxTokens` tokens; allocates nothing yet. */
   constructor(backend: Backend, shapes: readonly LayerShape[], type: KvType, maxTokens: number) {
@@ -108,12 +119,16 @@ export class KvCache implements Disposable {
       }
       to.length = numTokens;
     });
-    if (takesOver) this.#rows = this.length;
+    if (takesOver) {
+      this.#rows = this.length;
+      this.#forgetComing();
+    }
     return fork;
   }
 
   /** Frees room that no token has taken: the cache will not grow any more. */
   trim(): void {
+    this.#forgetComing();
     for (const layer of this.#layers) {
       while (layer.segments.at(-1)?.count === 0) this.#release(layer.segments.pop() as KvSegment);
     }
@@ -134,22 +149,36 @@ export class KvCache implements Disposable {
   }
 
   /**
-   * Makes room for `numTokens` tokens in total, in every layer; at once for `numExpected`, as far as one segment goes, which
-   * is no longer than `MOST_GROWTH_BYTES` or an eighth of the cache. Beyond what is expected it grows by an eighth. Throws `RangeError` beyond the cache's maximum and `NativeError`
-   * when memory is out; what was allocated before stays.
+   * Makes room for `numTokens` tokens in total, in every layer. Where `numExpected` are to come it goes on with the segment that follows:
+   * with as many layers as hold `AHEAD` times what comes now. A segment is as long as is expected, but no longer than the one before or
+   * half the cache, whichever is more, nor than `MOST_GROWTH_BYTES` or an eighth of the cache; beyond what is expected a cache grows by an
+   * eighth. Throws `RangeError` beyond the cache's maximum and `NativeError` when memory is out; whole segments that were made before stay.
    */
   reserve(numTokens: number, numExpected: number = numTokens): void {
     if (numTokens > this.#maxTokens) {
       throw new RangeError(`Cannot grow cache: ${numTokens} tokens, its maximum is ${this.#maxTokens}`);
     }
     if (this.#rows < numTokens) this.#leaveShared();
-    while (this.#rows < numTokens) {
-      const eighth = this.#rows / 8;
-      const wanted = Math.max(numTokens, numExpected) - this.#rows;
-      const most = Math.max(MOST_GROWTH_BYTES / rowBytes(this.layers.map(({ shape }) => shape), this.type), eighth);
-      const rows = wholeUnits(Math.min(Math.max(wanted, eighth), most));
-      this.#addSegment(Math.min(rows, MOST_ROWS, wholeTiles(this.#maxTokens - this.#rows)));
+    let isGrown = false;
+    for (; this.#rows < numTokens; isGrown = true) {
+      this.#addSegment(this.#coming?.rows ?? this.#nextRows(numTokens, numExpected));
     }
+    // What follows a new segment can wait for the next step.
+    if (isGrown || Math.min(numExpected, this.#maxTokens) <= this.#rows) return;
+    const { rows, made } = this.#coming ??= { rows: this.#nextRows(numTokens, numExpected), made: [] };
+    const share = AHEAD * (numTokens - this.length) / rows;
+    this.#makeLayers(rows, Math.min(this.layers.length, made.length + Math.ceil(share * this.layers.length)));
+  }
+
+  /** Of the segment that follows. */
+  #nextRows(numTokens: number, numExpected: number): number {
+    const eighth = this.#rows / 8;
+    const missing = numTokens - this.#rows;
+    const wanted = Math.max(missing, numExpected - this.#rows, eighth);
+    const last = this.#rows - (this.#layers[0]?.segments.at(-1)?.start ?? 0);
+    const most = Math.max(MOST_GROWTH_BYTES / rowBytes(this.layers.map(({ shape }) => shape), this.type), eighth);
+    const rows = wholeUnits(Math.min(wanted, most, Math.max(missing, last, this.#rows / 2)));
+    return Math.min(rows, MOST_ROWS, wholeTiles(this.#maxTokens - this.#rows));
   }
 
   /** Row `i` of k, v [n, kvHeads, headDim] goes behind the last row of layer `layer` of `caches[i]`; room must have been reserved. */
@@ -208,6 +237,7 @@ export class KvCache implements Disposable {
 
   /** Frees all segments but those that forks still show. */
   [Symbol.dispose](): void {
+    this.#forgetComing();
     for (const layer of this.#layers) {
       for (const segment of layer.segments) this.#release(segment);
       layer.segments.length = 0;
@@ -222,6 +252,7 @@ export class KvCache implements Disposable {
     const loose = last === undefined || !last.sealed ? 0 : last.count % TILE_ROWS;
     if (last === undefined || loose === 0) return;
     const kept = last.count - loose;
+    this.#forgetComing();
     this.#rows = last.start + kept;
     try {
       this.#addSegment(Math.min(ROWS_UNIT, wholeTiles(this.#maxTokens - this.#rows)));
@@ -244,16 +275,29 @@ export class KvCache implements Disposable {
     if (others === 0) freeSegment(this.#backend, segment);
   }
 
+  /** Makes the layers that a segment of so many rows lacks; room for it is there from now on. */
   #addSegment(rows: number): void {
-    const made: KvSegment[] = [];
-    try {
-      for (const { shape } of this.#layers) made.push(this.#segment(shape, rows));
-    } catch (error) {
-      for (const segment of made) freeSegment(this.#backend, segment);
-      throw error;
-    }
+    this.#makeLayers(rows, this.#layers.length);
+    const { made } = this.#coming as ComingSegment;
     this.#layers.forEach((layer, i) => layer.segments.push(made[i] as KvSegment));
     this.#rows += rows;
+    this.#coming = undefined;
+  }
+
+  /** The segment that follows has at least so many layers from now on, none where memory is out. */
+  #makeLayers(rows: number, count: number): void {
+    const { made } = this.#coming ??= { rows, made: [] };
+    try {
+      while (made.length < count) made.push(this.#segment((this.#layers[made.length] as GrowingLayer).shape, rows));
+    } catch (error) {
+      this.#forgetComing();
+      throw error;
+    }
+  }
+
+  #forgetComing(): void {
+    for (const segment of this.#coming?.made ?? []) freeSegment(this.#backend, segment);
+    this.#coming = undefined;
   }
 
   #segment({ kvHeads, headDim }: LayerShape, rows: number): KvSegment {

@@ -101,6 +101,38 @@ describe("KvCache", () => {
     );
   });
 
+  it("reserve() makes room for a long prompt about as fast as its chunks come", () => {
+    const sizes = fc.array(fc.integer({ min: 1, max: 500 }), { minLength: 1, maxLength: 8 });
+    fc.assert(
+      fc.property(sizes, fc.integer({ min: 1, max: 6000 }), (chunks, numExpected) => {
+        using backend = openBackend("reference");
+        const shapes = Array.from({ length: 30 }, () => SHAPES[0] as LayerShape);
+        using cache = new KvCache(backend, shapes, "f32", 8000);
+        const rowBytes = 30 * 2 * 4 * 4;
+        for (let length = 0, i = 0; length < numExpected; i++) {
+          const n = Math.min(chunks[i % chunks.length] as number, numExpected - length);
+          const before = backend.bytes;
+          cache.reserve(length + n, numExpected);
+          const grown = (backend.bytes - before) / rowBytes;
+          // Twice what the chunk takes where segments become longer, and what is missing to a whole one.
+          assert(
+            grown <= 2 * n + Math.max(512, length / 4),
+            `${n} tokens at ${length} of ${numExpected} took ${grown} rows`,
+          );
+          for (const layer of shapes.keys()) {
+            cache.append(layer, rows(backend, 0, length, n, 1), rows(backend, 0, length, n, -1));
+          }
+          backend.endStep();
+          length += n;
+          assert(cache.capacity >= length && backend.bytes <= rowBytes * (1.5 * length + 1024));
+        }
+        cache[Symbol.dispose]();
+        assertEquals(backend.bytes, 0);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
   it("stays small for a short context and has scales only with 8-bit rows", () => {
     const bytes: Record<KvType, number> = {
       f16: 2 * 2 * 2 * 256 * 4,
