@@ -1,5 +1,5 @@
 // Blocks of middle size, carved from shared regions of huge pages. What decoding reads, matrices of weights in one stream and rows
-// of the cache at random, lies in thousands of blocks of half a megabyte to a few: each alone is too small for a huge page, and
+// of the cache at random, lies in thousands of blocks of a tenth of a megabyte to a few: each alone is too small for a huge page, and
 // with small ones every row misses the address cache and every stream stops at each page's end. Measured on SmolLM2 (a virtual
 // machine, whose walks are twice as long): exact attention over 32K tokens takes .75 of its time, retrieved rows .45, matrices .65.
 #pragma once
