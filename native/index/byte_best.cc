@@ -4,7 +4,7 @@
 
 #include "byte_kernels.h"
 #include "byte_panels.h"
-#include "graph_kernels.h"
+#include "select.h"
 
 namespace kvasir {
 namespace {
@@ -15,33 +15,57 @@ constexpr int32_t kRowsPerTask = 96;
 constexpr int32_t kSlack = 256;
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
-using Entry = std::pair<float, int32_t>;
+// What passed of some rows, and what selects from it.
+struct Passed {
+  size_t room;  // for all that may pass, and for one panel more
+  std::vector<float> thresholds, scores;
+  std::vector<int32_t> ids, counts;
+  std::vector<float> copy, best_scores, rest_scores;
+  std::vector<int32_t> places, rest_ids;
 
-bool better(const Entry& a, const Entry& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; }
+  Passed(int32_t rows, size_t room_)
+      : room(room_), thresholds(static_cast<size_t>(rows), kNone), scores(static_cast<size_t>(rows) * room),
+        ids(scores.size()), counts(static_cast<size_t>(rows)), copy(room + kPanelRows), best_scores(room + 2 * kPanelRows),
+        rest_scores(room), places(best_scores.size()), rest_ids(room) {}
 
-struct Kept {
-  std::vector<float> scores;  // room for all that may pass, and for one panel more
-  std::vector<int32_t> ids;
-  int32_t count = 0;
-  float threshold = kNone;
+  BytePassed from(int32_t row) {
+    const size_t r = static_cast<size_t>(row);
+    return {thresholds.data() + r, scores.data() + r * room, ids.data() + r * room, counts.data() + r, room};
+  }
+  // Of the first `count` of a row the best k come first, of equals those that stood before; both parts keep their order, the second
+  // where `rest` says so. The k-th best score. k <= count.
+  float part(const SelectKernels& kernels, int32_t row, int32_t count, int32_t k, bool rest) {
+    float* s = scores.data() + static_cast<size_t>(row) * room;
+    int32_t* of = ids.data() + static_cast<size_t>(row) * room;
+    std::copy_n(s, count, copy.data());
+    const float kth = find_kth(kernels, copy.data(), count, k, 0).value;
+    int32_t best = kernels.compress(places.data(), best_scores.data(), copy.data(), (count + 31) / 32 * 32, kth);
+    for (int32_t extra = best - k, i = best; extra > 0 && i-- > 0;) {  // the last of those at the threshold are too many
+      if (best_scores[static_cast<size_t>(i)] != kth) continue;
+      std::copy(places.begin() + i + 1, places.begin() + best, places.begin() + i);
+      std::copy(best_scores.begin() + i + 1, best_scores.begin() + best, best_scores.begin() + i);
+      best--, extra--;
+    }
+    size_t others = 0;
+    for (int32_t i = 0, next = 0; rest && i < count; i++) {
+      rest_scores[others] = s[i], rest_ids[others] = of[i];
+      const bool taken = next < best && places[static_cast<size_t>(next)] == i;
+      next += taken, others += !taken;
+    }
+    for (int32_t i = 0; i < best; i++) of[i] = of[places[static_cast<size_t>(i)]];  // ascending places
+    std::copy_n(best_scores.data(), best, s);
+    std::copy_n(rest_scores.data(), others, s + best);
+    std::copy_n(rest_ids.data(), others, of + best);
+    return kth;
+  }
 };
-
-// Cuts to the best k.
-void cut(Kept& kept, int32_t k, std::vector<Entry>& order) {
-  order.clear();
-  for (size_t i = 0; i < static_cast<size_t>(kept.count); i++) order.push_back({kept.scores[i], kept.ids[i]});
-  std::nth_element(order.begin(), order.begin() + (k - 1), order.end(), better);
-  for (size_t i = 0; i < static_cast<size_t>(k); i++) kept.scores[i] = order[i].first, kept.ids[i] = order[i].second;
-  kept.count = k;
-  kept.threshold = order[static_cast<size_t>(k - 1)].first;
-}
 
 }  // namespace
 
 BestColumns best_columns(const IndexIsa& isa, const RunTasks& run, const BytePanels& columns, const BytePanels::Terms& rows,
                          const std::vector<int32_t>& cuts) {
   const int32_t k = cuts.back(), n = columns.count();
-  const size_t room = static_cast<size_t>(2 * k + kSlack + kPanelRows);
+  const int32_t room = 2 * k + kSlack + kPanelRows;
   BestColumns out;
   out.k = k;
   // Where run leaves tasks out, ids are still ids.
@@ -50,17 +74,14 @@ BestColumns best_columns(const IndexIsa& isa, const RunTasks& run, const BytePan
   const bool thin = 4 * kMargin * k < n;
   const int32_t step = std::max(1, static_cast<int32_t>(kMargin * k / kSampled));
   const BytePanels sample(columns, step);
-  const int32_t rank = static_cast<int32_t>(kMargin * k / step);
+  const int32_t rank = static_cast<int32_t>(kMargin * k / step) + 1;
   const int32_t piece = std::min(kRowsPerTask, std::max(12, (rows.count + 7) / 8));
   run((rows.count + piece - 1) / piece, [&](int32_t task) {
     const int32_t first = task * piece, some = std::min(piece, rows.count - first);
-    std::vector<float> scores(static_cast<size_t>(some) * kPanelRows), sampled;
-    std::vector<Kept> kept(static_cast<size_t>(some));
-    std::vector<Entry> order;
-    for (Kept& row : kept) row.scores.resize(room), row.ids.resize(room);
+    Passed passed(some, static_cast<size_t>(room));
     if (thin) {
       const size_t width = static_cast<size_t>(sample.panels()) * kPanelRows;
-      sampled.resize(width * static_cast<size_t>(some));
+      std::vector<float> scores(static_cast<size_t>(some) * kPanelRows), sampled(width * static_cast<size_t>(some));
       for (int32_t p = 0; p < sample.panels(); p++) {
         sample.dot(*isa.bytes, scores.data(), rows, first, some, p);
         for (size_t r = 0; r < static_cast<size_t>(some); r++) {
@@ -68,44 +89,44 @@ BestColumns best_columns(const IndexIsa& isa, const RunTasks& run, const BytePan
         }
       }
       for (size_t r = 0; r < static_cast<size_t>(some); r++) {
-        float* row = sampled.data() + r * width;
-        std::nth_element(row, row + rank, row + sample.count(), std::greater<float>());
-        kept[r].threshold = row[rank];
+        passed.thresholds[r] = find_kth(*isa.select, sampled.data() + r * width, sample.count(), rank, rank / 16).value;
       }
     }
-    const auto pass = [&](int32_t from, int32_t count, int32_t panel) {
-      columns.dot(*isa.bytes, scores.data(), rows, first + from, count, panel);
-      const int32_t valid = std::min(kPanelRows, n - panel * kPanelRows);
-      for (int32_t i = 0; i < count; i++) {
-        Kept& row = kept[static_cast<size_t>(from + i)];
-        float* s = scores.data() + static_cast<size_t>(i) * kPanelRows;
-        for (int32_t j = valid; j < kPanelRows; j++) s[j] = kNone;
-        int32_t above = isa.graph->above(row.scores.data() + row.count, row.ids.data() + row.count, s, row.threshold, panel * kPanelRows);
-        while (above > 0 && row.ids[static_cast<size_t>(row.count + above - 1)] >= n) above--;
-        row.count += above;
-        if (row.count + kPanelRows > static_cast<int32_t>(room)) cut(row, k, order);
+    // All columns that pass a row's threshold, which rises to its k-th best where too many do.
+    const auto pass = [&](int32_t from, int32_t count) {
+      for (int32_t p = 0; p < columns.panels(); p++) {
+        columns.above(*isa.bytes, passed.from(from), rows, first + from, count, p);
+        for (int32_t r = from; r < from + count; r++) {
+          int32_t& held = passed.counts[static_cast<size_t>(r)];
+          if (p + 1 == columns.panels()) {
+            const int32_t* ids = passed.from(r).ids;
+            while (held > 0 && ids[held - 1] >= n) held--;
+          }
+          if (held + kPanelRows <= room) continue;
+          passed.thresholds[static_cast<size_t>(r)] = passed.part(*isa.select, r, held, k, false);
+          held = k;
+        }
       }
     };
-    for (int32_t p = 0; p < columns.panels(); p++) pass(0, some, p);
+    pass(0, some);
     for (int32_t r = 0; r < some; r++) {
-      Kept& row = kept[static_cast<size_t>(r)];
-      if (row.count < k) {  // the sample misled
-        row.count = 0;
-        row.threshold = kNone;
-        for (int32_t p = 0; p < columns.panels(); p++) pass(r, 1, p);
+      const BytePassed row = passed.from(r);
+      int32_t& held = *row.counts;
+      if (held < k) {  // the sample misled
+        held = 0;
+        passed.thresholds[static_cast<size_t>(r)] = kNone;
+        pass(r, 1);
       }
-      order.clear();
-      for (size_t i = 0; i < static_cast<size_t>(row.count); i++) order.push_back({row.scores[i], row.ids[i]});
       // Products that overflowed to NaN were let through nowhere.
-      while (order.size() < static_cast<size_t>(k)) order.push_back({kNone, 0});
-      auto end = order.end();
-      for (auto cut_at = cuts.rbegin(); cut_at != cuts.rend(); ++cut_at) {
-        const auto last = order.begin() + (*cut_at - 1);
-        std::nth_element(order.begin(), last, end, better);
-        end = last;
+      for (; held < k; held++) row.scores[held] = kNone, row.ids[held] = 0;
+      int32_t end = held;
+      for (auto cut = cuts.rbegin(); cut != cuts.rend(); ++cut) {
+        if (*cut < end) passed.part(*isa.select, r, end, *cut, *cut < k);
+        end = *cut;
       }
       const size_t at = static_cast<size_t>(first + r) * static_cast<size_t>(k);
-      for (size_t i = 0; i < static_cast<size_t>(k); i++) out.scores[at + i] = order[i].first, out.ids[at + i] = order[i].second;
+      std::copy_n(row.scores, k, out.scores.data() + at);
+      std::copy_n(row.ids, k, out.ids.data() + at);
     }
   });
   return out;

@@ -14,9 +14,33 @@ struct ByteTerms {
   const int32_t* shifts;  // [count]: -128 times the sum of the codes, as columns' codes are 128 too large
 };
 
+// What passes: of row r the scores >= thresholds[r] and the ids of their columns go behind the counts[r] that it has, in order of
+// columns. There is room for a panel behind them.
+struct BytePassed {
+  const float* thresholds;  // [count]
+  float* scores;            // [count, room]
+  int32_t* ids;             // as scores
+  int32_t* counts;          // [count]
+  size_t room;
+};
+
+// How columns become codes: (x - mean) * inverse of each dimension, rounded by the largest of a column; of unit u dimensions
+// order[4 u] ... order[4 u + 3], dim where there is none.
+struct BytePacking {
+  const float *means, *inverses;  // [dim]
+  const int32_t* order;           // [4 * units]
+  int32_t dim, units;
+};
+
 struct ByteKernels {
+  // Columns [count <= 32, dim], which are overwritten, to the first places of a panel [units][32][4], and their scales. One that is
+  // equal to the mean in all dimensions, or not finite, leaves both as they are: codes of 128 and a scale of 0.
+  void (*pack)(uint8_t* panel, float* scales, float* columns, int32_t count, const BytePacking& how);
   // out[r * 32 + j] = row r . column j, panel [units][32][4], column_scales [32].
   void (*dot)(float* out, const ByteTerms& rows, int32_t count, const uint8_t* panel, const float* column_scales, int32_t units);
+  // The same products, of which only those are kept that pass; column j of the panel has id first_id + j.
+  void (*above)(const BytePassed& passed, const ByteTerms& rows, int32_t count, const uint8_t* panel, const float* column_scales,
+                int32_t units, int32_t first_id);
   // Of scores [count, 32] the best of each column beside what it had: best [32], which [32]; row r is first + r. Of equals the first.
   void (*best)(float* best, int32_t* which, const float* scores, int32_t count, int32_t first);
 };

@@ -12,10 +12,10 @@ inline void multiply_add(__m512i& sum, __m512i bytes, const int8_t* four) {
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(bytes), "m"(*reinterpret_cast<const int32_t*>(four)));
 }
 
-// 2 R sums and two vectors of the panel fill the registers.
-template <int32_t R>
-inline void dot_tile(float* out, const ByteTerms& rows, int32_t first, const uint8_t* panel, const float* column_scales,
-                     int32_t units) {
+// put(row, half, scores) gets the products. 2 R sums and two vectors of the panel fill the registers.
+template <int32_t R, class Put>
+inline void multiply_tile(const Put& put, const ByteTerms& rows, int32_t first, const uint8_t* panel, const float* column_scales,
+                          int32_t units) {
   const size_t width = static_cast<size_t>(units) * 4;
   const int8_t* codes = rows.codes + static_cast<size_t>(first) * width;
   __m512i sums[R][2];
@@ -31,26 +31,54 @@ inline void dot_tile(float* out, const ByteTerms& rows, int32_t first, const uin
       multiply_add(sums[r][1], b, four);
     }
   }
-#pragma GCC unroll 2
-  for (int32_t v = 0; v < 2; v++) {
-    const __m512 columns = _mm512_loadu_ps(column_scales + v * 16);
+  const __m512 low = _mm512_loadu_ps(column_scales), high = _mm512_loadu_ps(column_scales + 16);
 #pragma GCC unroll 16
-    for (int32_t r = 0; r < R; r++) {
-      const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(rows.scales[first + r]), columns);
-      const __m512 score = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(sums[r][v]), _mm512_set1_ps(rows.bases[first + r]));
-      _mm512_storeu_ps(out + static_cast<size_t>(first + r) * kPanelRows + static_cast<size_t>(v) * 16, score);
-    }
+  for (int32_t r = 0; r < R; r++) {
+    const __m512 scale = _mm512_set1_ps(rows.scales[first + r]), base = _mm512_set1_ps(rows.bases[first + r]);
+    put(first + r, _mm512_fmadd_ps(_mm512_mul_ps(scale, low), _mm512_cvtepi32_ps(sums[r][0]), base),
+        _mm512_fmadd_ps(_mm512_mul_ps(scale, high), _mm512_cvtepi32_ps(sums[r][1]), base));
   }
 }
 
-void dot_bytes(float* out, const ByteTerms& rows, int32_t count, const uint8_t* panel, const float* column_scales, int32_t units) {
+template <class Put>
+void multiply(const Put& put, const ByteTerms& rows, int32_t count, const uint8_t* panel, const float* column_scales, int32_t units) {
   int32_t r = 0;
-  for (; r + 12 <= count; r += 12) dot_tile<12>(out, rows, r, panel, column_scales, units);
-  for (; r < count; r++) dot_tile<1>(out, rows, r, panel, column_scales, units);
+  for (; r + 12 <= count; r += 12) multiply_tile<12>(put, rows, r, panel, column_scales, units);
+  for (; r + 4 <= count; r += 4) multiply_tile<4>(put, rows, r, panel, column_scales, units);
+  for (; r < count; r++) multiply_tile<1>(put, rows, r, panel, column_scales, units);
+}
+
+void dot_bytes(float* out, const ByteTerms& rows, int32_t count, const uint8_t* panel, const float* column_scales, int32_t units) {
+  const auto put = [out](int32_t row, __m512 low, __m512 high) {
+    _mm512_storeu_ps(out + static_cast<size_t>(row) * kPanelRows, low);
+    _mm512_storeu_ps(out + static_cast<size_t>(row) * kPanelRows + 16, high);
+  };
+  multiply(put, rows, count, panel, column_scales, units);
+}
+
+void above_bytes(const BytePassed& passed, const ByteTerms& rows, int32_t count, const uint8_t* panel, const float* column_scales,
+                 int32_t units, int32_t first_id) {
+  const __m512i steps = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i ids_low = _mm512_add_epi32(steps, _mm512_set1_epi32(first_id));
+  const __m512i ids_high = _mm512_add_epi32(ids_low, _mm512_set1_epi32(16));
+  const auto put = [&](int32_t row, __m512 low, __m512 high) {
+    const __m512 bar = _mm512_set1_ps(passed.thresholds[row]);
+    const __mmask16 a = _mm512_cmp_ps_mask(low, bar, _CMP_GE_OQ), b = _mm512_cmp_ps_mask(high, bar, _CMP_GE_OQ);
+    if (_kortestz_mask16_u8(a, b)) return;
+    // Compressed in registers and stored whole: what is not counted is overwritten by the next.
+    const size_t at = static_cast<size_t>(row) * passed.room + static_cast<size_t>(passed.counts[row]);
+    const size_t next = at + static_cast<size_t>(__builtin_popcount(a));
+    _mm512_storeu_ps(passed.scores + at, _mm512_maskz_compress_ps(a, low));
+    _mm512_storeu_si512(passed.ids + at, _mm512_maskz_compress_epi32(a, ids_low));
+    _mm512_storeu_ps(passed.scores + next, _mm512_maskz_compress_ps(b, high));
+    _mm512_storeu_si512(passed.ids + next, _mm512_maskz_compress_epi32(b, ids_high));
+    passed.counts[row] += __builtin_popcount(a) + __builtin_popcount(b);
+  };
+  multiply(put, rows, count, panel, column_scales, units);
 }
 
 }  // namespace
 
-const ByteKernels kBytesAvx512 = {dot_bytes, best_of_rows};
+const ByteKernels kBytesAvx512 = {pack_columns, dot_bytes, above_bytes, best_of_rows};
 
 }  // namespace kvasir

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "byte_kernels.h"
 #include "graph_kernels.h"
@@ -12,7 +13,7 @@ namespace {
 
 constexpr int32_t kPanel = kPanelRows;
 constexpr int32_t kTaskPanels = 32;
-constexpr int32_t kMeasured = 2048;   // columns that tell mean and spread
+constexpr int32_t kMeasured = 512;    // columns that tell mean and spread
 constexpr int32_t kRowsPerTask = 240;
 constexpr double kMost = std::numeric_limits<float>::max() / 4;
 
@@ -23,41 +24,29 @@ inline int32_t rounded(float x) { return static_cast<int32_t>(x + 128.5f); }
 
 }  // namespace
 
-BytePanels::BytePanels(const RunTasks& run, int32_t count, int32_t dim, const ReadColumns& read)
+BytePanels::BytePanels(const ByteKernels& kernels, const RunTasks& run, int32_t count, int32_t dim, const ReadColumns& read,
+                       const float* weights)
     : count_(count), dim_(dim), units_((dim + 3) / 4) {
-  measure(read);
+  measure(read, weights);
   const size_t width = static_cast<size_t>(units_) * 4, n = static_cast<size_t>(dim);
   codes_.assign(static_cast<size_t>(panels()) * width * kPanel, 128);
   scales_.assign(static_cast<size_t>(panels()) * kPanel, 0);
   std::vector<float> inverse(n);
   for (size_t d = 0; d < n; d++) inverse[d] = 1 / spread_[d];
+  const BytePacking how = {mean_.data(), inverse.data(), order_.data(), dim_, units_};
   run((panels() + kTaskPanels - 1) / kTaskPanels, [&](int32_t task) {
-    const int32_t from = task * kTaskPanels * kPanel, some = std::min(kTaskPanels * kPanel, count_ - from);
-    std::vector<float> columns(static_cast<size_t>(some) * n);
-    std::vector<uint8_t> line(width, 128);
-    read(columns.data(), from, some);
-    for (int32_t i = 0; i < some; i++) {
-      float* x = columns.data() + static_cast<size_t>(i) * n;
-      float most = 0;
-      for (size_t d = 0; d < n; d++) {
-        x[d] = (x[d] - mean_[d]) * inverse[d];
-        const float size = std::fabs(x[d]);
-        most = size > most ? size : most;
-      }
-      if (!(most > 0) || !std::isfinite(most)) continue;  // it counts as the mean
-      const float factor = 127 / most;
-      if (!std::isfinite(factor)) continue;
-      for (size_t d = 0; d < n; d++) line[d] = static_cast<uint8_t>(rounded(x[d] * factor));
-      const size_t at = static_cast<size_t>(from + i);
-      scales_[at] = most / 127;
-      uint8_t* to = codes_.data() + at / kPanel * width * kPanel + at % kPanel * 4;
-      for (size_t u = 0; u < static_cast<size_t>(units_); u++) std::copy_n(line.data() + u * 4, 4, to + u * kPanel * 4);
+    std::vector<float> columns(static_cast<size_t>(kPanel) * n);
+    for (int32_t p = task * kTaskPanels; p < std::min(panels(), (task + 1) * kTaskPanels); p++) {
+      const int32_t from = p * kPanel, some = std::min(kPanel, count_ - from);
+      read(columns.data(), from, some);
+      kernels.pack(codes_.data() + static_cast<size_t>(from) * width, scales_.data() + from, columns.data(), some, how);
     }
   });
 }
 
 BytePanels::BytePanels(const BytePanels& from, int32_t step)
-    : count_((from.count_ + step - 1) / step), dim_(from.dim_), units_(from.units_), mean_(from.mean_), spread_(from.spread_) {
+    : count_((from.count_ + step - 1) / step), dim_(from.dim_), units_(from.units_), mean_(from.mean_), spread_(from.spread_),
+      order_(from.order_), parts_(from.parts_) {
   const size_t width = static_cast<size_t>(units_) * 4;
   codes_.assign(static_cast<size_t>(panels()) * width * kPanel, 128);
   scales_.assign(static_cast<size_t>(panels()) * kPanel, 0);
@@ -71,8 +60,9 @@ BytePanels::BytePanels(const BytePanels& from, int32_t step)
   }
 }
 
-// Mean and spread of evenly spaced columns. A dimension that hardly varies counts as if it varied a thousandth of the others.
-void BytePanels::measure(const ReadColumns& read) {
+// Mean and spread of evenly spaced columns, and the order of dimensions. A dimension that hardly varies counts as if it varied a
+// thousandth of the others.
+void BytePanels::measure(const ReadColumns& read, const float* weights) {
   const size_t n = static_cast<size_t>(dim_);
   const int32_t some = std::min(count_, kMeasured);
   std::vector<double> sum(n), square(n);
@@ -96,30 +86,54 @@ void BytePanels::measure(const ReadColumns& read) {
   for (size_t d = 0; d < n; d++) {
     spread_.push_back(all > 0 ? static_cast<float>(std::min(1e30, std::max(1e-30, std::sqrt(square[d] + 1e-6 * all)))) : 1);
   }
+  order_.resize(static_cast<size_t>(units_) * 4, dim_);
+  std::iota(order_.begin(), order_.begin() + dim_, 0);
+  if (weights == nullptr) return;
+  std::vector<double> parts(n + 1);
+  for (size_t d = 0; d < n; d++) {
+    const double part = static_cast<double>(weights[d]) * static_cast<double>(spread_[d]) * static_cast<double>(spread_[d]);
+    parts[d] = std::isfinite(part) ? part : kMost;
+  }
+  std::stable_sort(order_.begin(), order_.begin() + dim_, [&](int32_t a, int32_t b) {
+    return parts[static_cast<size_t>(a)] > parts[static_cast<size_t>(b)];
+  });
+  double up_to = 0;
+  for (size_t i = 0; i < order_.size(); i++) {
+    up_to += parts[static_cast<size_t>(order_[i])];
+    if (i % 4 == 3) parts_.push_back(up_to);
+  }
+  for (double& part : parts_) part = up_to > 0 ? part / up_to : 1;
 }
 
-BytePanels::Terms BytePanels::terms(const float* rows, const float* offsets, int32_t count) const {
-  const size_t n = static_cast<size_t>(dim_), width = static_cast<size_t>(units_) * 4;
+BytePanels::Terms BytePanels::terms(const float* rows, const float* offsets, int32_t count, double share) const {
+  const size_t n = static_cast<size_t>(dim_);
   Terms out;
   out.count = count;
+  out.units = units_;
+  if (share < 1 && !parts_.empty()) {
+    out.units = static_cast<int32_t>(std::lower_bound(parts_.begin(), parts_.end(), share) - parts_.begin()) + 1;
+    out.units = std::min(out.units, units_);
+  }
+  const size_t width = static_cast<size_t>(out.units) * 4, taken = std::min(width, n);
   out.codes.assign(static_cast<size_t>(count) * width, 0);
-  std::vector<float> x(n);
+  std::vector<float> x(taken);
   for (size_t r = 0; r < static_cast<size_t>(count); r++) {
     float base = 0, most = 0;
-    for (size_t d = 0; d < n; d++) {
-      const float q = rows[r * n + d];
-      base += q * mean_[d];
-      x[d] = q * spread_[d];
-      const float size = std::fabs(x[d]);
+    const float* row = rows + r * n;
+    for (size_t d = 0; d < n; d++) base += row[d] * mean_[d];
+    for (size_t i = 0; i < taken; i++) {
+      const size_t d = static_cast<size_t>(order_[i]);
+      x[i] = row[d] * spread_[d];
+      const float size = std::fabs(x[i]);
       most = size > most ? size : most;
     }
     const float factor = 127 / most;
     int32_t sum = 0;
     if (most > 0 && std::isfinite(most) && std::isfinite(factor)) {
       int8_t* to = out.codes.data() + r * width;
-      for (size_t d = 0; d < n; d++) {
-        const int32_t code = rounded(x[d] * factor) - 128;
-        to[d] = static_cast<int8_t>(code);
+      for (size_t i = 0; i < taken; i++) {
+        const int32_t code = rounded(x[i] * factor) - 128;
+        to[i] = static_cast<int8_t>(code);
         sum += code;
       }
     }
@@ -131,11 +145,27 @@ BytePanels::Terms BytePanels::terms(const float* rows, const float* offsets, int
   return out;
 }
 
+ByteTerms BytePanels::terms_from(const Terms& rows, int32_t first) const {
+  const size_t at = static_cast<size_t>(first), width = static_cast<size_t>(rows.units) * 4;
+  return {rows.codes.data() + at * width, rows.scales.data() + at, rows.bases.data() + at, rows.shifts.data() + at};
+}
+
 void BytePanels::dot(const ByteKernels& kernels, float* out, const Terms& rows, int32_t first, int32_t some, int32_t panel) const {
-  const size_t at = static_cast<size_t>(first), width = static_cast<size_t>(units_) * 4;
-  const ByteTerms terms = {rows.codes.data() + at * width, rows.scales.data() + at, rows.bases.data() + at, rows.shifts.data() + at};
-  kernels.dot(out, terms, some, codes_.data() + static_cast<size_t>(panel) * width * kPanel,
-              scales_.data() + static_cast<size_t>(panel) * kPanel, units_);
+  const size_t at = static_cast<size_t>(panel) * kPanel;
+  kernels.dot(out, terms_from(rows, first), some, codes_.data() + at * static_cast<size_t>(units_) * 4, scales_.data() + at,
+              rows.units);
+}
+
+void BytePanels::above(const ByteKernels& kernels, const BytePassed& passed, const Terms& rows, int32_t first, int32_t some,
+                       int32_t panel) const {
+  const size_t at = static_cast<size_t>(panel) * kPanel, next = at + kPanel;
+  // The next panel begins on another page, where no processor looks ahead by itself.
+  if (panel + 1 < panels()) {
+    const uint8_t* codes = codes_.data() + next * static_cast<size_t>(units_) * 4;
+    for (size_t b = 0; b < static_cast<size_t>(rows.units) * 4 * kPanel; b += 64) __builtin_prefetch(codes + b);
+  }
+  kernels.above(passed, terms_from(rows, first), some, codes_.data() + at * static_cast<size_t>(units_) * 4, scales_.data() + at,
+                rows.units, panel * kPanel);
 }
 
 void BytePanels::nearest(const ByteKernels& kernels, const RunTasks& run, int32_t* nearest, const Terms& rows) const {
@@ -156,8 +186,9 @@ void BytePanels::nearest(const ByteKernels& kernels, const RunTasks& run, int32_
   });
 }
 
-BytePanels key_panels(const IndexIsa& isa, const RunTasks& run, const Rows& rows, int32_t head, int32_t from, int32_t count) {
-  return BytePanels(run, count, rows.find(from).head_dim(), [&](float* out, int32_t first, int32_t some) {
+BytePanels key_panels(const IndexIsa& isa, const RunTasks& run, const Rows& rows, int32_t head, int32_t from, int32_t count,
+                      const float* weights) {
+  const ReadColumns read = [&](float* out, int32_t first, int32_t some) {
     for (int32_t done = 0; done < some;) {
       const Segment& s = rows.find(from + first + done);
       const int32_t row = from + first + done - s.start(), n = std::min(some - done, s.capacity() - row);
@@ -169,7 +200,20 @@ BytePanels key_panels(const IndexIsa& isa, const RunTasks& run, const Rows& rows
       }
       done += n;
     }
-  });
+  };
+  return BytePanels(*isa.bytes, run, count, rows.find(from).head_dim(), read, weights);
+}
+
+std::vector<float> mean_squares(const float* rows, int32_t count, int32_t dim) {
+  const size_t n = static_cast<size_t>(dim);
+  std::vector<double> sums(n);
+  for (size_t r = 0; r < static_cast<size_t>(count); r++) {
+    const float* row = rows + r * n;
+    for (size_t d = 0; d < n; d++) sums[d] += static_cast<double>(row[d]) * static_cast<double>(row[d]);
+  }
+  std::vector<float> out;
+  for (double sum : sums) out.push_back(within_floats(sum / std::max(1, count)));
+  return out;
 }
 
 }  // namespace kvasir

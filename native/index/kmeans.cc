@@ -94,7 +94,7 @@ std::vector<float> kmeans(const PanelKernels& kernels, const RunTasks& run, cons
   const int32_t tasks = (count + kTaskRows - 1) / kTaskRows;
   std::unique_ptr<const BytePanels> columns;
   if (options.bytes != nullptr) {
-    columns = std::make_unique<const BytePanels>(run, count, dim, [&](float* out, int32_t first, int32_t some) {
+    columns = std::make_unique<const BytePanels>(*options.bytes, run, count, dim, [&](float* out, int32_t first, int32_t some) {
       std::copy_n(points + static_cast<size_t>(first) * width, static_cast<size_t>(some) * width, out);
     });
   }

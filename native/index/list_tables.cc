@@ -20,11 +20,17 @@ void ListTable::append(const std::vector<std::vector<int32_t>>& more) {
 
 void GapLists::append(const std::vector<std::vector<int32_t>>& more) {
   last.resize(more.size(), -1);
-  size_t added = 0;
-  for (const auto& ids : more) added += ids.size();
+  size_t bytes = gaps.size();
+  for (size_t list = 0; list < more.size(); list++) {
+    for (int32_t before = last[list], i = 0; i < static_cast<int32_t>(more[list].size()); i++) {
+      const int32_t id = more[list][static_cast<size_t>(i)], gap = id - before - 1;
+      bytes += gap < kPlain ? 1 : gap < kPlain + 256 * (kWide - kPlain) ? 2 : 5;
+      before = id;
+    }
+  }
   std::vector<uint8_t> all;
   std::vector<int32_t> at;
-  all.reserve(gaps.size() + 2 * added);
+  all.reserve(bytes);
   at.reserve(more.size() + 1);
   for (size_t list = 0; list < more.size(); list++) {
     at.push_back(static_cast<int32_t>(all.size()));
@@ -44,7 +50,6 @@ void GapLists::append(const std::vector<std::vector<int32_t>>& more) {
     }
   }
   at.push_back(static_cast<int32_t>(all.size()));
-  all.shrink_to_fit();
   offsets = std::move(at);
   gaps = std::move(all);
 }

@@ -56,8 +56,12 @@ void order_by_votes(RankedLists& ranked, const PartitionInput& in, const BytePan
 
 // ids [count], all different, in order; marks [keys / 64] are zero before and after.
 void in_order(std::vector<int32_t>& out, const int32_t* ids, int32_t count, std::vector<uint64_t>& marks) {
-  for (int32_t i = 0; i < count; i++) marks[static_cast<size_t>(ids[i]) >> 6] |= 1ull << (ids[i] & 63);
   out.reserve(static_cast<size_t>(count));
+  if (std::is_sorted(ids, ids + count)) {
+    out.assign(ids, ids + count);
+    return;
+  }
+  for (int32_t i = 0; i < count; i++) marks[static_cast<size_t>(ids[i]) >> 6] |= 1ull << (ids[i] & 63);
   for (size_t w = 0; w < marks.size(); w++) {
     for (uint64_t word = marks[w]; word != 0; word &= word - 1) {
       out.push_back(static_cast<int32_t>(w * 64) + __builtin_ctzll(word));
@@ -74,7 +78,7 @@ int32_t depth_of(const ListsOptions& options, const PartitionSource& source, int
 }
 
 int32_t horizon_of(const ListsOptions& options, int32_t keys) {
-  return options.horizon > 0 ? options.horizon : std::max(1024, keys / 4 - 8192);
+  return options.horizon > 0 ? options.horizon : std::max(1024, keys / 2 - 16384);
 }
 
 }  // namespace
@@ -135,8 +139,9 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
     if (old == nullptr && (depths.empty() || depth > depths.back())) depths.push_back(depth);
   }
   if (old != nullptr) depths = {most};
-  const BytePanels keys = key_panels(*source.isa, *in.run, *source.rows, source.head, source.begin, source.keys);
-  BestColumns best = best_columns(*source.isa, *in.run, keys, keys.terms(centroids.data(), nullptr, lists), depths);
+  const BytePanels keys = key_panels(*source.isa, *in.run, *source.rows, source.head, source.begin, source.keys,
+                                     mean_squares(centroids.data(), lists, source.dim).data());
+  BestColumns best = best_columns(*source.isa, *in.run, keys, keys.terms(centroids.data(), nullptr, lists, kRouterShare), depths);
   RankedLists ranked = {lists, most, std::move(best.ids), std::move(best.scores)};
   if (options.knn) order_by_votes(ranked, in, keys, Nearest(centroids.data(), lists, source.dim, true), train.data(), unit.data(), count);
 
@@ -148,8 +153,8 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
   (*in.run)((lists + kTaskLists - 1) / kTaskLists, [&](int32_t task) {
     std::vector<uint64_t> marks((static_cast<size_t>(source.keys) + 63) / 64);
     for (int32_t list = task * kTaskLists; list < std::min(lists, (task + 1) * kTaskLists); list++) {
-      const size_t last = static_cast<size_t>(list) * static_cast<size_t>(ranked.depth) + static_cast<size_t>(choice.depth - 1);
-      thresholds[static_cast<size_t>(list)] = ranked.scores[last];
+      const float* best_scores = ranked.scores.data() + static_cast<size_t>(list) * static_cast<size_t>(ranked.depth);
+      thresholds[static_cast<size_t>(list)] = *std::min_element(best_scores, best_scores + choice.depth);
       in_order(members[static_cast<size_t>(list)], ranked.of(list), choice.depth, marks);
     }
   });

@@ -10,7 +10,7 @@ struct ListsOptions {
   int32_t keys_per_list = 0;  // 0: 72 - headDim / 4, at least 16, as lists of narrow heads weigh most beside their keys
   int32_t depth = 0;        // most keys of a list; 0: 1024, fewer where lists would weigh more than an eighth of the keys
   int32_t ahead = 512;      // tokens between the last key and the first query: the window
-  int32_t horizon = 0;      // positions of queries for which lists are made; 0: keys / 4 - 8192, at least 1024, so that aims are of constant cost a key
+  int32_t horizon = 0;      // positions of queries for which lists are made; 0: keys / 2 - 16384, at least 1024: two aims while keys double
   int32_t iterations = 8;
   bool knn = false;         // lists from nearest keys of prompt queries instead of centroid scores alone
   double recall = 0.95;     // wanted on held-out prompt queries

@@ -1,9 +1,11 @@
 #include "lists_calibrate.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "graph_keys.h"
+#include "select.h"
 
 namespace kvasir {
 namespace {
@@ -13,6 +15,7 @@ namespace {
 constexpr int32_t kMaxHeld = 64;
 constexpr int32_t kMaxProbes = 32;
 constexpr int32_t kTaskQueries = 16;
+constexpr float kLowest = std::numeric_limits<float>::lowest();
 
 // The k best keys of each held-out query, by id.
 struct Truth {
@@ -43,73 +46,77 @@ Truth find_truth(const PartitionInput& in, const BytePanels& keys, const std::ve
   return truth;
 }
 
+// What the i-th nearest list of a query adds to those before it: wanted keys, and keys in all. [count, most]
+struct Gain {
+  int32_t found = 0, keys = 0;
+};
+
+// Lists of one depth.
+std::vector<Gain> gains_of(const PartitionInput& in, const RankedLists& ranked, const Truth& truth, const std::vector<int32_t>& nearest,
+                           int32_t most, int32_t depth, int32_t count) {
+  std::vector<Gain> gains(static_cast<size_t>(count) * static_cast<size_t>(most));
+  (*in.run)((count + kTaskQueries - 1) / kTaskQueries, [&](int32_t task) {
+    std::vector<uint8_t> marks(static_cast<size_t>(in.source.keys));  // 0: seen, 1: not seen, 2: nor found, and wanted
+    for (int32_t query = task * kTaskQueries; query < std::min(count, (task + 1) * kTaskQueries); query++) {
+      std::fill(marks.begin(), marks.end(), 1);
+      for (int32_t j = 0; j < truth.k; j++) marks[static_cast<size_t>(truth.of(query)[j])] = 2;
+      for (int32_t probe = 0; probe < most; probe++) {
+        const size_t at = static_cast<size_t>(query) * static_cast<size_t>(most) + static_cast<size_t>(probe);
+        const int32_t* ids = ranked.of(nearest[at]);
+        int32_t sum = 0, good = 0;
+        for (int32_t r = 0; r < depth; r++) {
+          uint8_t& mark = marks[static_cast<size_t>(ids[r])];
+          sum += mark;
+          good += mark >> 1;
+          mark = 0;
+        }
+        gains[at] = {good, sum - good};
+      }
+    }
+  });
+  return gains;
+}
+
 // Plays searches of held-out positions with lists of one depth: each query head its own lists, as in a search. Each head gets one
 // list, then the head whose next list finds most for the keys it adds gets another, until the mean recall is reached.
 ListsChoice probe_greedily(const PartitionInput& in, const ListsOptions& options, const RankedLists& ranked, const Truth& truth,
                            const std::vector<int32_t>& nearest, int32_t most, int32_t depth, int32_t positions) {
-  const int32_t group = in.shape->group();
-  const size_t keys = static_cast<size_t>(in.source.keys), words = (keys + 63) / 64;
-  std::vector<uint64_t> seen(words * static_cast<size_t>(positions * group), 0);
-  std::vector<uint8_t> wanted(keys, 0);
+  const int32_t group = in.shape->group(), count = positions * group;
+  const std::vector<Gain> gains = gains_of(in, ranked, truth, nearest, most, depth, count);
   ListsChoice c;
   c.depth = depth;
   c.probes.assign(static_cast<size_t>(group), 0);
   double found = 0, visited = 0;
-  const double all = static_cast<double>(positions) * group * truth.k;
-  struct Gain {
-    double found = 0, keys = 0;
-  };
-  const auto list_of = [&](int32_t query, int32_t probe) { return ranked.of(nearest[static_cast<size_t>(query * most + probe)]); };
+  const double all = static_cast<double>(count) * truth.k;
   // What the next list of head g adds, of all positions.
-  const auto gain = [&](int32_t g) {
-    Gain sum;
-    for (int32_t query = g; query < positions * group; query += group) {
-      const int32_t* want = truth.of(query);
-      for (int32_t j = 0; j < truth.k; j++) wanted[static_cast<size_t>(want[j])] = 1;
-      const uint64_t* marks = seen.data() + static_cast<size_t>(query) * words;
-      const int32_t* ids = list_of(query, c.probes[static_cast<size_t>(g)]);
-      int32_t fresh = 0, good = 0;
-      for (int32_t r = 0; r < depth; r++) {
-        const size_t id = static_cast<size_t>(ids[r]);
-        const int32_t unseen = static_cast<int32_t>(~(marks[id >> 6] >> (id & 63)) & 1);
-        fresh += unseen;
-        good += unseen & wanted[id];
-      }
-      sum.found += good;
-      sum.keys += fresh;
-      for (int32_t j = 0; j < truth.k; j++) wanted[static_cast<size_t>(want[j])] = 0;
+  const auto next = [&](int32_t g) {
+    double good = 0, keys = 0;
+    for (int32_t query = g; query < count; query += group) {
+      const Gain& gain = gains[static_cast<size_t>(query * most + c.probes[static_cast<size_t>(g)])];
+      good += gain.found, keys += gain.keys;
     }
-    return sum;
+    return std::pair<double, double>(good, keys);
   };
-  std::vector<Gain> next(static_cast<size_t>(group));
   const auto take = [&](int32_t g) {
-    Gain& got = next[static_cast<size_t>(g)];
-    found += got.found;
-    visited += got.keys;
-    const int32_t probe = c.probes[static_cast<size_t>(g)]++;
-    if (probe + 1 >= most) return;
-    for (int32_t query = g; query < positions * group; query += group) {
-      uint64_t* marks = seen.data() + static_cast<size_t>(query) * words;
-      const int32_t* ids = list_of(query, probe);
-      for (int32_t r = 0; r < depth; r++) marks[static_cast<size_t>(ids[r]) >> 6] |= 1ull << (ids[r] & 63);
-    }
-    got = gain(g);
+    const auto got = next(g);
+    found += got.first, visited += got.second;
+    c.probes[static_cast<size_t>(g)]++;
   };
-  for (int32_t g = 0; g < group; g++) next[static_cast<size_t>(g)] = gain(g), take(g);
+  for (int32_t g = 0; g < group; g++) take(g);
   while (found < options.recall * all) {
     int32_t best = -1;
     double rate = -1;
     for (int32_t g = 0; g < group; g++) {
       if (c.probes[static_cast<size_t>(g)] >= most) continue;
-      const Gain& of = next[static_cast<size_t>(g)];
-      const double r = of.found / (of.keys + 1);
+      const auto of = next(g);
+      const double r = of.first / (of.second + 1);
       if (r > rate) rate = r, best = g;
     }
     if (best < 0) break;
     take(best);
   }
   c.recall = all > 0 ? found / all : 0;
-  c.visited = positions > 0 ? visited / positions / group / static_cast<double>(keys) : 1;
+  c.visited = positions > 0 ? visited / count / static_cast<double>(in.source.keys) : 1;
   c.reached = positions > 0 && c.recall >= options.recall;
   return c;
 }
@@ -127,23 +134,22 @@ ListsChoice calibrate_lists(const PartitionInput& in, const ListsOptions& option
   const int32_t most = std::min(kMaxProbes, routers.count());
   std::vector<int32_t> nearest(static_cast<size_t>(count) * static_cast<size_t>(most));
   (*in.run)(static_cast<int32_t>(positions), [&](int32_t p) {
-    std::vector<float> scores(routers.width() * group);
+    std::vector<float> scores(routers.width() * group), memory(SelectWork::floats(routers.count()));
+    const SelectWork work(memory.data(), routers.count());
     routers.dot(*in.source.isa->panels, scores.data(), held.data() + static_cast<size_t>(p) * group * dim, static_cast<int32_t>(group));
     for (size_t g = 0; g < group; g++) {
       float* row = scores.data() + g * routers.width();
-      for (int32_t i = 0; i < most; i++) {
-        float best;
-        const int32_t list = in.source.isa->panels->argmax(&best, row, routers.count());
-        nearest[(static_cast<size_t>(p) * group + g) * static_cast<size_t>(most) + static_cast<size_t>(i)] = list;
-        row[list] = -std::numeric_limits<float>::infinity();
-      }
+      for (size_t i = 0; i < static_cast<size_t>(routers.count()); i++) row[i] = std::isnan(row[i]) ? kLowest : row[i];
+      for (size_t i = static_cast<size_t>(routers.count()); i < routers.width(); i++) row[i] = -std::numeric_limits<float>::infinity();
+      const int32_t found = select_best(*in.source.isa->select, row, routers.count(), most, work);
+      std::sort(work.ids, work.ids + found, [row](int32_t a, int32_t b) { return row[a] != row[b] ? row[a] > row[b] : a < b; });
+      std::copy_n(work.ids, found, nearest.data() + (static_cast<size_t>(p) * group + g) * static_cast<size_t>(most));
     }
   });
   std::vector<ListsChoice> tried(depths.size());
-  (*in.run)(static_cast<int32_t>(depths.size()), [&](int32_t i) {
-    tried[static_cast<size_t>(i)] =
-        probe_greedily(in, options, ranked, truth, nearest, most, depths[static_cast<size_t>(i)], static_cast<int32_t>(positions));
-  });
+  for (size_t i = 0; i < depths.size(); i++) {
+    tried[i] = probe_greedily(in, options, ranked, truth, nearest, most, depths[i], static_cast<int32_t>(positions));
+  }
   ListsChoice best;
   for (ListsChoice& c : tried) {
     const bool better = c.reached != best.reached ? c.reached : c.reached ? c.visited < best.visited : c.recall > best.recall;

@@ -2,35 +2,68 @@
 
 #include <algorithm>
 
+#include "byte_kernels.h"
 #include "byte_panels.h"
 #include "graph_build.h"
-#include "graph_kernels.h"
 
 namespace kvasir {
 namespace {
 
 constexpr int32_t kTaskLists = 96;
+constexpr int32_t kTaskPanels = 8;   // of new keys, between which what passed is put away
 
-// Of each routed list the ids of [from.keys, source.keys) that belong to it.
-std::vector<std::vector<int32_t>> above_thresholds(const Partition& from, const PartitionSource& source, const RunTasks& run) {
-  const int32_t first = from.keys, count = source.keys - first, lists = from.routed.count();
-  const BytePanels keys = key_panels(*source.isa, run, *source.rows, source.head, source.begin + first, count);
-  const BytePanels::Terms routers = keys.terms(from.routed.centroids.unpack().data(), nullptr, lists);
+// Of each routed list the ids of the keys from from.keys on that belong to it.
+std::vector<std::vector<int32_t>> above_thresholds(const Partition& from, const BytePanels& keys, const std::vector<float>& centroids,
+                                                   const PartitionSource& source, const RunTasks& run) {
+  const int32_t first = from.keys, count = keys.count(), lists = from.routed.count();
+  const BytePanels::Terms routers = keys.terms(centroids.data(), nullptr, lists, kRouterShare);
   std::vector<std::vector<int32_t>> more(static_cast<size_t>(lists));
   run((lists + kTaskLists - 1) / kTaskLists, [&](int32_t task) {
     const int32_t start = task * kTaskLists, some = std::min(kTaskLists, lists - start);
-    std::vector<float> scores(static_cast<size_t>(some) * kPanelRows);
-    float kept[kPanelRows];
-    int32_t ids[kPanelRows];
+    constexpr size_t kRoom = size_t{kTaskPanels} * kPanelRows;
+    std::vector<float> scores(static_cast<size_t>(some) * kRoom);
+    std::vector<int32_t> ids(scores.size()), counts(static_cast<size_t>(some));
+    const BytePassed passed = {from.thresholds.data() + start, scores.data(), ids.data(), counts.data(), kRoom};
     for (int32_t p = 0; p < keys.panels(); p++) {
-      keys.dot(*source.isa->bytes, scores.data(), routers, start, some, p);
+      keys.above(*source.isa->bytes, passed, routers, start, some, p);
+      if (p % kTaskPanels + 1 != kTaskPanels && p + 1 != keys.panels()) continue;
       for (int32_t i = 0; i < some; i++) {
-        const size_t list = static_cast<size_t>(start + i);
-        const int32_t above = source.isa->graph->above(kept, ids, scores.data() + i * kPanelRows, from.thresholds[list], p * kPanelRows);
-        for (int32_t j = 0; j < above && ids[j] < count; j++) more[list].push_back(first + ids[j]);
+        const int32_t* of = ids.data() + static_cast<size_t>(i) * kRoom;
+        auto& to = more[static_cast<size_t>(start + i)];
+        for (int32_t j = 0; j < counts[static_cast<size_t>(i)] && of[j] < count; j++) to.push_back(first + of[j]);
+        counts[static_cast<size_t>(i)] = 0;
       }
     }
   });
+  return more;
+}
+
+// The home of each key from from.keys on. A cell's mean goes twice through the metric so that keys need not go through it:
+// |M k - M m|^2 = |M k|^2 - 2 (k . MT M m - |M m|^2 / 2).
+std::vector<std::vector<int32_t>> nearest_homes(const Partition& from, const BytePanels& keys, const PartitionSource& source,
+                                                const RunTasks& run) {
+  const int32_t cells = from.homes.count();
+  const size_t dim = static_cast<size_t>(source.dim);
+  std::vector<float> means = from.homes.centroids.unpack();
+  move_to_metric(from.metric, source, means, cells);
+  std::vector<float> offsets(static_cast<size_t>(cells));
+  for (size_t c = 0; c < offsets.size(); c++) {
+    for (size_t d = 0; d < dim; d++) offsets[c] -= means[c * dim + d] * means[c * dim + d] / 2;
+  }
+  if (from.metric.count() > 0) {
+    const std::vector<float> rows = from.metric.unpack();
+    std::vector<float> columns(rows.size());
+    for (size_t a = 0; a < dim; a++) {
+      for (size_t b = 0; b < dim; b++) columns[a * dim + b] = rows[b * dim + a];
+    }
+    Panels back;
+    back.pack(columns.data(), source.dim, source.dim);
+    move_to_metric(back, source, means, cells);
+  }
+  std::vector<int32_t> home(static_cast<size_t>(keys.count()));
+  keys.nearest(*source.isa->bytes, run, home.data(), keys.terms(means.data(), offsets.data(), cells));
+  std::vector<std::vector<int32_t>> more(static_cast<size_t>(cells));
+  for (int32_t i = 0; i < keys.count(); i++) more[static_cast<size_t>(home[static_cast<size_t>(i)])].push_back(from.keys + i);
   return more;
 }
 
@@ -59,28 +92,26 @@ size_t Partition::bytes() const {
 }
 
 std::shared_ptr<Partition> extend_homes(const Partition& from, const PartitionSource& source, const RunTasks& run) {
-  const int32_t first = from.keys, count = source.keys - first;
   auto grown = std::make_shared<Partition>(from);
+  const int32_t count = source.keys - from.keys;
   if (count <= 0) return grown;
-  std::vector<float> means = from.homes.centroids.unpack();
-  move_to_metric(from.metric, source, means, from.homes.count());
-  const Nearest cells(means.data(), from.homes.count(), source.dim, false);
-  const BytePanels moved(run, count, source.dim, [&](float* out, int32_t start, int32_t some) {
-    read_moved(out, from.metric, source, first + start, some);
-  });
-  std::vector<int32_t> home(static_cast<size_t>(count));
-  moved.nearest(*source.isa->bytes, run, home.data(), moved.terms(means.data(), cells.offsets.data(), from.homes.count()));
-  std::vector<std::vector<int32_t>> more(static_cast<size_t>(from.homes.count()));
-  for (int32_t i = 0; i < count; i++) more[static_cast<size_t>(home[static_cast<size_t>(i)])].push_back(first + i);
-  grown->homes.append(more);
+  const BytePanels keys = key_panels(*source.isa, run, *source.rows, source.head, source.begin + from.keys, count);
+  grown->homes.append(nearest_homes(from, keys, source, run));
   grown->keys = source.keys;
   return grown;
 }
 
 std::shared_ptr<Partition> extend(const Partition& from, const PartitionSource& source, const RunTasks& run) {
-  std::shared_ptr<Partition> grown = extend_homes(from, source, run);
-  if (source.keys <= from.keys) return grown;
-  if (from.routed.count() > 0) grown->routed.append(above_thresholds(from, source, run));
+  auto grown = std::make_shared<Partition>(from);
+  const int32_t count = source.keys - from.keys, lists = from.routed.count();
+  if (count <= 0) return grown;
+  const std::vector<float> centroids = from.routed.centroids.unpack();
+  const std::vector<float> weights = mean_squares(centroids.data(), lists, source.dim);
+  const BytePanels keys = key_panels(*source.isa, run, *source.rows, source.head, source.begin + from.keys, count,
+                                     lists > 0 ? weights.data() : nullptr);
+  grown->homes.append(nearest_homes(from, keys, source, run));
+  if (lists > 0) grown->routed.append(above_thresholds(from, keys, centroids, source, run));
+  grown->keys = source.keys;
   const GraphKeys nodes(source.isa->graph, *source.rows, source.head, source.begin, source.keys);
   if (from.graph != nullptr) grown->graph = insert_nodes(*source.isa, *from.graph, nodes, grown->homes, run);
   if (from.sketches != nullptr) {

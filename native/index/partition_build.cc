@@ -99,7 +99,7 @@ void build_homes(Partition& to, const PartitionSource& source, const RunTasks& r
 
   std::vector<int32_t> home(static_cast<size_t>(n));
   std::vector<float> squares(static_cast<size_t>(n));  // squared norms in the metric
-  const BytePanels moved(run, n, source.dim, [&](float* out, int32_t first, int32_t some) {
+  const BytePanels moved(*source.isa->bytes, run, n, source.dim, [&](float* out, int32_t first, int32_t some) {
     read_moved(out, to.metric, source, first, some);
     for (int32_t i = 0; i < some; i++) {
       const float* x = out + static_cast<size_t>(i) * dim;
