@@ -75,7 +75,7 @@ BestColumns best_columns(const IndexIsa& isa, const RunTasks& run, const BytePan
   const int32_t step = std::max(1, static_cast<int32_t>(kMargin * k / kSampled));
   const BytePanels sample(columns, step);
   const int32_t rank = static_cast<int32_t>(kMargin * k / step) + 1;
-  const int32_t piece = std::min(kRowsPerTask, std::max(12, (rows.count + 7) / 8));
+  const int32_t piece = std::min(kRowsPerTask, std::max(12, (rows.count + 3) / 4));
   run((rows.count + piece - 1) / piece, [&](int32_t task) {
     const int32_t first = task * piece, some = std::min(piece, rows.count - first);
     Passed passed(some, static_cast<size_t>(room));

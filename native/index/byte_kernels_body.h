@@ -48,8 +48,9 @@ void pack_columns(uint8_t* panel, float* scales, float* columns, int32_t count, 
     }
     for (int32_t d = whole; d < dim; d++) codes[d] = static_cast<uint8_t>(static_cast<int32_t>(raised(x[d], factor)));
     for (int32_t u = 0; u < how.units; u++) {
-      uint8_t* to = panel + static_cast<size_t>(u * kPanelRows + i) * 4;
-      for (int32_t j = 0; j < 4; j++) to[j] = codes[how.order[u * 4 + j]];
+      const int32_t* from = how.order + u * 4;
+      const uint8_t four[4] = {codes[from[0]], codes[from[1]], codes[from[2]], codes[from[3]]};
+      std::memcpy(panel + static_cast<size_t>(u * kPanelRows + i) * 4, four, sizeof four);
     }
   }
 }

@@ -1,5 +1,7 @@
 #include "list_tables.h"
 
+#include <algorithm>
+
 namespace kvasir {
 
 void ListTable::append(const std::vector<std::vector<int32_t>>& more) {
@@ -22,34 +24,37 @@ void GapLists::append(const std::vector<std::vector<int32_t>>& more) {
   last.resize(more.size(), -1);
   size_t bytes = gaps.size();
   for (size_t list = 0; list < more.size(); list++) {
-    for (int32_t before = last[list], i = 0; i < static_cast<int32_t>(more[list].size()); i++) {
-      const int32_t id = more[list][static_cast<size_t>(i)], gap = id - before - 1;
+    int32_t before = last[list];
+    for (int32_t id : more[list]) {
+      const int32_t gap = id - before - 1;
       bytes += gap < kPlain ? 1 : gap < kPlain + 256 * (kWide - kPlain) ? 2 : 5;
       before = id;
     }
   }
-  std::vector<uint8_t> all;
+  std::vector<uint8_t> all(bytes);
   std::vector<int32_t> at;
-  all.reserve(bytes);
   at.reserve(more.size() + 1);
+  uint8_t* to = all.data();
   for (size_t list = 0; list < more.size(); list++) {
-    at.push_back(static_cast<int32_t>(all.size()));
-    if (!offsets.empty()) all.insert(all.end(), gaps.begin() + offsets[list], gaps.begin() + offsets[list + 1]);
+    at.push_back(static_cast<int32_t>(to - all.data()));
+    if (!offsets.empty()) to = std::copy(gaps.data() + offsets[list], gaps.data() + offsets[list + 1], to);
+    int32_t before = last[list];
     for (int32_t id : more[list]) {
-      const int32_t gap = id - last[list] - 1, over = gap - kPlain;
-      last[list] = id;
+      const int32_t gap = id - before - 1, over = gap - kPlain;
+      before = id;
       if (over < 0) {
-        all.push_back(static_cast<uint8_t>(gap));
+        *to++ = static_cast<uint8_t>(gap);
       } else if (over < 256 * (kWide - kPlain)) {
-        all.push_back(static_cast<uint8_t>(kPlain + over / 256));
-        all.push_back(static_cast<uint8_t>(over % 256));
+        *to++ = static_cast<uint8_t>(kPlain + over / 256);
+        *to++ = static_cast<uint8_t>(over % 256);
       } else {
-        all.push_back(static_cast<uint8_t>(kWide));
-        for (int32_t shift = 0; shift < 32; shift += 8) all.push_back(static_cast<uint8_t>(gap >> shift));
+        *to++ = static_cast<uint8_t>(kWide);
+        for (int32_t shift = 0; shift < 32; shift += 8) *to++ = static_cast<uint8_t>(gap >> shift);
       }
     }
+    last[list] = before;
   }
-  at.push_back(static_cast<int32_t>(all.size()));
+  at.push_back(static_cast<int32_t>(to - all.data()));
   offsets = std::move(at);
   gaps = std::move(all);
 }
