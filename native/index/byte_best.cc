@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "byte_kernels.h"
 #include "byte_panels.h"
+#include "byte_passed.h"
 #include "select.h"
 
 namespace kvasir {
@@ -15,28 +15,18 @@ constexpr int32_t kRowsPerTask = 96;
 constexpr int32_t kSlack = 256;
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
-// What passed of some rows, and what selects from it.
-struct Passed {
-  size_t room;  // for all that may pass, and for one panel more
-  std::vector<float> thresholds, scores;
-  std::vector<int32_t> ids, counts;
+// Selects from what passed.
+struct Selection {
   std::vector<float> copy, best_scores, rest_scores;
   std::vector<int32_t> places, rest_ids;
 
-  Passed(int32_t rows, size_t room_)
-      : room(room_), thresholds(static_cast<size_t>(rows), kNone), scores(static_cast<size_t>(rows) * room),
-        ids(scores.size()), counts(static_cast<size_t>(rows)), copy(room + kPanelRows), best_scores(room + 2 * kPanelRows),
-        rest_scores(room), places(best_scores.size()), rest_ids(room) {}
+  explicit Selection(size_t room) : copy(room), best_scores(room + kPanelRows), rest_scores(room), places(best_scores.size()), rest_ids(room) {}
 
-  BytePassed from(int32_t row) {
-    const size_t r = static_cast<size_t>(row);
-    return {thresholds.data() + r, scores.data() + r * room, ids.data() + r * room, counts.data() + r, room};
-  }
   // Of the first `count` of a row the best k come first, of equals those that stood before; both parts keep their order, the second
   // where `rest` says so. The k-th best score. k <= count.
-  float part(const SelectKernels& kernels, int32_t row, int32_t count, int32_t k, bool rest) {
-    float* s = scores.data() + static_cast<size_t>(row) * room;
-    int32_t* of = ids.data() + static_cast<size_t>(row) * room;
+  float part(const SelectKernels& kernels, PassedColumns& passed, int32_t row, int32_t count, int32_t k, bool rest) {
+    float* s = passed.scores(row);
+    int32_t* of = passed.ids(row);
     std::copy_n(s, count, copy.data());
     const float kth = find_kth(kernels, copy.data(), count, k, 0).value;
     int32_t best = kernels.compress(places.data(), best_scores.data(), copy.data(), (count + 31) / 32 * 32, kth);
@@ -65,7 +55,6 @@ struct Passed {
 BestColumns best_columns(const IndexIsa& isa, const RunTasks& run, const BytePanels& columns, const BytePanels::Terms& rows,
                          const std::vector<int32_t>& cuts) {
   const int32_t k = cuts.back(), n = columns.count();
-  const int32_t room = 2 * k + kSlack + kPanelRows;
   BestColumns out;
   out.k = k;
   // Where run leaves tasks out, ids are still ids.
@@ -78,7 +67,8 @@ BestColumns best_columns(const IndexIsa& isa, const RunTasks& run, const BytePan
   const int32_t piece = std::min(kRowsPerTask, std::max(12, (rows.count + 3) / 4));
   run((rows.count + piece - 1) / piece, [&](int32_t task) {
     const int32_t first = task * piece, some = std::min(piece, rows.count - first);
-    Passed passed(some, static_cast<size_t>(room));
+    PassedColumns passed(some, 2 * k + kSlack);
+    Selection selection(passed.room());
     if (thin) {
       const size_t width = static_cast<size_t>(sample.panels()) * kPanelRows;
       std::vector<float> scores(static_cast<size_t>(some) * kPanelRows), sampled(width * static_cast<size_t>(some));
@@ -94,39 +84,35 @@ BestColumns best_columns(const IndexIsa& isa, const RunTasks& run, const BytePan
     }
     // All columns that pass a row's threshold, which rises to its k-th best where too many do.
     const auto pass = [&](int32_t from, int32_t count) {
-      for (int32_t p = 0; p < columns.panels(); p++) {
-        columns.above(*isa.bytes, passed.from(from), rows, first + from, count, p);
+      for (int32_t p = 0; p < columns.panels(); p += PassedColumns::kPanels) {
+        passed.pass(isa, columns, rows, first, from, count, p);
         for (int32_t r = from; r < from + count; r++) {
           int32_t& held = passed.counts[static_cast<size_t>(r)];
-          if (p + 1 == columns.panels()) {
-            const int32_t* ids = passed.from(r).ids;
-            while (held > 0 && ids[held - 1] >= n) held--;
-          }
-          if (held + kPanelRows <= room) continue;
-          passed.thresholds[static_cast<size_t>(r)] = passed.part(*isa.select, r, held, k, false);
+          if (held <= 2 * k + kSlack) continue;
+          passed.thresholds[static_cast<size_t>(r)] = selection.part(*isa.select, passed, r, held, k, false);
           held = k;
         }
       }
     };
     pass(0, some);
     for (int32_t r = 0; r < some; r++) {
-      const BytePassed row = passed.from(r);
-      int32_t& held = *row.counts;
+      float* scores = passed.scores(r);
+      int32_t *ids = passed.ids(r), &held = passed.counts[static_cast<size_t>(r)];
       if (held < k) {  // the sample misled
         held = 0;
         passed.thresholds[static_cast<size_t>(r)] = kNone;
         pass(r, 1);
       }
       // Products that overflowed to NaN were let through nowhere.
-      for (; held < k; held++) row.scores[held] = kNone, row.ids[held] = 0;
+      for (; held < k; held++) scores[held] = kNone, ids[held] = 0;
       int32_t end = held;
       for (auto cut = cuts.rbegin(); cut != cuts.rend(); ++cut) {
-        if (*cut < end) passed.part(*isa.select, r, end, *cut, *cut < k);
+        if (*cut < end) selection.part(*isa.select, passed, r, end, *cut, *cut < k);
         end = *cut;
       }
       const size_t at = static_cast<size_t>(first + r) * static_cast<size_t>(k);
-      std::copy_n(row.scores, k, out.scores.data() + at);
-      std::copy_n(row.ids, k, out.ids.data() + at);
+      std::copy_n(scores, k, out.scores.data() + at);
+      std::copy_n(ids, k, out.ids.data() + at);
     }
   });
   return out;

@@ -14,14 +14,15 @@ struct ByteTerms {
   const int32_t* shifts;  // [count]: -128 times the sum of the codes, as columns' codes are 128 too large
 };
 
-// What passes: of row r the scores >= thresholds[r] and the ids of their columns go behind the counts[r] that it has, in order of
-// columns. There is room for a panel behind them.
+// What passes: of row r the columns whose scores are >= thresholds[r], bits of masks[r * stride], the scores in their order behind the
+// counts[r] that it has. There is room for a panel behind them.
 struct BytePassed {
   const float* thresholds;  // [count]
+  uint32_t* masks;          // [count, stride]
+  size_t stride;
   float* scores;            // [count, room]
-  int32_t* ids;             // as scores
-  int32_t* counts;          // [count]
   size_t room;
+  int32_t* counts;          // [count]
 };
 
 // How columns become codes: (x - mean) * inverse of each dimension, rounded by the largest of a column; of unit u dimensions
@@ -38,9 +39,9 @@ struct ByteKernels {
   void (*pack)(uint8_t* panel, float* scales, float* columns, int32_t count, const BytePacking& how);
   // out[r * 32 + j] = row r . column j, panel [units][32][4], column_scales [32].
   void (*dot)(float* out, const ByteTerms& rows, int32_t count, const uint8_t* panel, const float* column_scales, int32_t units);
-  // The same products, of which only those are kept that pass; column j of the panel has id first_id + j.
+  // Of the same products those that pass.
   void (*above)(const BytePassed& passed, const ByteTerms& rows, int32_t count, const uint8_t* panel, const float* column_scales,
-                int32_t units, int32_t first_id);
+                int32_t units);
   // Of scores [count, 32] the best of each column beside what it had: best [32], which [32]; row r is first + r. Of equals the first.
   void (*best)(float* best, int32_t* which, const float* scores, int32_t count, int32_t first);
 };

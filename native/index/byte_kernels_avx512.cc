@@ -56,23 +56,20 @@ void dot_bytes(float* out, const ByteTerms& rows, int32_t count, const uint8_t* 
   multiply(put, rows, count, panel, column_scales, units);
 }
 
+// Without a branch, as about every second row of a panel lets some pass. What is compressed is stored whole, and what is not counted
+// overwritten by the next.
 void above_bytes(const BytePassed& passed, const ByteTerms& rows, int32_t count, const uint8_t* panel, const float* column_scales,
-                 int32_t units, int32_t first_id) {
-  const __m512i steps = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  const __m512i ids_low = _mm512_add_epi32(steps, _mm512_set1_epi32(first_id));
-  const __m512i ids_high = _mm512_add_epi32(ids_low, _mm512_set1_epi32(16));
-  const auto put = [&](int32_t row, __m512 low, __m512 high) {
-    const __m512 bar = _mm512_set1_ps(passed.thresholds[row]);
+                 int32_t units) {
+  const auto put = [&passed](int32_t row, __m512 low, __m512 high) {
+    const size_t r = static_cast<size_t>(row);
+    const __m512 bar = _mm512_set1_ps(passed.thresholds[r]);
     const __mmask16 a = _mm512_cmp_ps_mask(low, bar, _CMP_GE_OQ), b = _mm512_cmp_ps_mask(high, bar, _CMP_GE_OQ);
-    if (_kortestz_mask16_u8(a, b)) return;
-    // Compressed in registers and stored whole: what is not counted is overwritten by the next.
-    const size_t at = static_cast<size_t>(row) * passed.room + static_cast<size_t>(passed.counts[row]);
-    const size_t next = at + static_cast<size_t>(__builtin_popcount(a));
-    _mm512_storeu_ps(passed.scores + at, _mm512_maskz_compress_ps(a, low));
-    _mm512_storeu_si512(passed.ids + at, _mm512_maskz_compress_epi32(a, ids_low));
-    _mm512_storeu_ps(passed.scores + next, _mm512_maskz_compress_ps(b, high));
-    _mm512_storeu_si512(passed.ids + next, _mm512_maskz_compress_epi32(b, ids_high));
-    passed.counts[row] += __builtin_popcount(a) + __builtin_popcount(b);
+    const uint32_t mask = static_cast<uint32_t>(a) | static_cast<uint32_t>(b) << 16;
+    float* kept = passed.scores + r * passed.room + static_cast<size_t>(passed.counts[r]);
+    _mm512_storeu_ps(kept, _mm512_maskz_compress_ps(a, low));
+    _mm512_storeu_ps(kept + __builtin_popcount(a), _mm512_maskz_compress_ps(b, high));
+    passed.masks[r * passed.stride] = mask;
+    passed.counts[r] += __builtin_popcount(mask);
   };
   multiply(put, rows, count, panel, column_scales, units);
 }

@@ -73,7 +73,7 @@ void best_of_rows(float* best, int32_t* which, const float* scores, int32_t coun
 // ByteKernels::above by dot, a few rows at a time.
 template <class Dot>
 void pass_products(const Dot& dot, const BytePassed& passed, const ByteTerms& rows, int32_t count, const uint8_t* panel,
-                   const float* column_scales, int32_t units, int32_t first_id) {
+                   const float* column_scales, int32_t units) {
   constexpr int32_t kRows = 8;
   float scores[kRows * kPanelRows];
   for (int32_t r = 0; r < count; r += kRows) {
@@ -84,17 +84,12 @@ void pass_products(const Dot& dot, const BytePassed& passed, const ByteTerms& ro
     for (int32_t i = 0; i < some; i++) {
       const float* s = scores + i * kPanelRows;
       const float threshold = passed.thresholds[r + i];
-      int32_t any = 0;
-      for (int32_t j = 0; j < kPanelRows; j++) any |= s[j] >= threshold;
-      if (any == 0) continue;
-      int32_t& at = passed.counts[r + i];
-      float* kept = passed.scores + static_cast<size_t>(r + i) * passed.room;
-      int32_t* ids = passed.ids + static_cast<size_t>(r + i) * passed.room;
-      for (int32_t j = 0; j < kPanelRows; j++) {
-        kept[at] = s[j];
-        ids[at] = first_id + j;
-        at += s[j] >= threshold;
-      }
+      uint32_t mask = 0;
+      for (int32_t j = 0; j < kPanelRows; j++) mask |= static_cast<uint32_t>(s[j] >= threshold) << j;
+      passed.masks[static_cast<size_t>(r + i) * passed.stride] = mask;
+      float* kept = passed.scores + static_cast<size_t>(r + i) * passed.room + static_cast<size_t>(passed.counts[r + i]);
+      for (uint32_t rest = mask; rest != 0; rest &= rest - 1) *kept++ = s[__builtin_ctz(rest)];
+      passed.counts[r + i] += __builtin_popcount(mask);
     }
   }
 }

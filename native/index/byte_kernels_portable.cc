@@ -23,8 +23,8 @@ void dot_bytes(float* out, const ByteTerms& rows, int32_t count, const uint8_t* 
 }
 
 void above_bytes(const BytePassed& passed, const ByteTerms& rows, int32_t count, const uint8_t* panel, const float* column_scales,
-                 int32_t units, int32_t first_id) {
-  pass_products(dot_bytes, passed, rows, count, panel, column_scales, units, first_id);
+                 int32_t units) {
+  pass_products(dot_bytes, passed, rows, count, panel, column_scales, units);
 }
 
 }  // namespace

@@ -156,16 +156,23 @@ void BytePanels::dot(const ByteKernels& kernels, float* out, const Terms& rows, 
               rows.units);
 }
 
+// The next panel begins on another page, where no processor looks ahead by itself: a part of it is asked for with each few rows.
 void BytePanels::above(const ByteKernels& kernels, const BytePassed& passed, const Terms& rows, int32_t first, int32_t some,
                        int32_t panel) const {
-  const size_t at = static_cast<size_t>(panel) * kPanel, next = at + kPanel;
-  // The next panel begins on another page, where no processor looks ahead by itself.
-  if (panel + 1 < panels()) {
-    const uint8_t* codes = codes_.data() + next * static_cast<size_t>(units_) * 4;
-    for (size_t b = 0; b < static_cast<size_t>(rows.units) * 4 * kPanel; b += 64) __builtin_prefetch(codes + b);
+  constexpr int32_t kRows = 24;
+  const size_t at = static_cast<size_t>(panel) * kPanel, width = static_cast<size_t>(units_) * 4;
+  const uint8_t* const codes = codes_.data() + at * width;
+  const size_t lines = panel + 1 < panels() ? static_cast<size_t>(rows.units) * 2 : 0, pieces = static_cast<size_t>((some + kRows - 1) / kRows);
+  for (size_t piece = 0; piece < pieces; piece++) {
+    for (size_t line = lines * piece / pieces; line < lines * (piece + 1) / pieces; line++) {
+      __builtin_prefetch(codes + kPanel * width + line * 64);
+    }
+    const size_t r = piece * kRows;
+    const BytePassed part = {passed.thresholds + r, passed.masks + r * passed.stride, passed.stride, passed.scores + r * passed.room,
+                             passed.room,           passed.counts + r};
+    const int32_t row = static_cast<int32_t>(r);
+    kernels.above(part, terms_from(rows, first + row), std::min(kRows, some - row), codes, scales_.data() + at, rows.units);
   }
-  kernels.above(passed, terms_from(rows, first), some, codes_.data() + at * static_cast<size_t>(units_) * 4, scales_.data() + at,
-                rows.units, panel * kPanel);
 }
 
 void BytePanels::nearest(const ByteKernels& kernels, const RunTasks& run, int32_t* nearest, const Terms& rows) const {

@@ -45,7 +45,7 @@ class BytePanels {
   Terms terms(const float* rows, const float* offsets, int32_t count, double share = 1) const;
   // out [some, 32]: rows [first, first + some) . columns of a panel; what is behind the last column means nothing.
   void dot(const ByteKernels& kernels, float* out, const Terms& rows, int32_t first, int32_t some, int32_t panel) const;
-  // Of the same products those that pass. Columns behind the last one may pass too.
+  // Of the same products those that pass; what is behind the last column may pass too.
   void above(const ByteKernels& kernels, const BytePassed& passed, const Terms& rows, int32_t first, int32_t some, int32_t panel) const;
   // nearest [count()]: the row of the largest product, of equals the first.
   void nearest(const ByteKernels& kernels, const RunTasks& run, int32_t* nearest, const Terms& rows) const;

@@ -2,36 +2,31 @@
 
 #include <algorithm>
 
-#include "byte_kernels.h"
 #include "byte_panels.h"
+#include "byte_passed.h"
 #include "graph_build.h"
 
 namespace kvasir {
 namespace {
 
 constexpr int32_t kTaskLists = 96;
-constexpr int32_t kTaskPanels = 8;   // of new keys, between which what passed is put away
 
 // Of each routed list the ids of the keys from from.keys on that belong to it.
 std::vector<std::vector<int32_t>> above_thresholds(const Partition& from, const BytePanels& keys, const std::vector<float>& centroids,
                                                    const PartitionSource& source, const RunTasks& run) {
-  const int32_t first = from.keys, count = keys.count(), lists = from.routed.count();
+  const int32_t first = from.keys, lists = from.routed.count();
   const BytePanels::Terms routers = keys.terms(centroids.data(), nullptr, lists, kRouterShare);
   std::vector<std::vector<int32_t>> more(static_cast<size_t>(lists));
   run((lists + kTaskLists - 1) / kTaskLists, [&](int32_t task) {
     const int32_t start = task * kTaskLists, some = std::min(kTaskLists, lists - start);
-    constexpr size_t kRoom = size_t{kTaskPanels} * kPanelRows;
-    std::vector<float> scores(static_cast<size_t>(some) * kRoom);
-    std::vector<int32_t> ids(scores.size()), counts(static_cast<size_t>(some));
-    const BytePassed passed = {from.thresholds.data() + start, scores.data(), ids.data(), counts.data(), kRoom};
-    for (int32_t p = 0; p < keys.panels(); p++) {
-      keys.above(*source.isa->bytes, passed, routers, start, some, p);
-      if (p % kTaskPanels + 1 != kTaskPanels && p + 1 != keys.panels()) continue;
+    PassedColumns passed(some, 0);
+    std::copy_n(from.thresholds.begin() + start, some, passed.thresholds.begin());
+    for (int32_t p = 0; p < keys.panels(); p += PassedColumns::kPanels) {
+      passed.pass(*source.isa, keys, routers, start, 0, some, p);
       for (int32_t i = 0; i < some; i++) {
-        const int32_t* of = ids.data() + static_cast<size_t>(i) * kRoom;
         auto& to = more[static_cast<size_t>(start + i)];
-        for (int32_t j = 0; j < counts[static_cast<size_t>(i)] && of[j] < count; j++) to.push_back(first + of[j]);
-        counts[static_cast<size_t>(i)] = 0;
+        for (int32_t j = 0; j < passed.counts[static_cast<size_t>(i)]; j++) to.push_back(first + passed.ids(i)[j]);
+        passed.counts[static_cast<size_t>(i)] = 0;
       }
     }
   });
