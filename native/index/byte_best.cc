@@ -28,8 +28,12 @@ struct Selection {
     float* s = passed.scores(row);
     int32_t* of = passed.ids(row);
     std::copy_n(s, count, copy.data());
-    const float kth = find_kth(kernels, copy.data(), count, k, 0).value;
+    float kth = find_kth(kernels, copy.data(), count, k, 0).value;
     int32_t best = kernels.compress(places.data(), best_scores.data(), copy.data(), (count + 31) / 32 * 32, kth);
+    if (best < k) {  // the others are infinitely low
+      kth = kNone;
+      best = kernels.compress(places.data(), best_scores.data(), copy.data(), (count + 31) / 32 * 32, kth);
+    }
     for (int32_t extra = best - k, i = best; extra > 0 && i-- > 0;) {  // the last of those at the threshold are too many
       if (best_scores[static_cast<size_t>(i)] != kth) continue;
       std::copy(places.begin() + i + 1, places.begin() + best, places.begin() + i);

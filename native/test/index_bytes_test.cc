@@ -130,6 +130,24 @@ TEST("equal, huge and unmeasurable columns leave products finite") {
   }
 }
 
+TEST("best columns are all different where products are equal or overflow") {
+  for (float x : {1.0f, 3e38f}) {
+    const int32_t dim = 8, count = 3000, rows = 3;
+    std::vector<float> columns(size_t(dim * count), x), q(size_t(dim * rows), 1);
+    for (int32_t i = 0; i < dim; i++) columns[size_t(i)] = -x, q[size_t(i)] = x;
+    const BytePanels panels(*find_index_isa("auto").bytes, run_inline, count, dim, reader(columns, dim));
+    for (const IndexIsa* isa : all_sets()) {
+      const BestColumns best = best_columns(*isa, run_inline, panels, panels.terms(q.data(), nullptr, rows), {100, 1000});
+      for (int32_t r = x > 1 ? 1 : 0; r < rows; r++) {
+        std::vector<int32_t> ids(best.ids.begin() + r * 1000, best.ids.begin() + (r + 1) * 1000);
+        std::sort(ids.begin(), ids.end());
+        EXPECT(std::unique(ids.begin(), ids.end()) == ids.end());
+        EXPECT(ids.front() >= 0 && ids.back() < count);
+      }
+    }
+  }
+}
+
 TEST("packed lists hold what was appended, in every width of gap, and refuse what is no list") {
   Random random(8);
   GapLists lists;
