@@ -178,12 +178,12 @@ struct Bench {
       float gains[8], bases[8], sums[8] = {};
       for (int32_t c = task % ranges * 4; c < std::min(chunks, task % ranges * 4 + 4); c++) {
         for (int32_t g = 0; g < l.group; g++) {
-          gains[g] = p.codes().factors[g] * kLogUnit;
+          gains[g] = 4 * p.codes().factors[g] * kLogUnit;
           bases[g] = (p.base(c)[g] - exact[h * l.group + g]) * kLogUnit + kLogOne;
         }
         const int32_t blocks = (std::min(n - c * Codes::kChunkKeys, Codes::kChunkKeys) + 31) / 32;
         isa.sample->scan(logs.data() + static_cast<size_t>(h * l.group) * stride + static_cast<size_t>(c) * Codes::kChunkKeys,
-                         stride, l.codes->shape(), p.codes(), gains, bases, l.codes->blocks(h, c), blocks,
+                         stride, l.codes->kept_shape(), p.codes(), gains, bases, l.codes->blocks(h, c), blocks,
                          c + 1 < chunks ? l.codes->blocks(h, c + 1) : nullptr, sums);
       }
     });
@@ -275,7 +275,7 @@ struct Bench {
       }
       deviation = std::max(deviation, std::sqrt(difference / norm));
     }
-    const double cache = 4.0 * f.dim * f.n * f.kv_heads, codes = f.codes->key_bytes() * f.codes->size() * f.kv_heads;
+    const double cache = 4.0 * f.dim * f.n * f.kv_heads, codes = f.codes->kept_key_bytes() * f.codes->size() * f.kv_heads;
     const auto microseconds = [&](int part) { return median(times[part]) * 1e6; };
     const double rate = cache / median(times[kExact]) * 1e-9, scanned = codes / median(times[kScan]) * 1e-9, read = median(bandwidths);
     std::printf(

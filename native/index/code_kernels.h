@@ -58,6 +58,8 @@ struct CodeQuery {
   const int8_t* rows = nullptr;      // [planes][group][row_bytes]: for gathers, and 4-bit codes; zeros behind the units
   size_t row_bytes = 0;              // a multiple of 64
   const int32_t* offsets = nullptr;  // [group][bands]: takes back what the codes' offset of 128 or 8 adds
+  const int32_t* coarse = nullptr;   // [group][bands]: the same for the coarse plane of 4-bit codes, less what a fine one adds on average
+  const int32_t* fine = nullptr;     // [group][bands]: what sums of fine codes begin with: the rest
   const float* factors = nullptr;    // [group]: turns scale * integer into a logit
   const float* bounds = nullptr;     // [group]: logits per unit of error norm
 };
@@ -67,6 +69,11 @@ struct CodeRows {
   int32_t dtype;         // KVASIR_F32, KVASIR_F16, KVASIR_I8
   const float* scales;   // [count] with KVASIR_I8, else null
   int32_t count;
+};
+
+// What a query became: x ~ step * integer.
+struct QueryCode {
+  double step, squares, lost;  // sums of squares, of x and of what rounding loses
 };
 
 struct CodeKernels {
@@ -80,10 +87,14 @@ struct CodeKernels {
   // is added to its error. Returns the largest centred norm.
   float (*encode)(uint8_t* block, uint16_t* errors, const CodeShape& shape, const float* centre, float slack, int32_t lane,
                   const CodeRows& rows);
+  // x [width], width a multiple of 16, as integers whole [width], of -most to most; sums and energies (of squares) by band. Of 4-bit
+  // codes x is rotated first, in place.
+  QueryCode (*encode_query)(int32_t* whole, int32_t* sums, double* energies, float* x, size_t width, int32_t most);
   // out[g * stride + i] = logit of key i of `blocks` blocks, base [group] included; errors not null: plus bounds * error.
   void (*scan)(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,
                const uint8_t* codes, const uint16_t* errors, int32_t blocks);
-  // The same for keys `ids`, counted over chunks of 2^chunk_bits keys: base [chunks, group], codes and errors by chunk.
+  // The same for keys `ids`, counted over chunks of 2^chunk_bits keys: base [chunks, group], codes and errors by chunk. Null for
+  // 4-bit codes.
   void (*gather)(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,
                  const uint8_t* const* codes, const uint16_t* const* errors, int32_t chunk_bits, const int32_t* ids,
                  int32_t count);

@@ -149,6 +149,6 @@ void gather_codes(float* out, size_t stride, const CodeShape& shape, const CodeQ
 
 }  // namespace
 
-const CodeKernels kCodesAvx2 = {128, kShift, add_code_rows, encode_codes, scan_codes, gather_codes};
+const CodeKernels kCodesAvx2 = {128, kShift, add_code_rows, encode_codes, encode_query, scan_codes, gather_codes};
 
 }  // namespace kvasir

@@ -229,6 +229,6 @@ float encode_any(uint8_t* block, uint16_t* errors, const CodeShape& shape, const
 
 }  // namespace
 
-const CodeKernels kCodesAvx512 = {128, kShift, add_code_rows, encode_any, scan_codes, gather_codes};
+const CodeKernels kCodesAvx512 = {128, kShift, add_code_rows, encode_any, encode_query, scan_codes, gather_codes};
 
 }  // namespace kvasir

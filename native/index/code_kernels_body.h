@@ -5,6 +5,7 @@
 
 #include "code_kernels.h"
 #include "kvasir_abi.h"
+#include "query_code_body.h"
 #include "row_kernels_body.h"
 
 namespace kvasir {

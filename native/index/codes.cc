@@ -7,13 +7,14 @@
 
 #include "error.h"
 #include "file.h"
-#include "nibble_layout.h"
+#include "nibble_planes.h"
 #include "row_kernels.h"
 
 namespace kvasir {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int32_t kJoined = 8;  // blocks of 4-bit codes that are put together for a scan at a time: they stay in L1
 
 // Keys whose mean centres a chunk of `count` keys. Each new centre encodes the chunk again: after every doubling that took as
 // long as encoding twice more.
@@ -36,12 +37,15 @@ void each_stretch(const Rows& rows, int32_t head, int32_t first, int32_t from, i
 
 }  // namespace
 
-// Storage of a chunk, in memory as in files: Header, centre and sum [units * 16] floats, errors [2048], blocks [64].
+// Storage of a chunk, in memory as in files: Header, centre and sum [units * 16] floats, errors [2048], blocks [64], and of 4-bit
+// codes, whose blocks have the coarse plane, the fine one's rows [2048].
 struct Codes::Header {
   int32_t summed;   // keys in `sum`
   int32_t centred;  // keys whose mean is the centre
   float norm;       // largest norm of a centred key
   int32_t reserved;
+  // Of 4-bit codes: sums of squares of the keys' scales, by band; the last of many is the largest of those behind.
+  float squares[Codes::kSquares];
 };
 
 struct Codes::Chunk {
@@ -55,14 +59,22 @@ struct Codes::Chunk {
 
 Codes::Codes(const IndexIsa* isa, Kind kind, int32_t kv_heads, int32_t dim, std::shared_ptr<ChunkMemory> memory)
     : isa_(isa), memory_(memory == nullptr ? std::make_shared<ChunkMemory>() : std::move(memory)), kernels_(kind == kInt4 ? isa->nibbles : isa->codes), kind_(kind), kv_heads_(kv_heads),
-      shape_(dim, kind == kInt4 ? 4 : 8),
+      shape_(dim, kind == kInt4 ? 4 : 8), kept_(kind == kInt4 ? coarse_shape(shape_) : shape_),
       // Rounding of the scan and of the float32 scores that it must bound: terms in the longest chain of additions, doubled.
       slack_(static_cast<float>(shape_.bands + dim / 32 + 40) * 0x1p-23f), chunks_(static_cast<size_t>(kv_heads)),
       blocks_(static_cast<size_t>(kv_heads)), errors_(static_cast<size_t>(kv_heads)), centres_(static_cast<size_t>(kv_heads)),
-      norms_(static_cast<size_t>(kv_heads)) {}
+      norms_(static_cast<size_t>(kv_heads)), squares_(static_cast<size_t>(kv_heads)) {}
 
 size_t Codes::bytes() const {
   return kind_ == kNone ? 0 : chunk_bytes() * static_cast<size_t>(chunks()) * static_cast<size_t>(kv_heads_);
+}
+
+size_t Codes::fine_bytes() const { return kind_ == kInt4 ? static_cast<size_t>(shape_.bands * kFineBandBytes) : 0; }
+
+void Codes::copy_blocks(uint8_t* to, const Chunk& from, size_t blocks) const {
+  std::memcpy(to, from.data, codes_at() + blocks * kept_.block_bytes);
+  const size_t fine = codes_at() + kChunkBlocks * kept_.block_bytes;
+  std::memcpy(to + fine, from.data + fine, blocks * kBlockKeys * fine_bytes());
 }
 
 Codes::ChunkPtr Codes::new_chunk() const {
@@ -84,6 +96,7 @@ void Codes::refresh(size_t from) {
   for (size_t h = 0; h < chunks_.size(); h++) {
     const size_t count = chunks_[h].size();
     blocks_[h].resize(count), errors_[h].resize(count), centres_[h].resize(count * dim), norms_[h].resize(count);
+    squares_[h].resize(count * squares_of(shape_));
     for (size_t c = from; c < count; c++) {
       const Chunk& chunk = *chunks_[h][c];
       blocks_[h][c] = chunk.data + codes_at();
@@ -92,6 +105,8 @@ void Codes::refresh(size_t from) {
       float square;
       isa_->rows->dot_f32(&square, chunk.centre(), chunk.centre(), 1, shape_.dim);
       norms_[h][c] = {std::sqrt(square), chunk.header().norm};
+      const int32_t keys = std::min(size_ - static_cast<int32_t>(c) * kChunkKeys, kChunkKeys);
+      for (size_t i = 0; i < squares_of(shape_); i++) squares_[h][c * squares_of(shape_) + i] = chunk.header().squares[i] / static_cast<float>(keys);
     }
   }
 }
@@ -108,8 +123,7 @@ void Codes::append(const Rows& rows, int32_t from, int32_t count, Pool* pool) {
   for (auto& chunks : chunks_) {
     if (size_ % kChunkKeys != 0 && !own_open_) {
       const ChunkPtr copy = new_chunk();
-      const int32_t blocks = (size_ % kChunkKeys + kBlockKeys - 1) / kBlockKeys;
-      std::memcpy(copy->data, chunks.back()->data, codes_at() + static_cast<size_t>(blocks) * shape_.block_bytes);
+      copy_blocks(copy->data, *chunks.back(), static_cast<size_t>((size_ % kChunkKeys + kBlockKeys - 1) / kBlockKeys));
       chunks.back() = copy;
     }
     while (static_cast<int32_t>(chunks.size()) <= last) chunks.push_back(new_chunk());
@@ -133,6 +147,17 @@ void Codes::append(const Rows& rows, int32_t from, int32_t count, Pool* pool) {
   refresh(static_cast<size_t>(first));
 }
 
+// Key by key, so that it does not matter how many come at a time.
+void Codes::add_squares(float* sums, const uint8_t* block, int32_t lane, int32_t count) const {
+  for (int32_t key = lane; key < lane + count; key++) {
+    for (int32_t band = 0; band < shape_.bands; band++) {
+      uint16_t scale;
+      std::memcpy(&scale, block + nibble_scale_at(key, band, shape_.bands), 2);
+      sums[std::min(band, kSquares - 1)] += widen_bfloat(scale) * widen_bfloat(scale);
+    }
+  }
+}
+
 void Codes::append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t from, int32_t to) {
   const auto& chunks = chunks_[static_cast<size_t>(head)];
   Chunk& c = *chunks[static_cast<size_t>(chunk)];
@@ -151,6 +176,7 @@ void Codes::append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t 
     });
     header.summed = header.centred = centred;
     header.norm = 0;
+    std::fill(header.squares, header.squares + kSquares, 0.0f);
     bool finite = true;
     for (int32_t i = 0; i < shape_.dim; i++) {
       c.centre()[i] = c.sum(shape_)[i] / static_cast<float>(centred);
@@ -159,14 +185,24 @@ void Codes::append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t 
     if (!finite) std::memset(c.centre(), 0, centre_bytes);
     from = 0;
   }
+  std::vector<uint8_t> both(kind_ == kInt4 ? shape_.block_bytes : 0);  // a block before it is taken apart
+  uint8_t* const fine = c.data + codes_at() + kChunkBlocks * kept_.block_bytes;
   each_stretch(rows, head, position, from, to, [&](int32_t at, CodeRows some, size_t row_bytes) {
     for (int32_t left = some.count; left > 0;) {
       const int32_t block = at / kBlockKeys, lane = at % kBlockKeys;
-      uint8_t* codes = c.data + codes_at() + static_cast<size_t>(block) * shape_.block_bytes;
-      if (lane == 0) std::memset(codes, 0, shape_.block_bytes);
+      uint8_t* codes = c.data + codes_at() + static_cast<size_t>(block) * kept_.block_bytes;
+      uint8_t* const rest = fine + static_cast<size_t>(block * kBlockKeys) * fine_bytes();
+      if (lane == 0) {
+        std::memset(codes, 0, kept_.block_bytes);
+        std::memset(rest, 0, kBlockKeys * fine_bytes());
+      }
       some.count = std::min(left, kBlockKeys - lane);
-      header.norm = std::max(header.norm, kernels_->encode(codes, c.errors(shape_) + block * kBlockKeys, shape_, c.centre(),
-                                                              slack_, lane, some));
+      const float norm = kernels_->encode(both.empty() ? codes : both.data(), c.errors(shape_) + block * kBlockKeys, shape_, c.centre(), slack_, lane, some);
+      if (!both.empty()) {
+        split_lanes(codes, rest, shape_, both.data(), lane, some.count);
+        add_squares(header.squares, both.data(), lane, some.count);
+      }
+      header.norm = std::max(header.norm, norm);
       some.rows = static_cast<const char*>(some.rows) + static_cast<size_t>(some.count) * row_bytes;
       if (some.scales != nullptr) some.scales += some.count;
       at += some.count;
@@ -209,6 +245,7 @@ void Codes::score_all(const PreparedQuery& query, const Rows& rows, int32_t from
   if (from >= to) return;
   const int32_t group = query.group();
   const size_t head = static_cast<size_t>(query.head());
+  std::vector<uint8_t> joined;
   for (int32_t at = from; at < to;) {
     const int32_t chunk = at / kChunkKeys, end = std::min(to, (chunk + 1) * kChunkKeys);
     float* const here = out + (at - from);
@@ -218,11 +255,20 @@ void Codes::score_all(const PreparedQuery& query, const Rows& rows, int32_t from
     if (risky) {
       score_exact(query, rows, at, end, here, stride);
     } else {
-      const int32_t block = at % kChunkKeys / kBlockKeys;
-      kernels_->scan(here, stride, shape_, query.query_, base,
-                        blocks_[head][static_cast<size_t>(chunk)] + static_cast<size_t>(block) * shape_.block_bytes,
-                        query.upper_ ? errors_[head][static_cast<size_t>(chunk)] + block * kBlockKeys : nullptr,
-                        (end - at + kBlockKeys - 1) / kBlockKeys);
+      const int32_t block = at % kChunkKeys / kBlockKeys, blocks = (end - at + kBlockKeys - 1) / kBlockKeys;
+      const int32_t step = kind_ == kInt4 ? kJoined : blocks;
+      for (int32_t b = 0; b < blocks; b += step) {
+        const int32_t first = block + b, some = std::min(step, blocks - b);
+        const uint8_t* codes = blocks_[head][static_cast<size_t>(chunk)] + static_cast<size_t>(first) * kept_.block_bytes;
+        if (kind_ == kInt4) {
+          joined.resize(kJoined * shape_.block_bytes);
+          join_blocks(joined.data(), shape_, codes,
+                      fine(query.head(), chunk) + static_cast<size_t>(first * kBlockKeys) * fine_bytes(), some);
+          codes = joined.data();
+        }
+        kernels_->scan(here + b * kBlockKeys, stride, shape_, query.query_, base, codes,
+                       query.upper_ ? errors_[head][static_cast<size_t>(chunk)] + first * kBlockKeys : nullptr, some);
+      }
     }
     at = end;
   }
@@ -235,8 +281,12 @@ void Codes::score(const PreparedQuery& query, const Rows& rows, const int32_t* i
                   size_t stride) const {
   if (kind_ != kNone && count > 0) {
     const size_t head = static_cast<size_t>(query.head());
-    kernels_->gather(out, stride, shape_, query.query_, query.base_.data(), blocks_[head].data(),
-                        query.upper_ ? errors_[head].data() : nullptr, kChunkBits, ids, count);
+    if (kind_ == kInt4) {
+      score_joined(query, ids, count, out, stride);
+    } else {
+      kernels_->gather(out, stride, shape_, query.query_, query.base_.data(), blocks_[head].data(),
+                       query.upper_ ? errors_[head].data() : nullptr, kChunkBits, ids, count);
+    }
     if (!query.risky_) return;
   }
   for (int32_t i = 0; i < count; i++) {
@@ -245,6 +295,32 @@ void Codes::score(const PreparedQuery& query, const Rows& rows, const int32_t* i
       risky = std::isnan(query.base_[static_cast<size_t>(ids[i] / kChunkKeys * query.group() + g)]);
     }
     if (risky) score_exact(query, rows, ids[i], ids[i] + 1, out + i, stride);
+  }
+}
+
+// 32 keys at a time are put together to a block, wherever they lie.
+void Codes::score_joined(const PreparedQuery& query, const int32_t* ids, int32_t count, float* out, size_t stride) const {
+  const size_t head = static_cast<size_t>(query.head());
+  const int32_t group = query.group();
+  std::vector<uint8_t> block(shape_.block_bytes);
+  std::vector<float> scores(static_cast<size_t>(group) * kBlockKeys);
+  const std::vector<float> none(static_cast<size_t>(group), 0.0f);
+  for (int32_t first = 0; first < count; first += kBlockKeys) {
+    const int32_t some = std::min(kBlockKeys, count - first);
+    uint16_t errors[kBlockKeys] = {};
+    for (int32_t i = 0; i < some; i++) {
+      const int32_t chunk = ids[first + i] / kChunkKeys, key = ids[first + i] % kChunkKeys;
+      join_lane(block.data(), i, shape_, blocks(query.head(), chunk) + static_cast<size_t>(key / kBlockKeys) * kept_.block_bytes,
+                key % kBlockKeys, fine(query.head(), chunk) + static_cast<size_t>(key) * fine_bytes());
+      errors[i] = errors_[head][static_cast<size_t>(chunk)][key];
+    }
+    kernels_->scan(scores.data(), kBlockKeys, shape_, query.query_, none.data(), block.data(), query.upper_ ? errors : nullptr, 1);
+    for (int32_t g = 0; g < group; g++) {
+      for (int32_t i = 0; i < some; i++) {
+        out[static_cast<size_t>(g) * stride + static_cast<size_t>(first + i)] =
+            scores[static_cast<size_t>(g * kBlockKeys + i)] + query.base(ids[first + i] / kChunkKeys)[g];
+      }
+    }
   }
 }
 
@@ -257,7 +333,7 @@ void Codes::save(FileWriter& to) const {
     for (size_t c = 0; c < chunks_[h].size(); c++) {
       const int32_t count = std::min(size_ - static_cast<int32_t>(c) * kChunkKeys, kChunkKeys);
       const size_t blocks = static_cast<size_t>((count + kBlockKeys - 1) / kBlockKeys);
-      std::memcpy(all.data() + c * chunk_bytes(), chunks_[h][c]->data, codes_at() + blocks * shape_.block_bytes);
+      copy_blocks(all.data() + c * chunk_bytes(), *chunks_[h][c], blocks);
     }
     to.add("codes.head" + std::to_string(h), all.data(), all.size());
   }
@@ -267,16 +343,17 @@ void Codes::save(FileWriter& to) const {
 void Codes::check(const Chunk& chunk, int32_t count, int32_t head) const {
   const Header& header = chunk.header();
   bool good = header.centred == centred_by(count) && header.summed == header.centred && header.norm >= 0;
+  for (const float square : header.squares) good = good && square >= 0;
   for (int32_t i = 0; i < shape_.units * kUnit; i++) {
     good = good && std::isfinite(chunk.centre()[i]) && !std::isnan(chunk.sum(shape_)[i]);
   }
   for (int32_t i = 0; i < count; i++) {
-    const uint8_t* block = chunk.data + codes_at() + static_cast<size_t>(i / kBlockKeys) * shape_.block_bytes;
+    const uint8_t* block = chunk.data + codes_at() + static_cast<size_t>(i / kBlockKeys) * kept_.block_bytes;
     good = good && chunk.errors(shape_)[i] <= 0x7f80;
     for (int32_t band = 0; band < shape_.bands; band++) {
       uint16_t scale;
       const int32_t lane = i % kBlockKeys;
-      std::memcpy(&scale, block + (kind_ == kInt4 ? nibble_scale_at(lane, band, shape_.bands) : shape_.scale_at(lane, band)), 2);
+      std::memcpy(&scale, block + (kind_ == kInt4 ? coarse_scale_at(lane, band, shape_.bands) : shape_.scale_at(lane, band)), 2);
       good = good && (kind_ == kInt4 ? scale & 0x7fff : scale) < 0x7f80;
     }
   }

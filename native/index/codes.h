@@ -29,6 +29,8 @@ class PreparedQuery {
   const CodeQuery& codes() const { return query_; }
   // What scores of a chunk's keys start from, by query head; NaN where codes cannot score it.
   const float* base(int32_t chunk) const { return base_.data() + static_cast<size_t>(chunk * query_.group); }
+  // Of 4-bit codes: the standard deviation of what the fine plane adds to a chunk's scores, in logits, by query head.
+  const float* spread(int32_t chunk) const { return spread_.data() + static_cast<size_t>(chunk * query_.group); }
   double reach() const { return reach_; }  // no logit is farther from zero, in any chunk
 
  private:
@@ -40,8 +42,8 @@ class PreparedQuery {
   CodeQuery query_;
   std::vector<float> q_;      // [group, dim]
   std::vector<int8_t> lines_, rows_;
-  std::vector<int32_t> offsets_;
-  std::vector<float> factors_, bounds_, base_;  // base [chunks, group]; NaN where a chunk cannot be scored by codes
+  std::vector<int32_t> offsets_, coarse_, fine_;
+  std::vector<float> factors_, bounds_, spread_, base_;  // base [chunks, group]; NaN where a chunk cannot be scored by codes
   std::vector<char> padding_;
 };
 
@@ -51,6 +53,7 @@ class Codes {
   enum Scores { kPlain, kUpper };     // kUpper: no exact score is above
 
   static constexpr int32_t kChunkBits = 11, kChunkKeys = 1 << kChunkBits;
+  static constexpr size_t kChunkBlocks = kChunkKeys / kBlockKeys;
 
   // memory: where chunks come from; null: memory of its own.
   Codes(const IndexIsa* isa, Kind kind, int32_t kv_heads, int32_t dim, std::shared_ptr<ChunkMemory> memory = nullptr);
@@ -70,11 +73,19 @@ class Codes {
   // What scoring one key reads.
   double key_bytes() const { return kind_ == kNone ? 0 : static_cast<double>(shape_.block_bytes) / kBlockKeys; }
 
+  // What blocks as they are kept have of one: less than that of 4-bit codes.
+  double kept_key_bytes() const { return static_cast<double>(kept_.block_bytes) / kBlockKeys; }
+
   const CodeShape& shape() const { return shape_; }
+  // Of the blocks as they are kept: 4-bit codes are two planes (nibble_planes.h), and these are of the coarse one.
+  const CodeShape& kept_shape() const { return kept_; }
   // Codes of a chunk's keys, block by block.
   const uint8_t* blocks(int32_t head, int32_t chunk) const {
     return blocks_[static_cast<size_t>(head)][static_cast<size_t>(chunk)];
   }
+  // The fine plane of a chunk's 4-bit codes, key by key.
+  const uint8_t* fine(int32_t head, int32_t chunk) const { return blocks(head, chunk) + kept_.block_bytes * kChunkBlocks; }
+  size_t fine_bytes() const;  // of a key; 0 unless codes have 4 bits
 
   // Asks memory for what prepare() reads of a head, and for the first codes that a scan reads.
   void fetch(int32_t head) const;
@@ -96,12 +107,19 @@ class Codes {
  private:
   struct Chunk;
   struct Header;
+  static constexpr int32_t kSquares = 12;  // bands that a chunk knows the scales of
+  size_t squares_of(const CodeShape& shape) const {
+    return kind_ == kInt4 ? static_cast<size_t>(shape.bands < kSquares ? shape.bands : kSquares) : 0;
+  }
   using ChunkPtr = std::shared_ptr<Chunk>;
   size_t codes_at() const {
     return kLine + 2 * sizeof(float) * static_cast<size_t>(shape_.units * kUnit) + sizeof(uint16_t) * kChunkKeys;
   }
-  size_t chunk_bytes() const { return codes_at() + shape_.block_bytes * (kChunkKeys / kBlockKeys); }
+  size_t chunk_bytes() const { return codes_at() + shape_.block_bytes * kChunkBlocks; }
+  void copy_blocks(uint8_t* to, const Chunk& from, size_t blocks) const;  // to, from: a chunk each
   ChunkPtr new_chunk() const;
+  void score_joined(const PreparedQuery& query, const int32_t* ids, int32_t count, float* out, size_t stride) const;
+  void add_squares(float* sums, const uint8_t* block, int32_t lane, int32_t count) const;
   void append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t from, int32_t to);
   void check(const Chunk& chunk, int32_t count, int32_t head) const;
   void refresh(size_t from);  // pointers of chunks from that on
@@ -111,7 +129,7 @@ class Codes {
   const CodeKernels* kernels_;
   Kind kind_;
   int32_t kv_heads_;
-  CodeShape shape_;
+  CodeShape shape_, kept_;
   float slack_;
   int32_t begin_ = 0, size_ = 0;
   mutable bool own_open_ = true;  // nobody shares the open chunks
@@ -125,6 +143,7 @@ class Codes {
   };
   std::vector<std::vector<float>> centres_;
   std::vector<std::vector<Norms>> norms_;
+  std::vector<std::vector<float>> squares_;  // of 4-bit codes: mean squares of scales by band, [kv_heads][chunks][squares_of]
 };
 
 }  // namespace kvasir

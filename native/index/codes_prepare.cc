@@ -5,29 +5,10 @@
 #include <utility>
 
 #include "codes.h"
-#include "nibble_layout.h"
 #include "row_kernels.h"
 
 namespace kvasir {
 namespace {
-
-// The nearest integer, ties to even, of |x| < 2^51; std::lrint is a call.
-double nearest(double x) { return x + 0x1.8p52 - 0x1.8p52; }
-
-// Sums of squares of x [width], a multiple of 8, and the largest of |x|.
-void measure(const float* x, size_t width, double& squares, float& peak) {
-  double sums[8] = {};
-  float peaks[8] = {};
-  for (size_t i = 0; i < width; i += 8) {
-    for (size_t j = 0; j < 8; j++) {
-      const double v = static_cast<double>(x[i + j]);
-      sums[j] += v * v;
-      peaks[j] = std::max(peaks[j], std::fabs(x[i + j]));
-    }
-  }
-  squares = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-  peak = *std::max_element(peaks, peaks + 8);
-}
 
 void fetch_lines(const void* memory, size_t bytes, size_t most) {
   const char* at = static_cast<const char*>(memory);
@@ -43,7 +24,7 @@ void Codes::fetch(int32_t head) const {
   fetch_lines(centres_[h].data(), centres_[h].size() * sizeof(float), kCentres);
   fetch_lines(norms_[h].data(), norms_[h].size() * sizeof(Norms), kPointers);
   fetch_lines(blocks_[h].data(), blocks_[h].size() * sizeof(uint8_t*), kPointers);
-  if (kind_ != kNone) fetch_lines(blocks_[h].front(), shape_.block_bytes * (kChunkKeys / kBlockKeys), kFirstCodes);
+  if (kind_ != kNone) fetch_lines(blocks_[h].front(), kept_.block_bytes * kChunkBlocks, kFirstCodes);
 }
 
 void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t group, float scale, int planes,
@@ -67,48 +48,45 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
   to.offsets_.assign(g_count * bands, 0);
   to.factors_.assign(g_count, 0);
   to.bounds_.assign(g_count, 0);
+  to.coarse_.assign(kind_ == kInt4 ? g_count * bands : 0, 0);
+  to.fine_.assign(kind_ == kInt4 ? g_count * bands : 0, 0);
   const size_t chunks = chunks_[static_cast<size_t>(head)].size();
   to.base_.resize(chunks * g_count);
+  to.spread_.resize(kind_ == kInt4 ? chunks * g_count : 0);
   to.reach_ = 0;
   std::vector<std::pair<double, double>> norms(g_count);  // of the query, and of what its rounding loses
-  const size_t width = units * kUnit;
+  const size_t width = units * kUnit, known = squares_of(shape_);
+  std::vector<double> energies(g_count * bands);  // of a query, rotated, by bands
   std::vector<float> turned(width);
-  std::vector<int32_t> whole(width);
+  std::vector<int32_t> whole(width), sums(bands);
   for (size_t g = 0; g < g_count; g++) {
     float* const x = turned.data();
     std::fill(std::copy(q + g * dim, q + (g + 1) * dim, x), x + width, 0.0f);
-    if (kind_ == kInt4) {
-      for (size_t band = 0; band < bands; band++) rotate_band(x + band * kBand);
-    }
-    float peak = 0;
-    double squares = 0, lost = 0;
-    measure(x, width, squares, peak);
-    const double step = static_cast<double>(peak) / most, divisor = step > 0 ? step : 1;
-    double rests[4] = {};
-    for (size_t i = 0; i < width; i += 4) {
-      for (size_t j = 0; j < 4; j++) {
-        const double v = static_cast<double>(x[i + j]), all = nearest(v / divisor), rest = v - all * step;
-        whole[i + j] = static_cast<int32_t>(all);
-        rests[j] += rest * rest;
-      }
-    }
-    lost = (rests[0] + rests[1]) + (rests[2] + rests[3]);
-    for (size_t i = 0; i < width; i++) {
-      const int32_t all = whole[i];
-      to.offsets_[g * bands + i / kBand] -= kernels_->offset * all;
+    const QueryCode code = kernels_->encode_query(whole.data(), sums.data(), energies.data() + g * bands, x, width, most);
+    for (size_t band = 0; band < bands; band++) to.offsets_[g * bands + band] = -kernels_->offset * sums[band];
+    int8_t* const row = to.rows_.data() + g * query.row_bytes;
+    // Without a second plane the first one is all there is.
+    for (size_t i = 0; i < width && planes == 1; i++) row[i] = static_cast<int8_t>(whole[i]);
+    for (size_t i = 0; i < width && planes == 2; i++) {
       // all = hi * 2^shift + lo, lo as near to zero as it gets
-      const int32_t hi = planes == 2 ? (all + (1 << shift) / 2) >> shift : all;
-      const int32_t parts[2] = {hi, all - hi * (1 << shift)};
-      for (size_t p = 0; p < static_cast<size_t>(planes); p++) {
-        const int8_t part = static_cast<int8_t>(parts[p]);
-        to.rows_[(p * g_count + g) * query.row_bytes + i] = part;
-        for (size_t copy = 0; copy < 4 && kind_ == kInt8; copy++) {
-          to.lines_[((p * g_count + g) * units + i / kUnit) * kLine + copy * kUnit + i % kUnit] = part;
-        }
+      const int32_t hi = (whole[i] + (1 << shift) / 2) >> shift;
+      row[i] = static_cast<int8_t>(hi);
+      row[g_count * query.row_bytes + i] = static_cast<int8_t>(whole[i] - hi * (1 << shift));
+    }
+    for (size_t p = 0; p < static_cast<size_t>(planes) && kind_ == kInt8; p++) {
+      for (size_t i = 0; i < units * 4; i++) {
+        std::memcpy(to.lines_.data() + ((p * g_count + g) * units + i / 4) * kLine + i % 4 * kUnit,
+                    row + p * g_count * query.row_bytes + i / 4 * kUnit, kUnit);
       }
     }
-    const double s = static_cast<double>(scale), norm = std::sqrt(squares), rounding = std::sqrt(lost);
-    to.factors_[g] = static_cast<float>(step * s);
+    // A fine code adds 1.5 on average to four times a coarse one, 8 less: 6.5 / 4 = 13 / 8 of the sum that has been taken 8 times.
+    for (size_t b = 0; b < bands && kind_ == kInt4; b++) {
+      const int32_t whole_offset = to.offsets_[g * bands + b], coarse = whole_offset * 13 / 64;
+      to.coarse_[g * bands + b] = coarse;
+      to.fine_[g * bands + b] = whole_offset - 4 * coarse;
+    }
+    const double s = static_cast<double>(scale), norm = std::sqrt(code.squares), rounding = std::sqrt(code.lost);
+    to.factors_[g] = static_cast<float>(code.step * s);
     to.bounds_[g] = static_cast<float>((norm + rounding) * s * 1.001) + std::numeric_limits<float>::min();
     norms[g] = {norm, rounding};
   }
@@ -133,12 +111,22 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
         base += s * (norms[g].second * spread * 1.001 + 2 * static_cast<double>(slack_) * norm * middle) +
                 std::fabs(base) * 0x1p-20 + static_cast<double>(std::numeric_limits<float>::min());
       }
+      // A fine code is one of 0 to 3: its variance is 15 / 12 of the scale's square.
+      if (kind_ == kInt4) {
+        float variance = 0;
+        for (size_t b = 0; b < bands; b++) {
+          variance += static_cast<float>(energies[g * bands + b]) * squares_[h][c * known + std::min(b, known - 1)];
+        }
+        to.spread_[c * g_count + g] = scale * std::sqrt(variance * (15.0f / 12));
+      }
       to.base_[c * g_count + g] = risky ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(base);
     }
   }
   query.lines = to.lines_.data();
   query.rows = to.rows_.data();
   query.offsets = to.offsets_.data();
+  query.coarse = to.coarse_.data();
+  query.fine = to.fine_.data();
   query.factors = to.factors_.data();
   query.bounds = to.bounds_.data();
 }

@@ -6,7 +6,7 @@
 
 namespace kvasir {
 
-const CodeKernels kNibblesAvx2 = {kNibbleOffset, kNibbleShift, add_code_rows, encode_nibbles,
-                                     scan_nibbles_plain, gather_nibbles};
+const CodeKernels kNibblesAvx2 = {kNibbleOffset, kNibbleShift, add_code_rows, encode_nibbles, encode_rotated,
+                                     scan_nibbles_plain, nullptr};
 
 }  // namespace kvasir

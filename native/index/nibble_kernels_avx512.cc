@@ -74,7 +74,7 @@ void scan_nibbles(float* out, size_t stride, const CodeShape& shape, const CodeQ
 
 }  // namespace
 
-const CodeKernels kNibblesAvx512 = {kNibbleOffset, kNibbleShift, add_code_rows, encode_nibbles_fast,
-                                     scan_nibbles, gather_nibbles};
+const CodeKernels kNibblesAvx512 = {kNibbleOffset, kNibbleShift, add_code_rows, encode_nibbles_fast, encode_rotated,
+                                     scan_nibbles, nullptr};
 
 }  // namespace kvasir

@@ -34,6 +34,16 @@ inline void rotate_lanes(DotLanes& a, DotLanes& b) {
 }
 #undef KVASIR_BUTTERFLY
 
+[[maybe_unused]] QueryCode encode_rotated(int32_t* whole, int32_t* sums, double* energies, float* x, size_t width, int32_t most) {
+  for (float* band = x; band < x + width; band += kBand) {
+    DotLanes a, b;
+    std::memcpy(&a, band, sizeof a), std::memcpy(&b, band + kUnit, sizeof b);
+    rotate_lanes(a, b);
+    std::memcpy(band, &a, sizeof a), std::memcpy(band + kUnit, &b, sizeof b);
+  }
+  return encode_query(whole, sums, energies, x, width, most);
+}
+
 // The extreme element becomes -8 times the scale, which may be negative: all 16 codes are used.
 inline float encode_nibbles(uint8_t* block, uint16_t* errors, const CodeShape& shape, const float* centre, float slack, int32_t lane,
                      const CodeRows& rows) {
@@ -123,32 +133,6 @@ inline float nibble_logit(const CodeShape& shape, const CodeQuery& query, const 
         if (errors != nullptr) x += query.bounds[g] * widen_bfloat(errors[b * kBlockKeys + lane]);
         out[static_cast<size_t>(g) * stride + static_cast<size_t>(b * kBlockKeys + lane)] = x;
       }
-    }
-  }
-}
-
-void gather_nibbles(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,
-                    const uint8_t* const* codes, const uint16_t* const* errors, int32_t chunk_bits, const int32_t* ids,
-                    int32_t count) {
-  constexpr int32_t kKeysAhead = 8;
-  const int32_t mask = (1 << chunk_bits) - 1;
-  const auto block_of = [&](int32_t id) {
-    return codes[id >> chunk_bits] + static_cast<size_t>((id & mask) / kBlockKeys) * shape.block_bytes;
-  };
-  for (int32_t i = 0; i < count; i++) {
-    if (i + kKeysAhead < count) {
-      const int32_t id = ids[i + kKeysAhead], lane = id % kBlockKeys;
-      const uint8_t* next = block_of(id);
-      for (int32_t band = 0; band < shape.bands; band++) {
-        for (int32_t j = 0; j < 4; j++) __builtin_prefetch(next + nibble_at(lane, band, j));
-        if (band % 2 == 0) __builtin_prefetch(next + nibble_scale_at(lane, band, shape.bands));
-      }
-    }
-    const int32_t chunk = ids[i] >> chunk_bits, key = ids[i] & mask;
-    for (int32_t g = 0; g < query.group; g++) {
-      float x = nibble_logit(shape, query, block_of(ids[i]), key % kBlockKeys, g) + base[chunk * query.group + g];
-      if (errors != nullptr) x += query.bounds[g] * widen_bfloat(errors[chunk][key]);
-      out[static_cast<size_t>(g) * stride + static_cast<size_t>(i)] = x;
     }
   }
 }

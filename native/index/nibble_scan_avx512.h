@@ -1,14 +1,9 @@
 // Scores of 4-bit codes by vpdpbusd, 32 keys at a time. Include from *_avx512.cc only.
-//
-// Ladder (Sapphire Rapids vCPU on a shared machine, one thread, its CPU time; sampled_attention_bench, 32,768 keys, d 64 x 3 heads,
-// cold, against a plain read loop on huge pages): 87 % with chunks in small pages and keys 6 KB ahead in L1; slabs of huge pages
-// (chunk_memory.h) 8.0 to 10.2 GB/s; 12 KB ahead in L2 11.2 GB/s, 92 to 105 %. Warm 23 GB/s.
 #pragma once
 #include <immintrin.h>
 
 #include "code_kernels.h"
 #include "nibble_layout.h"
-#include "sample_kernels.h"
 
 namespace kvasir {
 namespace {
@@ -70,56 +65,6 @@ inline void score_nibbles(__m512 (&sums)[G][2], const CodeShape& shape, const Co
     _mm_prefetch(ahead + pair * 128, _MM_HINT_T1);
     _mm_prefetch(ahead + pair * 128 + 64, _MM_HINT_T1);
   }
-}
-
-// 32 logarithms of a block for head g of a tile, from what score_nibbles gave.
-inline __m512i to_logs(const __m512 (&scores)[2], __m512 gain, __m512 base) {
-  return _mm512_max_epi16(_mm512_packs_epi32(_mm512_cvtps_epi32(_mm512_fmadd_ps(scores[0], gain, base)),
-                                             _mm512_cvtps_epi32(_mm512_fmadd_ps(scores[1], gain, base))),
-                          _mm512_set1_epi16(kLogLeast));
-}
-
-// Where a scan of `blocks` blocks finds what it prefetches while it is at block b.
-struct NibblesAhead {
-  int32_t distance, blocks;
-  const uint8_t* end;
-  const uint8_t* next;
-
-  NibblesAhead(const CodeShape& shape, const uint8_t* codes, int32_t count, const uint8_t* behind)
-      : distance(static_cast<int32_t>((kNibblesAhead + shape.block_bytes - 1) / shape.block_bytes)), blocks(count),
-        end(codes + static_cast<size_t>(count) * shape.block_bytes), next(behind) {}
-  const char* at(int32_t b, const uint8_t* block, size_t block_bytes) const {
-    const uint8_t* ahead = block + static_cast<size_t>(distance) * block_bytes;
-    if (b + distance >= blocks) ahead = next == nullptr ? block : next + (ahead - end);
-    return reinterpret_cast<const char*>(ahead);
-  }
-};
-
-// Calls after(b, logs) for every block, logs [G] in registers.
-template <int32_t G, class After>
-inline void scan_logs(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query, int32_t g0,
-                      const float* gains, const float* bases, const uint8_t* codes, int32_t blocks, const uint8_t* next,
-                      float* sums, After&& after) {
-  __m512 totals[G];
-#pragma GCC unroll 4
-  for (int32_t g = 0; g < G; g++) totals[g] = _mm512_setzero_ps();
-  const NibblesAhead ahead(shape, codes, blocks, next);
-  for (int32_t b = 0; b < blocks; b++, codes += shape.block_bytes) {
-    __m512 scores[G][2];
-    score_nibbles<G>(scores, shape, query, g0, codes, ahead.at(b, codes, shape.block_bytes));
-    __m512i logs[G];
-#pragma GCC unroll 4
-    for (int32_t g = 0; g < G; g++) {
-      logs[g] = to_logs(scores[g], _mm512_set1_ps(gains[g0 + g]), _mm512_set1_ps(bases[g0 + g]));
-      _mm512_storeu_si512(out + static_cast<size_t>(g0 + g) * stride + b * kNibbleBlock, logs[g]);
-      // Odd scores carry the even ones below their seven bits of fraction: half a percent more at most.
-      totals[g] = _mm512_add_ps(_mm512_add_ps(totals[g], _mm512_castsi512_ps(_mm512_slli_epi32(logs[g], 16))),
-                                _mm512_castsi512_ps(logs[g]));
-    }
-    after(b, logs);
-  }
-#pragma GCC unroll 4
-  for (int32_t g = 0; g < G; g++) sums[g0 + g] += _mm512_reduce_add_ps(totals[g]);
 }
 
 }  // namespace

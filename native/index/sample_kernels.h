@@ -33,8 +33,8 @@ struct DrawKeys {
 };
 
 struct SampleKernels {
-  // out[g * stride + i] = L of key i of `blocks` blocks of 4-bit codes: code sum times gains[g] plus bases[g]; sums[g] += their
-  // bits as floats, not finite where L is beyond kLogMost. next: codes that will be scanned next, or null.
+  // out[g * stride + i] = L of key i of `blocks` coarse blocks of 4-bit codes (nibble_planes.h): code sum times gains[g] plus
+  // bases[g]; sums[g] += their bits as floats, not finite where L is beyond kLogMost. next: codes that will be scanned next, or null.
   void (*scan)(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* gains,
                const float* bases, const uint8_t* codes, int32_t blocks, const uint8_t* next, float* sums);
   // out[i] = L of scores[i] given ref, count of them; returns the sum of their bits as floats. No score is above ref + 80.
@@ -49,13 +49,24 @@ struct SampleKernels {
   int32_t (*sweep)(const Candidates& to, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                    const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
                    int32_t blocks, const uint8_t* next, uint32_t key, float* sums);
+  // out[g * of.stride + i] = L of candidate i by both planes, given of.logs by the coarse one. codes, fine: of key 0's block on.
+  // gains: of sums of whole codes. Up to 15 entries more may be overwritten.
+  void (*refine)(int16_t* out, const Candidates& of, int32_t count, const CodeShape& shape, const CodeQuery& query,
+                 const float* gains, const uint8_t* codes, const uint8_t* fine);
+  // The first stage again, by the offsets that hold, over `count` candidates of keys first + keys[i]: those below `end` that survive
+  // replace them, with of.logs := refined logarithms and tops[i] = what they survived by; returns how many. What lies behind them
+  // stays as it was. sums[g] += bits of their refined logarithms as floats over the chance to survive, which is an unbiased
+  // estimate of what scan sums; the same whatever else was among the candidates.
+  int32_t (*sift)(const Candidates& of, const int16_t* refined, int16_t* tops, const int16_t* offsets, int32_t group, int32_t first,
+                  int32_t end, int32_t count, const DrawKeys& draw, float* sums);
   // Both stages over `count` candidates of keys first + keys[i] by the offsets that hold: those below `end` that stay replace
   // them, as first + keys[i], with tops[i] = their maximum of the first stage; returns how many. What lies behind them stays as
   // it was: the next chunk's candidates do. A key below kDrawOne stays when 32 more bits are below p over what the first stage
   // let through. squares[g] += (1 - p) w^2, w = exp(s) / (tau Z p), in units of 2^-30: exact, so that candidates that do not
-  // stay, which depend on threads, change no bit of it.
+  // stay, which depend on threads, change no bit of it. sifted: tops has what candidates survived by, and none is kept by more; w is
+  // above 1 there, counted up to 4.
   int32_t (*settle)(const Candidates& of, int16_t* tops, const int16_t* offsets, int32_t group, int32_t first, int32_t end,
-                    int32_t count, const DrawKeys& draw, double* squares);
+                    int32_t count, const DrawKeys& draw, bool sifted, double* squares);
 };
 
 extern const SampleKernels kSamplePortable, kSampleAvx2, kSampleAvx512;

@@ -1,4 +1,4 @@
-// Scores of 4-bit codes by vpmaddubsw: 16-bit sums hold a band, 8 · 2 · 15 · 127 < 2^15.
+// Scores by the coarse plane of 4-bit codes, by vpmaddubsw: 16-bit sums hold a band, 8 · 2 · 3 · 127 < 2^15.
 #include <immintrin.h>
 
 #include "isa.h"
@@ -15,26 +15,29 @@ inline __m256i four_dims(const int8_t* q) {
 template <int32_t G>
 inline void score_part(__m256 (&scores)[G][2], const CodeShape& shape, const CodeQuery& query, int32_t g0, const uint8_t* block,
                        int32_t part) {
-  const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-  const uint8_t* scales_at = block + shape.bands * kNibbleBandBytes + part * 32;
+  const __m256i two = _mm256_set1_epi8(3), ones = _mm256_set1_epi16(1);
+  const uint8_t* scales_at = block + shape.bands * kCoarseBandBytes + part * 32;
   for (int32_t half = 0; half < 2; half++) {
-    const uint8_t* at = block + half * 256 + part * 32;
+    const uint8_t* at = block + half * 128 + part * 32;
     __m256 totals[G];
 #pragma GCC unroll 4
     for (int32_t g = 0; g < G; g++) totals[g] = _mm256_setzero_ps();
-    for (int32_t band = 0; band < shape.bands; band++, at += kNibbleBandBytes) {
+    for (int32_t band = 0; band < shape.bands; band++, at += kCoarseBandBytes) {
       __m256i sums[G];
 #pragma GCC unroll 4
       for (int32_t g = 0; g < G; g++) sums[g] = _mm256_setzero_si256();
+#pragma GCC unroll 2
+      for (int32_t j = 0; j < 2; j++) {
+        __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + j * 64));
 #pragma GCC unroll 4
-      for (int32_t j = 0; j < 4; j++) {
-        const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + j * 64));
-        const __m256i first = _mm256_and_si256(x, low), second = _mm256_and_si256(_mm256_srli_epi16(x, 4), low);
+        for (int32_t t = 0; t < 4; t++) {
+          const __m256i codes = _mm256_and_si256(x, two);
+          x = _mm256_srli_epi16(x, 2);
 #pragma GCC unroll 4
-        for (int32_t g = 0; g < G; g++) {
-          const int8_t* q = query.rows + static_cast<size_t>(g0 + g) * query.row_bytes + band * kNibbleBand + j * 8;
-          sums[g] = _mm256_add_epi16(sums[g], _mm256_maddubs_epi16(first, four_dims(q)));
-          sums[g] = _mm256_add_epi16(sums[g], _mm256_maddubs_epi16(second, four_dims(q + 4)));
+          for (int32_t g = 0; g < G; g++) {
+            const int8_t* q = query.rows + static_cast<size_t>(g0 + g) * query.row_bytes + band * kNibbleBand + j * 16 + t * 4;
+            sums[g] = _mm256_add_epi16(sums[g], _mm256_maddubs_epi16(codes, four_dims(q)));
+          }
         }
       }
       const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales_at + (band / 2) * 128 + half * 64));
@@ -43,7 +46,7 @@ inline void score_part(__m256 (&scores)[G][2], const CodeShape& shape, const Cod
 #pragma GCC unroll 4
       for (int32_t g = 0; g < G; g++) {
         const __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(sums[g], ones),
-                                             _mm256_set1_epi32(query.offsets[(g0 + g) * shape.bands + band]));
+                                             _mm256_set1_epi32(query.coarse[(g0 + g) * shape.bands + band]));
         totals[g] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scales, totals[g]);
       }
     }
@@ -84,7 +87,7 @@ void scan_tiles(int16_t* out, size_t stride, const CodeShape& shape, const CodeQ
     const uint8_t* block = codes;
     CodeQuery some = query;
     some.rows += static_cast<size_t>(first) * query.row_bytes;
-    some.offsets += first * shape.bands;
+    some.coarse += first * shape.bands;
     const int32_t group = end - first;
     int16_t* to = out + static_cast<size_t>(first) * stride;
     for (int32_t b = 0; b < blocks; b++, block += shape.block_bytes, to += kNibbleBlock) {
@@ -111,6 +114,6 @@ int32_t sweep_keys(const Candidates& found, int16_t* logs, size_t stride, const 
 
 }  // namespace
 
-const SampleKernels kSampleAvx2 = {scan_tiles, fold_scores, draw_plain, sweep_keys, settle_keys};
+const SampleKernels kSampleAvx2 = {scan_tiles, fold_scores, draw_plain, sweep_keys, refine_plain, sift_keys, settle_keys};
 
 }  // namespace kvasir

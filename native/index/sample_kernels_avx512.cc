@@ -1,6 +1,6 @@
+#include "coarse_scan_avx512.h"
 #include "draw.h"
 #include "isa.h"
-#include "nibble_scan_avx512.h"
 #include "sample_kernels_body.h"
 
 namespace kvasir {
@@ -161,8 +161,18 @@ int32_t sweep_keys(const Candidates& found, int16_t* logs, size_t stride, const 
   }
 }
 
+void refine_all(int16_t* out, const Candidates& of, int32_t count, const CodeShape& shape, const CodeQuery& query,
+                const float* gains, const uint8_t* codes, const uint8_t* fine) {
+  fetch_fine(of, count, shape, fine);
+  int32_t g = 0;
+  for (; query.group - g >= 4; g += 4) refine_keys<4>(out, of, count, shape, query, g, gains, codes, fine);
+  if (query.group - g == 3) refine_keys<3>(out, of, count, shape, query, g, gains, codes, fine);
+  else if (query.group - g == 2) refine_keys<2>(out, of, count, shape, query, g, gains, codes, fine);
+  else if (query.group - g == 1) refine_keys<1>(out, of, count, shape, query, g, gains, codes, fine);
+}
+
 }  // namespace
 
-const SampleKernels kSampleAvx512 = {scan_tiles, fold_scores, draw_keys, sweep_keys, settle_keys};
+const SampleKernels kSampleAvx512 = {scan_tiles, fold_scores, draw_keys, sweep_keys, refine_all, sift_keys, settle_keys};
 
 }  // namespace kvasir

@@ -7,7 +7,7 @@
 
 #include "code_kernels.h"
 #include "draw.h"
-#include "nibble_layout.h"
+#include "nibble_planes.h"
 #include "sample_kernels.h"
 
 namespace kvasir {
@@ -100,6 +100,15 @@ float fold_scores(int16_t* out, const float* scores, int32_t count, float ref) {
   return count;
 }
 
+// Four bytes of a plane times 16 dimensions.
+[[maybe_unused]] inline int32_t dot_twos(const uint8_t* plane, const int8_t* dims) {
+  int32_t sum = 0;
+  for (int32_t t = 0; t < 4; t++) {
+    for (int32_t x = 0; x < 4; x++) sum += (plane[x] >> 2 * t & 3) * dims[4 * t + x];
+  }
+  return sum;
+}
+
 [[maybe_unused]] void scan_plain_logs(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query,
                                       const float* gains, const float* bases, const uint8_t* codes, int32_t blocks,
                                       const uint8_t*, float* sums) {
@@ -109,14 +118,10 @@ float fold_scores(int16_t* out, const float* scores, int32_t count, float ref) {
       float scores[kNibbleBlock] = {};
       for (int32_t band = 0; band < shape.bands; band++) {
         for (int32_t i = 0; i < kNibbleBlock; i++) {
-          int32_t sum = query.offsets[g * shape.bands + band];
-          for (int32_t j = 0; j < 4; j++) {
-            const uint8_t* at = codes + nibble_at(i, band, j);
-            const int8_t* dims = q + band * kNibbleBand + 8 * j;
-            for (int32_t x = 0; x < 4; x++) sum += (at[x] & 15) * dims[x] + (at[x] >> 4) * dims[4 + x];
-          }
+          int32_t sum = query.coarse[g * shape.bands + band];
+          for (int32_t j = 0; j < 2; j++) sum += dot_twos(codes + coarse_at(i, band, j), q + band * kNibbleBand + 16 * j);
           uint16_t scale;
-          std::memcpy(&scale, codes + nibble_scale_at(i, band, shape.bands), 2);
+          std::memcpy(&scale, codes + coarse_scale_at(i, band, shape.bands), 2);
           scores[i] += static_cast<float>(sum) * widen_bfloat(scale);
         }
       }
@@ -201,49 +206,150 @@ inline int32_t keep_lanes(int32_t* keys, int16_t* tops, const FoldInts& position
 #endif
 }
 
-int32_t settle_keys(const Candidates& of, int16_t* tops, const int16_t* offsets, int32_t group, int32_t first, int32_t end,
-                    int32_t count, const DrawKeys& draw, double* squares) {
+// Uniforms of positions: 16 bits of a first stage, as an upper half of a float.
+inline void first_uniforms(FoldInts* uniform, const FoldInts& position, uint32_t key) {
+  FoldWords hash = (FoldWords)(position >> 1) ^ key;
+  hash_words(&hash);
+  const FoldInts half = (FoldInts)((position & 1) == 0 ? hash & 0xffffu : hash >> 16);
+  *uniform = (FoldInts)__builtin_convertvector(half, FoldFloats) >> 16;
+}
+
+// How many of the 65536 uniforms of the first stage a top of kDrawLeast or more, x = top - kDrawOne, lets through.
+inline void count_passed(FoldFloats* passed, const FoldInts& x) {
+  const FoldFloats bound = (FoldFloats)((x + kDrawOne + 1) << 16);
+  const FoldInts whole = __builtin_convertvector(bound, FoldInts);
+  const FoldInts through = whole - (FoldInts)(__builtin_convertvector(whole, FoldFloats) < bound);
+  const FoldInts all = FoldInts{} + 65536;
+  *passed = __builtin_convertvector(through < 65536 ? through : all, FoldFloats);
+}
+
+// top := the largest of a candidate's logarithms with offsets, kDrawLeast at least.
+inline void top_of(FoldInts* top, const Candidates& of, const int16_t* offsets, int32_t group, int32_t i) {
+  const FoldInts zero = {};
+  *top = zero + kDrawLeast;
+  FoldInts log;
+  for (int32_t g = 0; g < group; g++) {
+    load_logs(&log, of, g, i, offsets);
+    log = log < INT16_MAX ? log : zero + INT16_MAX;
+    *top = log > *top ? log : *top;
+  }
+}
+
+[[maybe_unused]] inline void fetch_fine(const Candidates& of, int32_t count, const CodeShape& shape, const uint8_t* fine) {
+  const size_t bytes = static_cast<size_t>(shape.bands * kFineBandBytes);
+  for (int32_t i = 0; i < count; i++) {
+    const uint8_t* row = fine + static_cast<size_t>(of.keys[i]) * bytes;
+    __builtin_prefetch(row);
+    __builtin_prefetch(row + bytes - 1);
+  }
+}
+
+[[maybe_unused]] void refine_plain(int16_t* out, const Candidates& of, int32_t count, const CodeShape& shape, const CodeQuery& query,
+                                   const float* gains, const uint8_t* codes, const uint8_t* fine) {
+  fetch_fine(of, count, shape, fine);
+  for (int32_t i = 0; i < count; i++) {
+    const uint8_t* row = fine + static_cast<size_t>(of.keys[i]) * static_cast<size_t>(shape.bands * kFineBandBytes);
+    const uint8_t* block = codes + static_cast<size_t>(of.keys[i] / kNibbleBlock) * shape.block_bytes;
+    for (int32_t g = 0; g < query.group; g++) {
+      const int8_t* q = query.rows + static_cast<size_t>(g) * query.row_bytes;
+      float added = 0;
+      for (int32_t band = 0; band < shape.bands; band++) {
+        int32_t sum = query.fine[g * shape.bands + band];
+        for (int32_t j = 0; j < 2; j++) sum += dot_twos(row + band * kFineBandBytes + 4 * j, q + band * kNibbleBand + 16 * j);
+        uint16_t scale;
+        std::memcpy(&scale, block + coarse_scale_at(of.keys[i] % kNibbleBlock, band, shape.bands), 2);
+        added += static_cast<float>(sum) * widen_bfloat(scale);
+      }
+      const size_t to = static_cast<size_t>(g) * of.stride + static_cast<size_t>(i);
+      const float log = static_cast<float>(of.logs[to]) + added * gains[g];
+      const float low = log > kLogLeast ? log : kLogLeast, most = low < INT16_MAX ? low : INT16_MAX;
+      out[to] = static_cast<int16_t>(most + 0.5f);
+    }
+  }
+}
+
+int32_t sift_keys(const Candidates& of, const int16_t* refined, int16_t* tops, const int16_t* offsets, int32_t group, int32_t first,
+                  int32_t end, int32_t count, const DrawKeys& draw, float* sums) {
   const FoldInts lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const FoldInts zero = {};
   int32_t kept = 0;
   for (int32_t i = 0; i < count; i += kFoldLanes) {
-    FoldInts position, top = zero + kDrawLeast;
+    FoldInts key, top, uniform;
+    std::memcpy(&key, of.keys + i, sizeof key);
+    top_of(&top, of, offsets, group, i);
+    first_uniforms(&uniform, key + first, draw.first);
+    const FoldInts stays = (FoldInts)(uniform <= top) & (key + first < end) & (lanes < count - i);
+    for (int32_t g = 0; g < group; g++) {
+      FoldShorts row;
+      std::memcpy(&row, refined + static_cast<size_t>(g) * of.stride + i, sizeof row);
+      const FoldInts log = __builtin_convertvector(row, FoldInts);
+      int32_t unused[kFoldLanes];
+      keep_lanes(unused, of.logs + static_cast<size_t>(g) * of.stride + kept, key, log, stays);
+    }
+    kept += keep_lanes(of.keys + kept, tops + kept, key, top, stays);
+  }
+  for (int32_t g = 0; g < group; g++) {
+    FoldFloats total = {};
+    for (int32_t i = 0; i < kept; i += kFoldLanes) {
+      FoldShorts top, log;
+      std::memcpy(&top, tops + i, sizeof top);
+      std::memcpy(&log, of.logs + static_cast<size_t>(g) * of.stride + i, sizeof log);
+      const FoldInts x = __builtin_convertvector(top, FoldInts) - kDrawOne;
+      FoldFloats passed;
+      count_passed(&passed, x < 0 ? x : zero);
+      const FoldFloats value = (FoldFloats)(__builtin_convertvector(log, FoldInts) << 16) / passed;
+      total += (FoldFloats)((FoldInts)value & (lanes < kept - i));
+    }
+    float sum = 0;
+    for (int32_t lane = 0; lane < kFoldLanes; lane++) sum += total[lane];
+    sums[g] += sum * 65536.0f;
+  }
+  return kept;
+}
+
+int32_t settle_keys(const Candidates& of, int16_t* tops, const int16_t* offsets, int32_t group, int32_t first, int32_t end,
+                    int32_t count, const DrawKeys& draw, bool sifted, double* squares) {
+  const FoldInts lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const FoldInts zero = {};
+  // Squares add up as whole numbers of such units: what one candidate has stays below 2^30 of them.
+  const int32_t most_log = sifted ? 2 * 128 : 0;
+  const float unit = sifted ? 0x1p26f : 0x1p30f;
+  int32_t kept = 0;
+  for (int32_t i = 0; i < count; i += kFoldLanes) {
+    FoldInts position, top, log, uniform;
     std::memcpy(&position, of.keys + i, sizeof position);
     position += first;
-    FoldInts log;
-    for (int32_t g = 0; g < group; g++) {
-      load_logs(&log, of, g, i, offsets);
-      log = log < INT16_MAX ? log : zero + INT16_MAX;
-      top = log > top ? log : top;
+    top_of(&top, of, offsets, group, i);
+    if (sifted) {
+      FoldShorts row;
+      std::memcpy(&row, tops + i, sizeof row);
+      const FoldInts limit = __builtin_convertvector(row, FoldInts);
+      top = top < limit ? top : limit;
     }
-
-    FoldWords hash = (FoldWords)(position >> 1) ^ draw.first, again = (FoldWords)position ^ draw.second;
-    hash_words(&hash), hash_words(&again);
-    const FoldInts half = (FoldInts)((position & 1) == 0 ? hash & 0xffffu : hash >> 16);
-    const FoldInts uniform = (FoldInts)__builtin_convertvector(half, FoldFloats) >> 16;
+    first_uniforms(&uniform, position, draw.first);
+    FoldWords again = (FoldWords)position ^ draw.second;
+    hash_words(&again);
 
     const FoldInts certain = top >= kDrawOne, x = (certain ? zero + (kDrawOne - 1) : top) - kDrawOne;
-    FoldFloats fraction = __builtin_convertvector(x & 127, FoldFloats) * (1.0f / 128);
+    FoldFloats fraction = __builtin_convertvector(x & 127, FoldFloats) * (1.0f / 128), passed;
     raise_two(&fraction);
     const FoldFloats wanted = (FoldFloats)((FoldInts)fraction + ((x >> 7) << 23)) * 65536.0f;  // p * 2^16
-    const FoldFloats bound = (FoldFloats)((x + kDrawOne + 1) << 16);
-    const FoldInts whole = __builtin_convertvector(bound, FoldInts);
-    const FoldInts passed = whole - (FoldInts)(__builtin_convertvector(whole, FoldFloats) < bound);  // uniforms let through
-    const FoldFloats share = wanted / __builtin_convertvector(passed < 65536 ? passed : zero + 65536, FoldFloats);
+    count_passed(&passed, x);
+    const FoldFloats share = wanted / passed;
     const FoldInts below = (FoldInts)(__builtin_convertvector((FoldInts)(again >> 1), FoldFloats) < share * 0x1p31f);
 
     const FoldInts stays = (FoldInts)(uniform <= top) & (position < end) & (lanes < count - i) & (certain | below);
     const FoldFloats p = (FoldFloats)(top << 16) * 0x1p-16f;
     const FoldFloats rest = (FoldFloats)((FoldInts)(1.0f - p) & stays & ~certain);
     for (int32_t g = 0; g < group; g++) {
-      // exp(s) / (tau Z p): the difference of logarithms, never above 0. Squares of less than 2^-40 would be denormal: slow.
+      // exp(s) / (tau Z p): the difference of logarithms. Squares of less than 2^-40 would be denormal: slow.
       load_logs(&log, of, g, i, offsets);
       log -= top;
-      log = log < 0 ? log : zero;
+      log = log < most_log ? log : zero + most_log;
       log = log > -40 * 128 ? log : zero - 40 * 128;
       const FoldFloats w = (FoldFloats)((log + kLogOne) << 16);
-      const FoldInts terms = __builtin_convertvector(rest * w * w * 0x1p30f, FoldInts);
-      squares[g] += static_cast<double>(sum_lanes(terms)) * 0x1p-30;
+      const FoldInts terms = __builtin_convertvector(rest * w * w * unit, FoldInts);
+      squares[g] += static_cast<double>(sum_lanes(terms)) / static_cast<double>(unit);
     }
     kept += keep_lanes(of.keys + kept, tops + kept, position, top, stays);
   }

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "draw.h"
+#include "draw_offsets.h"
 #include "sample_kernels.h"
 
 namespace kvasir {
@@ -17,7 +18,6 @@ constexpr int32_t kChunk = Codes::kChunkKeys;
 constexpr size_t kPad = 32;
 // Candidates may be followed by that many entries that do not count.
 constexpr int32_t kSlack = 64;
-
 float log_value(int32_t log) {
   const uint32_t bits = static_cast<uint32_t>(log) << 16;
   float x;
@@ -37,20 +37,24 @@ class Sampling {
     for (int32_t head = 0; head < shape.kv_heads; head++) codes_.fetch(names_[head]);
     place(0);
     m_.prepared.resize(static_cast<size_t>(shape.kv_heads));
-    m_.ref.resize(heads), m_.sums.resize(heads), m_.offsets.resize(heads);
+    m_.gains.resize(heads), m_.ref.resize(heads), m_.sums.resize(heads), m_.offsets.resize(heads);
     if (m_.so_far.size() < heads) m_.so_far = std::vector<std::atomic<float>>(heads);
     m_.parts.resize(parts * heads), m_.squares.resize(parts * heads);
     m_.found.resize(parts * static_cast<size_t>(shape.kv_heads)), m_.starts.resize(m_.found.size());
     environment_.pool->run(shape.kv_heads, [&](int32_t head, int) {
       const float* q = query.q + static_cast<size_t>(names_[head] * group_ * shape.head_dim);
-      codes_.prepare(m_.prepared[static_cast<size_t>(head)], names_[head], q, group_, shape.scale, 1, Codes::kPlain);
+      PreparedQuery& prepared = m_.prepared[static_cast<size_t>(head)];
+      codes_.prepare(prepared, names_[head], q, group_, shape.scale, 1, Codes::kPlain);
+      for (int32_t g = 0; g < group_ && codes_.kind() == Codes::kInt4; g++) {
+        m_.gains[static_cast<size_t>(head * group_ + g)] = prepared.codes().factors[g] * kLogUnit;
+      }
     });
   }
 
   void run(const Hits& hits, Report& report) {
-    const bool drawn = scan_and_draw();
+    const bool drawn = scan_and_draw() && sift();
     if (!drawn) scan_floats();
-    for (size_t h = 0; h < m_.sums.size(); h++) m_.offsets[h] = offset_of(h, m_.sums[h]);
+    set_offsets();
     each_chunk([&](int32_t head, int32_t chunk, int32_t n, size_t& room, int32_t) {
       const int16_t* offsets = m_.offsets.data() + head * group_;
       if (!drawn) {
@@ -59,11 +63,12 @@ class Sampling {
              kernels_.draw(candidates_at(room), logs, stride_, offsets, group_, chunk * (kChunk / kBlockKeys),
                            (n + kBlockKeys - 1) / kBlockKeys, draw_key(query_.goal.draw, names_[head])));
       }
-      settle(head, chunk, offsets);
+      settle(head, chunk, offsets, drawn);
     });
     for (int32_t head = 0; head < shape_.kv_heads; head++) finish(head, hits, report);
     report.keys_scored += static_cast<double>(count_) * shape_.kv_heads;
-    report.bytes_read += static_cast<double>(count_) * shape_.kv_heads * key_bytes();
+    report.bytes_read += drawn ? static_cast<double>(count_) * shape_.kv_heads * codes_.kept_key_bytes() + sifted_ * static_cast<double>(codes_.fine_bytes())
+                               : static_cast<double>(count_) * shape_.kv_heads * key_bytes();
   }
 
  private:
@@ -74,7 +79,7 @@ class Sampling {
     std::vector<Scratch>& scratch = *environment_.scratch;
     const size_t chunk = (static_cast<size_t>(group_) * (kChunk + kPad + 1) * 2 + 63) / 64 * 64;
     const size_t room = room_ = static_cast<size_t>(shape_.kv_heads * chunks_) * (kChunk + kSlack) + kSlack;
-    const size_t bytes = chunk + room * (6 + 2 * static_cast<size_t>(group_));
+    const size_t bytes = chunk + room * (6 + 4 * static_cast<size_t>(group_));
     m_.logs.resize(scratch.size());
     for (size_t w = 0; w < scratch.size(); w++) {
       m_.logs[w] = static_cast<int16_t*>(scratch[w].get(w == 0 ? bytes + more : chunk));
@@ -83,7 +88,8 @@ class Sampling {
     keys_ = reinterpret_cast<int32_t*>(at);
     tops_ = reinterpret_cast<int16_t*>(keys_ + room);
     found_logs_ = tops_ + room;
-    return reinterpret_cast<char*>(found_logs_ + room * static_cast<size_t>(group_));
+    refined_ = found_logs_ + room * static_cast<size_t>(group_);
+    return reinterpret_cast<char*>(refined_ + room * static_cast<size_t>(group_));
   }
 
   // Calls body(head, chunk, keys, room, worker); one task takes neighbouring chunks of a head, and `room` is where their
@@ -120,19 +126,13 @@ class Sampling {
     return rows_.segments().empty() ? 0 : static_cast<double>(rows_.segments().front()->row_bytes());
   }
 
-  // What turns a head's scores into logarithms of p * 2^16, rounded up, when its exponentials' bits sum to `sum`.
-  int16_t offset_of(size_t h, double sum) const {
-    const double exact = static_cast<double>(exact_of(h)), ref = static_cast<double>(m_.ref[h]);
-    const double z = sum / static_cast<double>(kLogExcess) + (exact == -INFINITY ? 0 : std::exp(exact - ref));
-    return static_cast<int16_t>(std::clamp(std::ceil(16 * 128 - 128 * std::log2(tau_ * z)), -32767.0, 32767.0));
+  void set_offsets() {
+    for (size_t h = 0; h < m_.sums.size(); h++) {
+      m_.offsets[h] = draw_offset(m_.sums[h], static_cast<double>(exact_of(h)), static_cast<double>(m_.ref[h]), tau_);
+    }
   }
-
-  // The same with the sum that is known so far, relative to what is attended exactly. Rounding, here and of sums in another
-  // order, must not take a key away: two units more.
-  int16_t offset_so_far(float sum) const {
-    if (!(sum < 1e30f)) return 0;
-    const float z = static_cast<float>(tau_) * (1 + sum * (1 / kLogExcess));
-    return static_cast<int16_t>(std::clamp(std::ceil(16 * 128 - 128 * std::log2(z)) + 2, -32767.0f, 32767.0f));
+  int16_t margin(int16_t offset, int32_t head, int32_t chunk, int32_t g) const {
+    return with_margin(offset, m_.prepared[static_cast<size_t>(head)].spread(chunk)[g]);
   }
 
   // Sums of parts in order; false where one is no number.
@@ -146,9 +146,10 @@ class Sampling {
     return finite;
   }
 
-  // Scores of 4-bit codes go straight to logarithms, which are drawn from while they lie in L1. The sum that p needs is known
-  // at the end only; what is known of it by then makes p too large, so that candidates are more than what is kept and no kept key
-  // is missing. False where that cannot be: no reference, scores far above it, or a softcap.
+  // Scores by the coarse plane of 4-bit codes go straight to logarithms, which are drawn from while they lie in L1; what is drawn
+  // is scored by both planes. The sum that p needs is known at the end only; what is known of it by then makes p too large, so that
+  // candidates are more than what is kept and no kept key is missing. False where that cannot be: no reference, scores far above
+  // it, or a softcap.
   bool scan_and_draw() {
     if (codes_.kind() != Codes::kInt4 || shape_.softcap != 0) return false;
     double reach = 0, far = 0;
@@ -165,10 +166,13 @@ class Sampling {
       int16_t* offsets = logs + static_cast<size_t>(group_) * (kChunk + kPad);
       for (int32_t g = 0; g < group_; g++) {
         const float known = m_.so_far[static_cast<size_t>(head * group_ + g)].load(std::memory_order_relaxed);
-        offsets[g] = offset_so_far(known);
+        offsets[g] = margin(draw_offset_so_far(known, tau_), head, chunk, g);
         sums[g] = 0;
       }
-      list(head, chunk, room, sweep_chunk(room, head, chunk, n, logs, offsets, sums));
+      const int32_t candidates = sweep_chunk(room, head, chunk, n, logs, offsets, sums);
+      kernels_.refine(refined_ + room, candidates_at(room), candidates, codes_.kept_shape(), m_.prepared[static_cast<size_t>(head)].codes(),
+                      m_.gains.data() + head * group_, codes_.blocks(names_[head], chunk), codes_.fine(names_[head], chunk));
+      list(head, chunk, room, candidates);
       for (int32_t g = 0; g < group_; g++) {
         std::atomic<float>& so_far = m_.so_far[static_cast<size_t>(head * group_ + g)];
         float before = so_far.load(std::memory_order_relaxed);
@@ -179,10 +183,30 @@ class Sampling {
     return add_parts();
   }
 
+  // Candidates by the sum of all coarse scores, whose threads and timing are forgotten here; and from them the sum of whole ones,
+  // each over its chance to be among them. What is kept is drawn by the smaller of what either says (never more often than it became a
+  // candidate), so that its probability is known. False where a sum is no number.
+  bool sift() {
+    set_offsets();
+    each_chunk([&](int32_t head, int32_t chunk, int32_t, size_t&, int32_t worker) {
+      int16_t* const offsets = m_.logs[static_cast<size_t>(worker)];
+      float* const sums = part(m_.parts, head, chunk);
+      for (int32_t g = 0; g < group_; g++) {
+        offsets[g] = margin(m_.offsets[static_cast<size_t>(head * group_ + g)], head, chunk, g);
+        sums[g] = 0;
+      }
+      const size_t at = start(head, chunk);
+      found(head, chunk) = kernels_.sift(candidates_at(at), refined_ + at, tops_ + at, offsets, group_, chunk * kChunk, count_,
+                                         found(head, chunk), draw_keys(head), sums);
+    });
+    for (const int32_t some : m_.found) sifted_ += some;
+    return add_parts();
+  }
+
   // Scores one chunk of 4-bit codes and draws its candidates; returns how many.
   int32_t sweep_chunk(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums) {
     constexpr size_t stride = kChunk + kPad;
-    const CodeShape& shape = codes_.shape();
+    const CodeShape& shape = codes_.kept_shape();
     const CodeQuery& query = m_.prepared[static_cast<size_t>(head)].codes();
     const float* base = m_.prepared[static_cast<size_t>(head)].base(chunk);
     const int32_t blocks = n / kBlockKeys, block = chunk * (kChunk / kBlockKeys);
@@ -196,10 +220,10 @@ class Sampling {
       CodeQuery some = query;
       some.group = std::min(group_ - first, kMostGroup);
       some.rows += static_cast<size_t>(first) * query.row_bytes;
-      some.offsets += first * shape.bands;
+      some.coarse += first * shape.bands;
       float gains[kMostGroup], bases[kMostGroup], ignored[kMostGroup] = {};
       for (int32_t g = 0; g < some.group; g++) {
-        gains[g] = query.factors[first + g] * kLogUnit;
+        gains[g] = 4 * query.factors[first + g] * kLogUnit;
         bases[g] = (base[first + g] - m_.ref[static_cast<size_t>(head * group_ + first + g)]) * kLogUnit + kLogOne;
       }
       int16_t* to = logs + static_cast<size_t>(first) * stride;
@@ -265,13 +289,17 @@ class Sampling {
   }
 
   // What is kept of a chunk's candidates stays where they were, numbered from key 0 on.
-  void settle(int32_t head, int32_t chunk, const int16_t* offsets) {
-    const uint32_t key = draw_key(query_.goal.draw, names_[head]);
+  void settle(int32_t head, int32_t chunk, const int16_t* offsets, bool sifted) {
     const size_t at = start(head, chunk);
     double* squares = part(m_.squares, head, chunk);
     std::fill(squares, squares + group_, 0.0);
     found(head, chunk) = kernels_.settle(candidates_at(at), tops_ + at, offsets, group_, chunk * kChunk, count_,
-                                         found(head, chunk), {key, lowbias32(key ^ 0x5bd1e995u)}, squares);
+                                         found(head, chunk), draw_keys(head), sifted, squares);
+  }
+
+  DrawKeys draw_keys(int32_t head) const {
+    const uint32_t key = draw_key(query_.goal.draw, names_[head]);
+    return {key, lowbias32(key ^ 0x5bd1e995u)};
   }
 
   void finish(int32_t head, const Hits& hits, Report& report) {
@@ -322,6 +350,8 @@ class Sampling {
   int32_t* keys_ = nullptr;        // [KV heads][chunks * (kChunk + kSlack)]: candidates, then what is kept
   int16_t* tops_ = nullptr;        // beside them: logarithms of p * 2^16
   int16_t* found_logs_ = nullptr;  // [group][KV heads][chunks * (kChunk + kSlack)]
+  int16_t* refined_ = nullptr;     // the same, by both planes of 4-bit codes
+  double sifted_ = 0;              // candidates by the offsets that hold
   int16_t* logs_ = nullptr;        // [query heads][stride], where they had to wait for the sum
 };
 

@@ -22,6 +22,7 @@ namespace kvasir {
 struct SampleMemory {
   std::vector<PreparedQuery> prepared;  // by KV head
   std::vector<float> ref;               // by query head: what logarithms are relative to
+  std::vector<float> gains;             // by query head: units of logarithms a step of 4-bit codes
   std::vector<double> sums;
   std::vector<std::atomic<float>> so_far;  // sums while the scan runs
   std::vector<int16_t> offsets;

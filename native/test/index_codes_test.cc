@@ -6,6 +6,7 @@
 
 #include "file.h"
 #include "index_fixture.h"
+#include "nibble_planes.h"
 
 using namespace kvasir_test;
 using kvasir::Codes;
@@ -145,6 +146,38 @@ TEST("codes score every key within their own bounds, every head size, group, cac
         }
       }
     }
+  }
+}
+
+TEST("4-bit codes come apart into planes, and together again") {
+  for (const int32_t dim : {64, 80, 128, 256}) {
+    const kvasir::CodeShape shape(dim, 4), coarse_shape = kvasir::coarse_shape(shape);
+    const size_t row = static_cast<size_t>(shape.bands * kvasir::kFineBandBytes);
+    Random random(6);
+    std::vector<uint8_t> blocks(2 * shape.block_bytes), coarse(2 * coarse_shape.block_bytes), fine(64 * row), again(blocks.size());
+    for (uint8_t& byte : blocks) byte = static_cast<uint8_t>(random.bits());
+    EXPECT_EQ(coarse.size() + fine.size(), blocks.size());
+    for (size_t b = 0; b < 2; b++) {
+      // An odd pair of bands leaves room behind its scales.
+      if (shape.bands % 2 == 1) {
+        for (int32_t key = 0; key < 32; key++) {
+          std::memset(blocks.data() + b * shape.block_bytes + kvasir::nibble_scale_at(key, shape.bands, shape.bands), 0, 2);
+        }
+      }
+      for (const int32_t cut : {5, 32}) {
+        const int32_t from = cut == 5 ? 0 : 5;
+        kvasir::split_lanes(coarse.data() + b * coarse_shape.block_bytes, fine.data() + b * 32 * row, shape,
+                            blocks.data() + b * shape.block_bytes, from, cut - from);
+      }
+    }
+    kvasir::join_blocks(again.data(), shape, coarse.data(), fine.data(), 2);
+    EXPECT(again == blocks);
+    std::fill(again.begin(), again.end(), uint8_t{0});
+    for (int32_t key = 0; key < 32; key++) {
+      kvasir::join_lane(again.data(), key, shape, coarse.data() + coarse_shape.block_bytes, key, fine.data() + static_cast<size_t>(32 + key) * row);
+    }
+    EXPECT(std::equal(again.begin(), again.begin() + static_cast<std::ptrdiff_t>(shape.block_bytes),
+                      blocks.begin() + static_cast<std::ptrdiff_t>(shape.block_bytes)));
   }
 }
 

@@ -1,0 +1,37 @@
+// What turns a head's logarithms of exponentials (sample_kernels.h) into logarithms of p * 2^16, p = exp(s) / (tau Z).
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "sample_kernels.h"
+
+namespace kvasir {
+
+// A key may be kept when its score by the coarse plane, and so many standard deviations of what the fine one adds, says so. More
+// makes more candidates; less makes keys weigh more whose fine plane adds much (recorded heads, Gemma 32K: 1 and 1.5 make errors
+// 1.27 and 1.06 times those of whole codes, of 6 and 11 candidates in a hundred keys).
+constexpr float kMargin = 1.25f;
+constexpr float kMostMargin = 8192;  // in units of logarithms
+
+// Rounded up; `sum`: of the exponentials' bits. exact: log-sum-exp of what is attended exactly; scores are relative to ref.
+inline int16_t draw_offset(double sum, double exact, double ref, double tau) {
+  const double z = sum / static_cast<double>(kLogExcess) + (exact == -INFINITY ? 0 : std::exp(exact - ref));
+  return static_cast<int16_t>(std::clamp(std::ceil(16 * 128 - 128 * std::log2(tau * z)), -32767.0, 32767.0));
+}
+
+// The same with the sum that is known so far, relative to what is attended exactly. Rounding, here and of sums in another order,
+// must not take a key away: two units more.
+inline int16_t draw_offset_so_far(float sum, double tau) {
+  if (!(sum < 1e30f)) return 0;
+  const float z = static_cast<float>(tau) * (1 + sum * (1 / kLogExcess));
+  return static_cast<int16_t>(std::clamp(std::ceil(16 * 128 - 128 * std::log2(z)) + 2, -32767.0f, 32767.0f));
+}
+
+// For scores by the coarse plane, which the fine one changes by `spread`, in nats.
+inline int16_t with_margin(int16_t offset, float spread) {
+  const float wanted = kMargin * kLogUnit * spread;
+  return static_cast<int16_t>(std::min(offset + static_cast<int32_t>(wanted < kMostMargin ? wanted : kMostMargin), 32767));
+}
+
+}  // namespace kvasir
