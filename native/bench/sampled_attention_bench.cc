@@ -277,14 +277,16 @@ struct Bench {
     }
     const double cache = 4.0 * f.dim * f.n * f.kv_heads, codes = f.codes->kept_key_bytes() * f.codes->size() * f.kv_heads;
     const auto microseconds = [&](int part) { return median(times[part]) * 1e6; };
+    const double both = f.codes->key_bytes() * f.codes->size() * f.kv_heads / median(times[kSearch]) * 1e-9;
     const double rate = cache / median(times[kExact]) * 1e-9, scanned = codes / median(times[kScan]) * 1e-9, read = median(bandwidths);
     std::printf(
         "%-14s threads=%d n=%-7d d=%-3d group=%d kvHeads=%d layers=%zu: sampled/exact %.3f (%.1f / %.1f us)\n"
-        "  exact %.1f GB/s = %.0f %% of %.1f; scan %.1f GB/s = %.0f %%; scan + draw / scan %.3f cold, %.3f warm\n"
+        "  exact %.1f GB/s = %.0f %% of %.1f; scan %.1f GB/s = %.0f %%; scan + draw / scan %.3f cold, %.3f warm; "
+        "scan + draw goes through whole codes at %.1f GB/s = %.0f %%\n"
         "  us: window %.1f, scan + draw %.1f (scan %.1f; warm %.1f, %.1f), kept %.1f (warm %.1f), merge %.1f; rows per KV head %.0f = %.2f %%; "
         "codes %.1f %% of keys; error of the last %.3f\n",
         what, threads, f.n, f.dim, f.group, f.kv_heads, all, median(ratios), median(totals) * 1e6, microseconds(kExact), rate,
-        100 * rate / read, read, scanned, 100 * scanned / read, median(drawn), median(drawn_warm), microseconds(kWindowPart),
+        100 * rate / read, read, scanned, 100 * scanned / read, median(drawn), median(drawn_warm), both, 100 * both / read, microseconds(kWindowPart),
         microseconds(kSearch), microseconds(kScan), microseconds(kWarmScan), microseconds(kWarmSearch), microseconds(kKept), microseconds(kWarmKept),
         microseconds(kMerge), kept / count / f.kv_heads, 100 * kept / count / f.kv_heads / f.n,
         100.0 * static_cast<double>(f.codes->bytes()) / (cache / 2), deviation);

@@ -112,8 +112,61 @@ int32_t sweep_keys(const Candidates& found, int16_t* logs, size_t stride, const 
   return sweep_by(scan_tiles, found, logs, stride, shape, query, gains, bases, offsets, codes, block, blocks, next, key, sums);
 }
 
+// SampleKernels::refine for a group of G: a candidate's 32 dimensions of a band at a time.
+template <int32_t G>
+inline void refine_keys(int16_t* out, const Candidates& of, int32_t count, const CodeShape& shape, const CodeQuery& query, int32_t g0,
+                        const float* gains, const uint8_t* codes, const uint8_t* fine) {
+  const __m256i each = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1), shift = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+  const __m256i two = _mm256_set1_epi8(3), ones = _mm256_set1_epi16(1);
+  const int8_t* const rows = query.rows + static_cast<size_t>(g0) * query.row_bytes;
+  for (int32_t i = 0; i < count; i++) {
+    const uint32_t key = static_cast<uint32_t>(of.keys[i]);
+    const uint8_t* row = fine + static_cast<size_t>(key) * static_cast<size_t>(shape.bands * kFineBandBytes);
+    const uint8_t* const block = codes + static_cast<size_t>(key / kNibbleBlock) * shape.block_bytes;
+    __m256 sums[G];
+    float rest[G];
+#pragma GCC unroll 4
+    for (int32_t g = 0; g < G; g++) sums[g] = _mm256_setzero_ps(), rest[g] = 0;
+    for (int32_t band = 0; band < shape.bands; band++, row += kFineBandBytes) {
+      const __m128i words = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(row));
+      const __m256i lanes = _mm256_permutevar8x32_epi32(_mm256_castsi128_si256(words), each);
+      const __m256i x = _mm256_and_si256(_mm256_srlv_epi32(lanes, shift), two);
+      uint16_t bits;
+      std::memcpy(&bits, block + coarse_scale_at(static_cast<int32_t>(key % kNibbleBlock), band, shape.bands), 2);
+      const float scale = widen_bfloat(bits);
+#pragma GCC unroll 4
+      for (int32_t g = 0; g < G; g++) {
+        const int8_t* q = rows + static_cast<size_t>(g) * query.row_bytes + band * kNibbleBand;
+        const __m256i pairs = _mm256_maddubs_epi16(x, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)));
+        sums[g] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones)), _mm256_set1_ps(scale), sums[g]);
+        rest[g] += static_cast<float>(query.fine[(g0 + g) * shape.bands + band]) * scale;
+      }
+    }
+#pragma GCC unroll 4
+    for (int32_t g = 0; g < G; g++) {
+      __m128 x = _mm_add_ps(_mm256_castps256_ps128(sums[g]), _mm256_extractf128_ps(sums[g], 1));
+      x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+      const float added = _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x))) + rest[g];
+      const size_t at = static_cast<size_t>(g0 + g) * of.stride + static_cast<size_t>(i);
+      const float log = static_cast<float>(of.logs[at]) + added * gains[g0 + g];
+      const float low = log > kLogLeast ? log : kLogLeast, most = low < INT16_MAX ? low : INT16_MAX;
+      out[at] = static_cast<int16_t>(most + 0.5f);
+    }
+  }
+}
+
+void refine_all(int16_t* out, const Candidates& of, int32_t count, const CodeShape& shape, const CodeQuery& query,
+                const float* gains, const uint8_t* codes, const uint8_t* fine) {
+  fetch_fine(of, count, shape, fine);
+  int32_t g = 0;
+  for (; query.group - g >= 4; g += 4) refine_keys<4>(out, of, count, shape, query, g, gains, codes, fine);
+  if (query.group - g == 3) refine_keys<3>(out, of, count, shape, query, g, gains, codes, fine);
+  else if (query.group - g == 2) refine_keys<2>(out, of, count, shape, query, g, gains, codes, fine);
+  else if (query.group - g == 1) refine_keys<1>(out, of, count, shape, query, g, gains, codes, fine);
+}
+
 }  // namespace
 
-const SampleKernels kSampleAvx2 = {scan_tiles, fold_scores, draw_plain, sweep_keys, refine_plain, sift_keys, settle_keys};
+const SampleKernels kSampleAvx2 = {scan_tiles, fold_scores, draw_plain, sweep_keys, refine_all, sift_keys, settle_keys};
 
 }  // namespace kvasir
