@@ -1,7 +1,8 @@
-// 4-bit codes (nibble_layout.h) as they are kept: two planes of 2 bits, nibble = 4 * coarse + fine. A sample scores all keys by the coarse plane and by the fine one only
-// those that may be kept, so that it reads little more than half of the bytes; everything else joins both to the block above.
+// 4-bit codes (nibble_layout.h) as they are kept: two planes of 2 bits, nibble = 4 * coarse + fine. A sample scores all keys by the
+// coarse plane and by the fine one only those that may be kept, so that it reads little more than half of the bytes; everything
+// else joins both to the block it was.
 //   coarse  [bands][2 halves][2 j][16 slots][4 bytes]: byte i of a slot has dimensions 16j + 4t + i at bit 2t, t = 0 .. 3. Scales
-//           behind them as above.
+//           behind them as in nibble_layout.h.
 //   fine    [32 keys][bands][2 j][4 bytes], bits as in the coarse plane: what belongs to a key lies together.
 #pragma once
 #include <cstddef>

@@ -10,6 +10,10 @@
 // One pass over the codes: chunk by chunk they are scored and drawn from with the part of Z that is known by then, which only
 // makes p larger; at the end the few candidates are drawn again from the same bits with all of Z. So a key's score is stored for
 // as long as its chunk takes, and what is kept is what a second pass over stored scores would keep.
+//
+// Of 4-bit codes that pass reads the coarse plane (nibble_planes.h). What may be kept when the fine plane adds a little (with_margin) is
+// a candidate and scored by both; then p is the smaller of what the whole score says and of the chance to have been a candidate, which
+// is known, so nothing is biased. Z is estimated from the candidates, each over that chance: coarse scores overstate it.
 #pragma once
 #include <atomic>
 
