@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { Pacer } from "./pacer.ts";
 
 describe("Pacer", () => {
-  it("keeps chunks of a deepening prompt near 200 ms, whatever the machine's speed", () => {
+  it("keeps chunks of a deepening prompt near 180 ms, whatever the machine's speed", () => {
     fc.assert(fc.property(
       fc.double({ min: 0.01, max: 40, noNaN: true }),
       fc.double({ min: 0, max: 1e-4, noNaN: true }),
@@ -18,6 +18,26 @@ describe("Pacer", () => {
           if (i > 2 && n < 2048 && n > 1) assert(ms > 80, `chunk ${i} of ${n} tokens takes only ${ms} ms`);
           pacer.record(n, ms);
           depth += n;
+        }
+      },
+    ));
+  });
+
+  it("lets nobody wait 300 ms where the machine becomes a third slower between two chunks, and later a third faster", () => {
+    const speeds = fc.array(fc.integer({ min: 1, max: 20 }), { minLength: 1, maxLength: 6 });
+    fc.assert(fc.property(
+      fc.double({ min: 0.05, max: 4, noNaN: true }),
+      fc.double({ min: 0, max: 1e-4, noNaN: true }),
+      speeds,
+      (msPerToken, perDepth, lengths) => {
+        const pacer = new Pacer(2048);
+        for (let depth = 0, i = 0, left = 3, phase = 0; depth < 7000 && i < 300; i++) {
+          const n = pacer.chunkTokens(false);
+          const ms = n * msPerToken * (1 + perDepth * (depth + n / 2)) * (phase % 2 === 0 ? 1 : 4 / 3);
+          if (i > 1) assert(ms < 300, `chunk ${i} of ${n} tokens takes ${ms} ms`);
+          pacer.record(n, ms);
+          depth += n;
+          if (--left === 0) left = lengths[phase++ % lengths.length] as number;
         }
       },
     ));
@@ -50,9 +70,9 @@ describe("Pacer", () => {
   it("tries a tile again when the machine is less busy", () => {
     const pacer = new Pacer(2048);
     for (let i = 0; i < 5; i++) pacer.record(32, 1000);
-    assertEquals(pacer.chunkTokens(false), 6);
-    for (let i = 0; i < 5; i++) pacer.record(pacer.chunkTokens(false), 190);
-    assertEquals(pacer.chunkTokens(false), 6);
+    assertEquals(pacer.chunkTokens(false), 5);
+    for (let i = 0; i < 5; i++) pacer.record(pacer.chunkTokens(false), 170);
+    assertEquals(pacer.chunkTokens(false), 5);
     // What remains is what a step takes anyway.
     pacer.record(3, 170);
     assertEquals(pacer.chunkTokens(false), 32);
@@ -63,7 +83,7 @@ describe("Pacer", () => {
   it("gives longer chunks to a prompt that is alone", () => {
     const pacer = new Pacer(2048);
     pacer.record(32, 32);
-    assertEquals([pacer.chunkTokens(false), pacer.chunkTokens(true)], [192, 672]);
+    assertEquals([pacer.chunkTokens(false), pacer.chunkTokens(true)], [160, 672]);
   });
 
   it("gives whole tiles, at least a token, at most the batch", () => {
@@ -75,7 +95,7 @@ describe("Pacer", () => {
     pacer.record(64, 1);
     assertEquals(pacer.chunkTokens(false), 100);
     for (let i = 0; i < 20; i++) pacer.record(60, 120);
-    assertEquals(pacer.chunkTokens(false), 96);
+    assertEquals(pacer.chunkTokens(false), 64);
     for (let i = 0; i < 20; i++) pacer.record(1, 1e6);
     assertEquals(pacer.chunkTokens(false), 1);
     pacer.record(0, 5);

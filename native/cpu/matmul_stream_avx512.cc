@@ -4,10 +4,10 @@
 //   1. two int8 planes of x (x = scale * (256 hi + lo)), vpdpbusd against unsigned codes, 16 rows a register: no
 //      horizontal sums, codes exact, offsets and mins by the block's sum of x: 28.8 GB/s from memory, 43 when the
 //      host's L3 holds the weights. From L2 one thread takes 25 to 35 GB/s, twice what memory gives it.
-//   2. products of four rows take turns, eight sums in flight (an instruction takes 5 clocks, two begin in each): eight rows
-//      .84 of the processor time where another machine shares the core, .97 where none does; bits as before
-//   Lost, eight rows: one sum a row, the low plane added to the shifted high one, rows one after another 1.2; in turns no
-//   change. Fetching to L2 alone, 12 KB ahead: no change once small matrices lie on huge pages.
+//   2. products of four rows take turns, eight sums in flight (an instruction takes 5 clocks, two begin in each): eight
+//      rows .84 of the processor time where another machine shares the core, .97 where none does; bits as before
+//   Lost, eight rows: one sum a row, the low plane added to the shifted high one, rows one after another 1.2; in turns
+//   no change. Fetching to L2 alone, 12 KB ahead: no change once small matrices lie on huge pages.
 //   Not built: 16-bit codes and vpdpwssd, 44 vector instructions a block where planes need 30.
 #include "matmul_stream_avx512.h"
 
@@ -19,8 +19,8 @@ namespace kvasir {
 
 namespace {
 
-// Compilers copy the accumulator of the intrinsic; the broadcast operand saves a register and an instruction. Volatile: they
-// would put products of one sum behind each other, each of which waits for the last.
+// Compilers copy the accumulator of the intrinsic; the broadcast operand saves a register and an instruction. Volatile:
+// they would put products of one sum behind each other, each of which waits for the last.
 inline void dot(__m512i& sum, __m512i codes, const void* x4) {
   asm volatile("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(codes), "m"(*static_cast<const int32_t*>(x4)));
 }
