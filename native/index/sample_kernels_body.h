@@ -323,7 +323,7 @@ int32_t settle_keys(const Candidates& of, int16_t* tops, const int16_t* offsets,
     if (sifted) {
       FoldShorts row;
       std::memcpy(&row, tops + i, sizeof row);
-      const FoldInts limit = __builtin_convertvector(row, FoldInts);
+      const FoldInts limit = lanes < count - i ? __builtin_convertvector(row, FoldInts) : zero + kDrawLeast;
       top = top < limit ? top : limit;
     }
     first_uniforms(&uniform, position, draw.first);
