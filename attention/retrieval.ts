@@ -20,7 +20,7 @@ const BLOCK = 64;
 const ESTIMATE_EVERY = 8;
 
 /** How far values lie from outputs is measured for one query in so many; layers take turns. */
-const SPREAD_EVERY = 64;
+const SPREAD_EVERY = 256;
 
 /** Keys that a goal may ask for. */
 const MOST_KEYS = 4096;
