@@ -126,9 +126,8 @@ ListsChoice probe_greedily(const PartitionInput& in, const ListsOptions& options
 ListsChoice calibrate_lists(const PartitionInput& in, const ListsOptions& options, const BytePanels& keys, const Panels& routers,
                             const RankedLists& ranked, const std::vector<int32_t>& depths, int32_t from, int32_t horizon) {
   const size_t group = static_cast<size_t>(in.shape->group()), dim = static_cast<size_t>(in.source.dim);
-  std::vector<float> held = in.samples->moved(*in.shape, in.source.head, from, horizon, kHoldEvery, kHoldRest, true);
-  const size_t all = held.size() / (group * dim), positions = std::min<size_t>(all, kMaxHeld);
-  held.erase(held.begin(), held.end() - static_cast<std::ptrdiff_t>(positions * group * dim));
+  const std::vector<float> held = in.samples->moved(*in.shape, in.source.head, from, horizon, kHoldEvery, kHoldRest, true, kMaxHeld);
+  const size_t positions = held.size() / (group * dim);
   const int32_t count = static_cast<int32_t>(positions * group);
   const Truth truth = find_truth(in, keys, held, count, std::min(options.k, in.source.keys));
   const int32_t most = std::min(kMaxProbes, routers.count());

@@ -47,17 +47,19 @@ void QuerySamples::thin(size_t width, size_t heads) {
 }
 
 std::vector<float> QuerySamples::moved(const LayerShape& shape, int32_t kv_head, int32_t from, int32_t horizon, int32_t every,
-                                       int32_t rest, bool keep) const {
+                                       int32_t rest, bool keep, int32_t latest) const {
   const size_t group = static_cast<size_t>(shape.group()), dim = static_cast<size_t>(shape.head_dim);
-  std::vector<float> out;
-  std::vector<int32_t> where;
-  for (size_t i = 0; i < positions_.size(); i++) {
-    if ((static_cast<int32_t>(i) % every == rest) != keep) continue;
-    out.resize(out.size() + group * dim);
-    read(out.data() + out.size() - group * dim, shape, static_cast<int32_t>(i), kv_head);
-    where.insert(where.end(), group, positions_[i]);
+  std::vector<int32_t> chosen, where;
+  for (int32_t i = 0; i < count(); i++) {
+    if ((i % every == rest) == keep) chosen.push_back(i);
   }
-  spread(shape, out.data(), where.data(), static_cast<int32_t>(where.size()), from, horizon);
+  const size_t skipped = chosen.size() - std::min(chosen.size(), static_cast<size_t>(latest));
+  std::vector<float> out((chosen.size() - skipped) * group * dim);
+  for (size_t i = skipped; i < chosen.size(); i++) {
+    read(out.data() + (i - skipped) * group * dim, shape, chosen[i], kv_head);
+    where.insert(where.end(), group, positions_[static_cast<size_t>(chosen[i])]);
+  }
+  spread(shape, out.data(), where.data(), static_cast<int32_t>(where.size()), from, horizon, static_cast<int32_t>(skipped * group));
   return out;
 }
 

@@ -24,9 +24,9 @@ class QuerySamples {
   const std::vector<int32_t>& positions() const { return positions_; }
   size_t bytes() const { return codes_.size() + scales_.size() * 4 + positions_.size() * 4; }
   // Queries of one KV head's group at sampled positions whose place i has (i % every == rest) == keep, moved to positions spread
-  // over [from, from + horizon): [n, group, dim] floats.
+  // over [from, from + horizon): [n, group, dim] floats. Of many the latest.
   std::vector<float> moved(const LayerShape& shape, int32_t kv_head, int32_t from, int32_t horizon, int32_t every, int32_t rest,
-                           bool keep) const;
+                           bool keep, int32_t latest = INT32_MAX) const;
 
   // The i-th as it was asked: the group's of one KV head, out [group, dim].
   void read(float* out, const LayerShape& shape, int32_t i, int32_t kv_head) const;
