@@ -1,6 +1,10 @@
 // Type "lists": lists routed by prompt queries. Centroids are clusters of prompt queries, moved to where decode queries will be;
 // each list holds the keys that its queries score best; a query reads the lists nearest to it. Decode queries resemble prompt
 // queries far more than they resemble keys, so lists read a near constant number of keys where cells of keys read a share.
+//
+// What a new key costs, L lists and C cells over N keys: a scan of its codes by each search until an extension, every N / 32 keys,
+// multiplies it with L + C centroids and adds it where it passes a list's threshold; an aim, twice while N doubles, L products for each
+// of the N keys, as centroids turn with the positions of the queries to come and select anew; a build when N has doubled.
 #include "error.h"
 #include "kvasir_index.h"
 #include "lists_build.h"
