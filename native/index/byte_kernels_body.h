@@ -70,7 +70,9 @@ void best_of_rows(float* best, int32_t* which, const float* scores, int32_t coun
   }
 }
 
-// ByteKernels::above by dot, a few rows at a time.
+constexpr int32_t kLaneBits[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+
+// ByteKernels::above by dot, a few rows at a time; vectors of up to 8 floats.
 template <class Dot>
 void pass_products(const Dot& dot, const BytePassed& passed, const ByteTerms& rows, int32_t count, const uint8_t* panel,
                    const float* column_scales, int32_t units) {
@@ -84,8 +86,12 @@ void pass_products(const Dot& dot, const BytePassed& passed, const ByteTerms& ro
     for (int32_t i = 0; i < some; i++) {
       const float* s = scores + i * kPanelRows;
       const float threshold = passed.thresholds[r + i];
+      Ints bits = {};
+      for (int32_t v = 0; v < kPanelRows; v += static_cast<int32_t>(kLanes)) {
+        bits |= (load(s + v) >= threshold) & load_as<Ints>(kLaneBits + v % 8) << v / 8 * 8;
+      }
       uint32_t mask = 0;
-      for (int32_t j = 0; j < kPanelRows; j++) mask |= static_cast<uint32_t>(s[j] >= threshold) << j;
+      for (size_t lane = 0; lane < kLanes; lane++) mask |= static_cast<uint32_t>(bits[lane]);
       passed.masks[static_cast<size_t>(r + i) * passed.stride] = mask;
       float* kept = passed.scores + static_cast<size_t>(r + i) * passed.room + static_cast<size_t>(passed.counts[r + i]);
       for (uint32_t rest = mask; rest != 0; rest &= rest - 1) *kept++ = s[__builtin_ctz(rest)];
