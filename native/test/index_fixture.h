@@ -117,4 +117,12 @@ inline Found search(IndexContext& c, kvasir_index index, const Layer& layer, con
   return f;
 }
 
+// Mean and its standard error.
+struct Moments {
+  double sum = 0, squares = 0, count = 0;
+  void add(double x) { sum += x, squares += x * x, count++; }
+  double mean() const { return sum / count; }
+  double error() const { return std::sqrt((squares / count - mean() * mean()) / (count - 1)); }
+};
+
 }  // namespace kvasir_test
