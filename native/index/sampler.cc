@@ -32,7 +32,8 @@ class Sampling {
            const int32_t* kv_heads, const Query& query, SampleMemory& memory)
       : environment_(environment), shape_(shape), codes_(codes), names_(kv_heads), rows_(rows), query_(query),
         kernels_(*environment.isa->sample), count_(count), group_(shape.group()), chunks_((count + kChunk - 1) / kChunk),
-        stride_(static_cast<size_t>(chunks_) * kChunk + kPad), tau_(query.goal.value * query.goal.value), m_(memory) {
+        stride_(static_cast<size_t>(chunks_) * kChunk + kPad),
+        tau_(query.goal.value * query.goal.value * (codes.kind() == Codes::kInt4 ? kPlanesTau : 1)), m_(memory) {
     const size_t heads = static_cast<size_t>(shape.heads), parts = static_cast<size_t>(chunks_);
     for (int32_t head = 0; head < shape.kv_heads; head++) codes_.fetch(names_[head]);
     place(0);
