@@ -16,7 +16,7 @@ it("compareMethods() answers by each method, and forces all through the first on
   const names = [
     "full",
     "kvasir:min_length=0,window=16,error=0",
-    "kvasir:min_length=0,window=16,error=0.5",
+    "kvasir:min_length=0,window=16,error=0.2",
     "streaming-llm:window=16",
   ];
   const base = await Deno.makeTempFile();
