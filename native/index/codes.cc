@@ -44,7 +44,7 @@ struct Codes::Header {
   int32_t centred;  // keys whose mean is the centre
   float norm;       // largest norm of a centred key
   int32_t reserved;
-  // Of 4-bit codes: sums of squares of the keys' scales, by band; the last of many is the largest of those behind.
+  // Of 4-bit codes: sums of squares of the keys' scales, by band; the last one is of all bands that follow, too.
   float squares[Codes::kSquares];
 };
 
@@ -96,7 +96,7 @@ void Codes::refresh(size_t from) {
   for (size_t h = 0; h < chunks_.size(); h++) {
     const size_t count = chunks_[h].size();
     blocks_[h].resize(count), errors_[h].resize(count), centres_[h].resize(count * dim), norms_[h].resize(count);
-    squares_[h].resize(count * squares_of(shape_));
+    squares_[h].resize(count * squares_of());
     for (size_t c = from; c < count; c++) {
       const Chunk& chunk = *chunks_[h][c];
       blocks_[h][c] = chunk.data + codes_at();
@@ -106,7 +106,7 @@ void Codes::refresh(size_t from) {
       isa_->rows->dot_f32(&square, chunk.centre(), chunk.centre(), 1, shape_.dim);
       norms_[h][c] = {std::sqrt(square), chunk.header().norm};
       const int32_t keys = std::min(size_ - static_cast<int32_t>(c) * kChunkKeys, kChunkKeys);
-      for (size_t i = 0; i < squares_of(shape_); i++) squares_[h][c * squares_of(shape_) + i] = chunk.header().squares[i] / static_cast<float>(keys);
+      for (size_t i = 0; i < squares_of(); i++) squares_[h][c * squares_of() + i] = chunk.header().squares[i] / static_cast<float>(keys);
     }
   }
 }

@@ -108,9 +108,7 @@ class Codes {
   struct Chunk;
   struct Header;
   static constexpr int32_t kSquares = 12;  // bands that a chunk knows the scales of
-  size_t squares_of(const CodeShape& shape) const {
-    return kind_ == kInt4 ? static_cast<size_t>(shape.bands < kSquares ? shape.bands : kSquares) : 0;
-  }
+  size_t squares_of() const { return kind_ == kInt4 ? static_cast<size_t>(shape_.bands < kSquares ? shape_.bands : kSquares) : 0; }
   using ChunkPtr = std::shared_ptr<Chunk>;
   size_t codes_at() const {
     return kLine + 2 * sizeof(float) * static_cast<size_t>(shape_.units * kUnit) + sizeof(uint16_t) * kChunkKeys;

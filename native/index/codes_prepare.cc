@@ -55,7 +55,7 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
   to.spread_.resize(kind_ == kInt4 ? chunks * g_count : 0);
   to.reach_ = 0;
   std::vector<std::pair<double, double>> norms(g_count);  // of the query, and of what its rounding loses
-  const size_t width = units * kUnit, known = squares_of(shape_);
+  const size_t width = units * kUnit, known = squares_of();
   std::vector<double> energies(g_count * bands);  // of a query, rotated, by bands
   std::vector<float> turned(width);
   std::vector<int32_t> whole(width), sums(bands);

@@ -94,11 +94,9 @@ void scan_tiles(int16_t* out, size_t stride, const CodeShape& shape, const CodeQ
       for (size_t line = 0; line < shape.block_bytes; line += 64) {
         _mm_prefetch(reinterpret_cast<const char*>(block) + kAhead + line, _MM_HINT_T0);
       }
-      int32_t g = 0;
-      for (; group - g >= 4; g += 4) scan_block<4>(to, stride, shape, some, g, gains + first, bases + first, block, lanes);
-      if (group - g == 3) scan_block<3>(to, stride, shape, some, g, gains + first, bases + first, block, lanes);
-      else if (group - g == 2) scan_block<2>(to, stride, shape, some, g, gains + first, bases + first, block, lanes);
-      else if (group - g == 1) scan_block<1>(to, stride, shape, some, g, gains + first, bases + first, block, lanes);
+      by_fours(group, [&](auto heads, int32_t g) {
+        scan_block<decltype(heads)::value>(to, stride, shape, some, g, gains + first, bases + first, block, lanes);
+      });
     }
     for (int32_t g = 0; g < group; g++) {
       for (int32_t lane = 0; lane < 8; lane++) sums[first + g] += totals[g * 8 + lane];
@@ -158,11 +156,9 @@ inline void refine_keys(int16_t* out, const Candidates& of, int32_t count, const
 void refine_all(int16_t* out, const Candidates& of, int32_t count, const CodeShape& shape, const CodeQuery& query,
                 const float* gains, const uint8_t* codes, const uint8_t* fine) {
   fetch_fine(of, count, shape, fine);
-  int32_t g = 0;
-  for (; query.group - g >= 4; g += 4) refine_keys<4>(out, of, count, shape, query, g, gains, codes, fine);
-  if (query.group - g == 3) refine_keys<3>(out, of, count, shape, query, g, gains, codes, fine);
-  else if (query.group - g == 2) refine_keys<2>(out, of, count, shape, query, g, gains, codes, fine);
-  else if (query.group - g == 1) refine_keys<1>(out, of, count, shape, query, g, gains, codes, fine);
+  by_fours(query.group, [&](auto heads, int32_t g) {
+    refine_keys<decltype(heads)::value>(out, of, count, shape, query, g, gains, codes, fine);
+  });
 }
 
 }  // namespace

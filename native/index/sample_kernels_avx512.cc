@@ -15,11 +15,9 @@ void scan_tiles(int16_t* out, size_t stride, const CodeShape& shape, const CodeQ
     const uint8_t* at = codes + static_cast<size_t>(b) * shape.block_bytes;
     const uint8_t* after = b + step < blocks ? at + shape.block_bytes : next;
     int16_t* to = out + b * kNibbleBlock;
-    int32_t g = 0;
-    for (; query.group - g >= 4; g += 4) scan_logs<4>(to, stride, shape, query, g, gains, bases, at, step, after, sums, nothing);
-    if (query.group - g == 3) scan_logs<3>(to, stride, shape, query, g, gains, bases, at, step, after, sums, nothing);
-    else if (query.group - g == 2) scan_logs<2>(to, stride, shape, query, g, gains, bases, at, step, after, sums, nothing);
-    else if (query.group - g == 1) scan_logs<1>(to, stride, shape, query, g, gains, bases, at, step, after, sums, nothing);
+    by_fours(query.group, [&](auto heads, int32_t g) {
+      scan_logs<decltype(heads)::value>(to, stride, shape, query, g, gains, bases, at, step, after, sums, nothing);
+    });
   }
 }
 
@@ -164,11 +162,9 @@ int32_t sweep_keys(const Candidates& found, int16_t* logs, size_t stride, const 
 void refine_all(int16_t* out, const Candidates& of, int32_t count, const CodeShape& shape, const CodeQuery& query,
                 const float* gains, const uint8_t* codes, const uint8_t* fine) {
   fetch_fine(of, count, shape, fine);
-  int32_t g = 0;
-  for (; query.group - g >= 4; g += 4) refine_keys<4>(out, of, count, shape, query, g, gains, codes, fine);
-  if (query.group - g == 3) refine_keys<3>(out, of, count, shape, query, g, gains, codes, fine);
-  else if (query.group - g == 2) refine_keys<2>(out, of, count, shape, query, g, gains, codes, fine);
-  else if (query.group - g == 1) refine_keys<1>(out, of, count, shape, query, g, gains, codes, fine);
+  by_fours(query.group, [&](auto heads, int32_t g) {
+    refine_keys<decltype(heads)::value>(out, of, count, shape, query, g, gains, codes, fine);
+  });
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Bodies of SampleKernels for every instruction set: see sample_kernels.h. Included once per set.
 #pragma once
 #include <cstring>
+#include <type_traits>
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
@@ -12,6 +13,16 @@
 
 namespace kvasir {
 namespace {
+
+// Calls body(heads, first) for four heads of a group at a time, then for those that are left; heads is a constant of the type.
+template <class F>
+inline void by_fours(int32_t group, F&& body) {
+  int32_t g = 0;
+  for (; group - g >= 4; g += 4) body(std::integral_constant<int32_t, 4>(), g);
+  if (group - g == 3) body(std::integral_constant<int32_t, 3>(), g);
+  else if (group - g == 2) body(std::integral_constant<int32_t, 2>(), g);
+  else if (group - g == 1) body(std::integral_constant<int32_t, 1>(), g);
+}
 
 inline float log_value(int16_t log) {
   const uint32_t bits = static_cast<uint32_t>(static_cast<uint16_t>(log)) << 16;

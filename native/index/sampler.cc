@@ -18,6 +18,7 @@ constexpr int32_t kChunk = Codes::kChunkKeys;
 constexpr size_t kPad = 32;
 // Candidates may be followed by that many entries that do not count.
 constexpr int32_t kSlack = 64;
+
 float log_value(int32_t log) {
   const uint32_t bits = static_cast<uint32_t>(log) << 16;
   float x;
