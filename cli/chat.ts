@@ -10,9 +10,10 @@ import type { Sampling, Timings, TokenEvent } from "../engine/types.ts";
 import type { EngineContexts } from "../engine/context_types.ts";
 import type { Message } from "../model/model.ts";
 import { Unsupported } from "../core/errors.ts";
-import { decodeText, formatTimings, readFile } from "./generate.ts";
+import { readText } from "./files.ts";
+import { formatTimings } from "./generate.ts";
 import { Conversation, SETTINGS } from "./conversation.ts";
-import { describeError, EXIT, UsageError } from "./exit.ts";
+import { describeError, EXIT, exitCode, UsageError } from "./exit.ts";
 import { contextDir, engineOptions, keyOption, samplingCommand, samplingOptions } from "./options.ts";
 import { ServerClient } from "../server/client.ts";
 import { ProgressLine } from "./progress.ts";
@@ -96,6 +97,8 @@ async function converse(session: Talk, conversation: Conversation, sampling: Par
   const lines = new Lines(terminal);
   const stopper = new Stopper(terminal, session.signal, () => lines.interrupt());
   let settings = { ...sampling };
+  // Whoever types has read what failed; a script hears it by the exit code.
+  let failure: number = EXIT.OK;
   try {
     while (!stopper.leaving) {
       const line = await readTurn(lines);
@@ -116,13 +119,14 @@ async function converse(session: Talk, conversation: Conversation, sampling: Par
         if (stopper.leaving) break;
         session.progress.clear();
         console.error(`kvasir: ${describeError(error)}`);
+        if (!Deno.stdin.isTerminal()) failure = exitCode(error);
         conversation.forgetUnanswered();
       }
     }
   } finally {
     terminal.close();
   }
-  return stopper.leaving ? EXIT.SIGINT : EXIT.OK;
+  return stopper.leaving ? EXIT.SIGINT : failure;
 }
 
 /** Ctrl+C stops what runs, or clears what was typed; twice in a row leaves. */
@@ -236,7 +240,7 @@ async function runCommand(
       conversation.forgetAnswer();
       return "answer";
     case "/read":
-      conversation.ask(decodeText(await readFile(argument), `"${argument}"`));
+      conversation.ask(await readText(argument));
       return "answer";
     case "/save":
       if (!isPath(argument)) return await saveContext(contextsOf(engine), argument, conversation);
@@ -251,7 +255,7 @@ async function runCommand(
           throw new UsageError(`Cannot load "${argument}": it was made from text; use generate`);
         }
         conversation.restore(messages);
-      } else conversation.load(decodeText(await readFile(argument), `"${argument}"`), argument);
+      } else conversation.load(await readText(argument), argument);
       console.error(conversation.show(settings));
       return "done";
     case "/fork":

@@ -1,11 +1,12 @@
-import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import fc from "fast-check";
 import { DoesNotFit, ModelFileError, NativeError, Unsupported } from "../core/errors.ts";
 import { formatRows } from "./bench.ts";
 import { Conversation } from "./conversation.ts";
 import { describeError, EXIT, exitCode, QualityError, UsageError } from "./exit.ts";
-import { decodeText, formatTimings } from "./generate.ts";
+import { checkOutput, decodeText, readPrompt } from "./files.ts";
+import { formatTimings } from "./generate.ts";
 import { engineOptions, normalizeArguments, samplingOptions } from "./options.ts";
 import { planWindows, summarize } from "./perplexity.ts";
 import { formatProgress, formatSeconds, ProgressLine } from "./progress.ts";
@@ -29,6 +30,11 @@ describe("exit codes", () => {
     const denied = new Deno.errors.NotCapable('Requires read access to "/x", run again with the --allow-read flag');
     assertStringIncludes(describeError(denied), "--allow-read");
     assertStringIncludes(describeError(new Error("No space left on device (os error 28)")), "disk is full");
+    const isFolder = new Deno.errors.IsADirectory("Is a directory (os error 21): writefile '/x y'");
+    assertEquals(describeError(isFolder), 'Cannot write "/x y": is a directory');
+    const outside = new Deno.errors.NotCapable('Requires all access to "/proc/x", run again with the --allow-all flag');
+    assertEquals(describeError(outside), 'Cannot use "/proc/x": Deno keeps programs out of there, name another place');
+    assertEquals(describeError(new Error("a\x1b[31mb\u009bc")), "a\ufffd[31mb\ufffdc");
   });
 });
 
@@ -48,8 +54,21 @@ describe("arguments", () => {
     assertEquals(samplingOptions({ temperature: 0, stop: ["x"] }), { temperature: 0, stop: ["x"] });
   });
 
-  it("refuse a prompt that is not text", () => {
+  it("refuse a prompt that is not text, or not there", async () => {
     assertThrows(() => decodeText(new Uint8Array([0xff, 0xfe]), "x"), UsageError, "UTF-8");
+    await assertRejects(() => readPrompt("", undefined), UsageError, "empty");
+    await assertRejects(() => readPrompt(undefined, "/no/such/file"), UsageError, "no such file");
+    await assertRejects(() => readPrompt(undefined, "/"), UsageError, "folder");
+    const empty = Deno.makeTempFileSync();
+    await assertRejects(() => readPrompt(undefined, empty), UsageError, "empty").finally(() => Deno.removeSync(empty));
+  });
+
+  it("refuse an output that cannot be written, before there is one", () => {
+    checkOutput("/dev/null");
+    checkOutput("x");
+    for (const bad of ["", "/", "/no/such/folder/x", "/dev/null/x"]) {
+      assertThrows(() => checkOutput(bad), UsageError, "Cannot write");
+    }
   });
 });
 

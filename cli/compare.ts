@@ -10,7 +10,7 @@ import type { Message } from "../model/model.ts";
 import { parseMethod } from "../attention/method.ts";
 import { modelsDir } from "../model/store.ts";
 import { UsageError } from "./exit.ts";
-import { readPrompt } from "./generate.ts";
+import { readPrompt } from "./files.ts";
 import { engineOptions, integer, modelCommand } from "./options.ts";
 import { withEngine } from "./session.ts";
 

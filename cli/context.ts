@@ -9,7 +9,7 @@ import { openBackend, prepareBackend } from "../backends/mod.ts";
 import { type BadContext, ContextDir, type SavedContext } from "../engine/context_dir.ts";
 import type { ContextInfo } from "../engine/context_types.ts";
 import { EXIT, UsageError } from "./exit.ts";
-import { readPrompt } from "./generate.ts";
+import { readPrompt } from "./files.ts";
 import { contextDir, decimal, engineOptions, integer, modelCommand } from "./options.ts";
 import { type Session, withEngine } from "./session.ts";
 

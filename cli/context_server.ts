@@ -7,7 +7,7 @@ import { Command, Option } from "@commander-js/extra-typings";
 import { type Json, ServerClient } from "../server/client.ts";
 import { keyOption } from "./options.ts";
 import { EXIT } from "./exit.ts";
-import { readFile } from "./generate.ts";
+import { readPrompt } from "./files.ts";
 import { ProgressLine } from "./progress.ts";
 
 interface ServerFlags {
@@ -37,7 +37,7 @@ export function serverContextCommand(done: (code: number) => void): Command {
     done(EXIT.OK);
   });
   sub("create <name> <file>", "read a text file; - is standard input").action(async (name, file, flags) => {
-    const content = new TextDecoder("utf-8", { fatal: true }).decode(await readFile(file));
+    const content = await (file === "-" ? readPrompt("-", undefined) : readPrompt(undefined, file));
     const progress = new ProgressLine(Deno.stderr.isTerminal());
     const body = { name, messages: [{ role: "user", content }] };
     for await (const event of client(flags).events("/v1/contexts", body)) {

@@ -41,22 +41,40 @@ export function exitCode(error: unknown): number {
   return EXIT.FAILURE;
 }
 
-/** One line for people: no class name, no stack; permissions and full disks are explained. */
+/** What the system was asked for when it refused, by the name that Deno gives in its message. */
+const DEEDS: Readonly<Record<string, string>> = {
+  open: "open",
+  readfile: "read",
+  readdir: "read",
+  stat: "read",
+  writefile: "write",
+  mkdir: "make folder",
+};
+
+/** `No such file or directory (os error 2): open '/x'` */
+const SYSTEM_ERROR = /^(.*) \(os error \d+\): (\w+) '(.*)'$/;
+
+/** One line for people: no class name, no stack; permissions, full disks and what the system refuses are explained. */
 export function describeError(error: unknown): string {
+  const line = firstLine(error instanceof Error ? error.message : String(error));
   if (error instanceof Deno.errors.NotCapable) {
-    const missing = /Requires (\w+) access(?: to (.*?))?, run again/.exec(error.message);
-    return missing === null
-      ? firstLine(error.message)
-      : `Cannot continue: Deno denies ${missing[1]} access${
-        missing[2] === undefined ? "" : ` to ${missing[2]}`
-      }; use ./kvasir, or add --allow-${missing[1]}`;
+    const missing = /Requires (\w+) access(?: to (.*?))?, run again/.exec(line);
+    if (missing === null) return line;
+    const [, access, place = ""] = missing;
+    // Places like /proc and /dev, which no narrower permission opens.
+    if (access === "all") return `Cannot use ${place}: Deno keeps programs out of there, name another place`;
+    const where = place === "" ? "" : ` to ${place}`;
+    return `Cannot continue: Deno denies ${access} access${where}; use ./kvasir, or add --allow-${access}`;
   }
-  if (error instanceof Error && /ENOSPC|os error 28\b/.test(error.message)) {
-    return `Cannot write: the disk is full (${firstLine(error.message)})`;
-  }
-  return firstLine(error instanceof Error ? error.message : String(error));
+  if (error instanceof Error && /ENOSPC|os error 28\b/.test(line)) return `Cannot write: the disk is full (${line})`;
+  const refused = SYSTEM_ERROR.exec(line);
+  if (refused === null) return line;
+  const [, why = "", deed = "", path] = refused;
+  return `Cannot ${DEEDS[deed] ?? "use"} "${path}": ${why.charAt(0).toLowerCase()}${why.slice(1)}`;
 }
 
+/** Bytes of a broken file, quoted in a message, must not steer a terminal. */
 function firstLine(text: string): string {
-  return text.split("\n", 1)[0] ?? "";
+  // deno-lint-ignore no-control-regex -- these are what is looked for
+  return (text.split("\n", 1)[0] ?? "").replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, "\ufffd");
 }

@@ -7,6 +7,7 @@ import type { Command } from "@commander-js/extra-typings";
 import type { AttendedStats, Timings, TokenEvent } from "../engine/types.ts";
 import type { Message } from "../model/model.ts";
 import { UsageError } from "./exit.ts";
+import { checkOutput, readPrompt } from "./files.ts";
 import { contextDir, engineOptions, integer, samplingCommand, samplingOptions } from "./options.ts";
 import { type Session, withEngine } from "./session.ts";
 
@@ -25,6 +26,7 @@ export function generateCommand(done: (code: number) => void): Command {
     .option("-o, --output <path>", "write the text to a file")
     .option("--quiet", "no closing line")
     .action(async (prompt, flags) => {
+      if (flags.output !== undefined) checkOutput(flags.output);
       const text = await readPrompt(prompt, flags.file);
       const usesContexts = flags.context !== undefined || flags.saveContext !== undefined ||
         flags.contextDir !== undefined;
@@ -75,20 +77,24 @@ async function printEvents(
   let text = "";
   const tokens: TokenEvent[] = [];
   let last: Extract<TokenEvent, { type: "done" }> | undefined;
-  for await (const event of events) {
-    if (event.type === "prefill") {
-      session.progress.report({ phase: "prefill", done: event.done, total: event.total });
-    } else if (event.type === "token") {
-      if (text === "" && event.text !== "") session.progress.clear();
-      text += event.text;
-      if (stream) writeAll(encoder.encode(event.text));
-      if (flags.json === true) tokens.push(event);
-    } else {
-      last = event;
+  try {
+    for await (const event of events) {
+      if (event.type === "prefill") {
+        session.progress.report({ phase: "prefill", done: event.done, total: event.total });
+      } else if (event.type === "token") {
+        if (text === "" && event.text !== "") session.progress.clear();
+        text += event.text;
+        if (stream) writeAll(encoder.encode(event.text));
+        if (flags.json === true) tokens.push(event);
+      } else {
+        last = event;
+      }
     }
+  } finally {
+    session.progress.clear();
+    // What is said next, even of a failure, stands on a line of its own.
+    if (stream && (text !== "" || last !== undefined)) writeAll(encoder.encode("\n"));
   }
-  session.progress.clear();
-  if (stream) writeAll(encoder.encode("\n"));
   if (flags.output !== undefined) await Deno.writeTextFile(flags.output, `${text}\n`);
   if (last === undefined) return 0;
   const peak = session.peakBytes();
@@ -137,45 +143,6 @@ export function formatTimings(timings: Timings, peakBytes: number, attended?: At
 function formatAttended({ queries, tokens, spanned, retrieved }: AttendedStats): string {
   const mean = (sum: number) => (sum / queries).toFixed(0);
   return `attended ${mean(spanned + retrieved)} of ${mean(tokens)} keys, ${mean(retrieved)} of them retrieved`;
-}
-
-/** The prompt from the argument, a file, or standard input, in that order; refuses more than one, none, and not-text. */
-export async function readPrompt(prompt: string | undefined, file: string | undefined): Promise<string> {
-  if (file !== undefined) {
-    if (prompt !== undefined) throw new UsageError("Cannot read the prompt: give an argument or --file, not both");
-    return decodeText(await readFile(file), `file "${file}"`);
-  }
-  if (prompt !== undefined && prompt !== "-") {
-    if (prompt === "") throw new UsageError("Cannot generate: the prompt is empty");
-    return prompt;
-  }
-  if (prompt === undefined && Deno.stdin.isTerminal()) {
-    throw new UsageError('Cannot generate: no prompt; try ./kvasir generate "Why is the sky blue?"');
-  }
-  const bytes = new Uint8Array(await new Response(Deno.stdin.readable).arrayBuffer());
-  const text = decodeText(bytes, "standard input");
-  if (text === "") throw new UsageError("Cannot generate: standard input is empty");
-  return text;
-}
-
-/** Reads a file the user named; one clear line when it is missing or a folder. */
-export async function readFile(path: string): Promise<Uint8Array> {
-  try {
-    return await Deno.readFile(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) throw new UsageError(`Cannot read "${path}": no such file`);
-    if (error instanceof Deno.errors.IsADirectory) throw new UsageError(`Cannot read "${path}": it is a folder`);
-    throw error;
-  }
-}
-
-/** Strict UTF-8: a binary file given as a prompt is a mistake worth a message. */
-export function decodeText(bytes: Uint8Array, what: string): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(bytes);
-  } catch {
-    throw new UsageError(`Cannot read ${what}: not UTF-8 text`);
-  }
 }
 
 function writeAll(bytes: Uint8Array): void {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { UsageError } from "./exit.ts";
+import { describeError, UsageError } from "./exit.ts";
 
 /** Appends to a file. What cannot be written is reported once, and never stops who writes. */
 export class JsonLines implements Disposable {
@@ -19,7 +19,7 @@ export class JsonLines implements Disposable {
     try {
       this.#file = Deno.openSync(path, { append: true, create: true, mode: 0o600 });
     } catch (error) {
-      throw new UsageError(`Cannot write to "${path}": ${(error as Error).message}`);
+      throw new UsageError(describeError(error));
     }
   }
 

@@ -85,7 +85,11 @@ export async function main(given: readonly string[]): Promise<number> {
     .configureOutput({
       getOutHasColors: () => !Deno.noColor && Deno.stdout.isTerminal(),
       getErrHasColors: () => !Deno.noColor && Deno.stderr.isTerminal(),
-    });
+      outputError: (text, write) =>
+        write(text.replace(/^error: (.)/, (_, first: string) => `kvasir: ${first.toUpperCase()}`)),
+    })
+    .addHelpText("after", "\nThe project's own tests: ./kvasir test");
+  if (args[0] === "help" && args.length > 1) args = [...args.slice(1), "--help"];
   const wanted = args.find((arg) => !arg.startsWith("-"));
   const asksServer = args.some((arg) => /^--server(=|$)/.test(arg)) || Deno.env.get("KVASIR_SERVER") !== undefined;
   const commands = asksServer ? { ...COMMANDS, ...SERVER_COMMANDS } : COMMANDS;

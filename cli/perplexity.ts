@@ -7,7 +7,7 @@ import { type Command, Option } from "@commander-js/extra-typings";
 import type { AttendedStats } from "../engine/types.ts";
 import { ModelFileError } from "../core/errors.ts";
 import { QualityError, UsageError } from "./exit.ts";
-import { decodeText, readFile } from "./generate.ts";
+import { checkOutput, readText } from "./files.ts";
 import { decimal, engineOptions, integer, modelCommand } from "./options.ts";
 import { withEngine } from "./session.ts";
 
@@ -35,7 +35,8 @@ export function perplexityCommand(done: (code: number) => void): Command {
     .option("--max-kl <nats>", "fail (exit code 6) when the mean KL divergence is above", decimal(0, 1e6))
     .option("--json", "print one JSON object")
     .action(async (file, flags) => {
-      const text = decodeText(await readFile(file), `"${file}"`);
+      const text = await readText(file);
+      if (flags.saveLogits !== undefined) checkOutput(flags.saveLogits);
       if (flags.maxKl !== undefined && flags.klBase === undefined) {
         throw new UsageError("Cannot check --max-kl: it needs --kl-base");
       }

@@ -15,6 +15,7 @@ import { resolveModel } from "../model/hub.ts";
 import { identifyFiles } from "../model/identity.ts";
 import { openModelFile } from "../model/open.ts";
 import { UsageError } from "./exit.ts";
+import { readText } from "./files.ts";
 import { fitMeasured, measuredName } from "./measured.ts";
 import { engineOptions, integers, modelCommand } from "./options.ts";
 
@@ -53,7 +54,7 @@ export function planCommand(done: (code: number) => void): Command {
       const rows = rowBytes(opened.config.layers, options.kvType ?? "f16");
       const measured = flags.measured === undefined || (options.kvType ?? "f16") !== "f16"
         ? undefined
-        : fitMeasured(await Deno.readTextFile(flags.measured), flags.measured, {
+        : fitMeasured(await readText(flags.measured), flags.measured, {
           backend: backend.spec,
           modelHash: identifyFiles(opened.files),
         });

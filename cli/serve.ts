@@ -12,6 +12,7 @@ import { TOOL_PARSERS } from "../server/tools.ts";
 import { isLoopback } from "../server/security.ts";
 import { Service } from "../server/service.ts";
 import { EXIT, UsageError } from "./exit.ts";
+import { readText } from "./files.ts";
 import { JsonLines } from "./json_lines.ts";
 import { decimal, engineOptions, integer, modelCommand } from "./options.ts";
 import { withEngine } from "./session.ts";
@@ -166,7 +167,7 @@ function nameOf(model: string): string {
 }
 
 async function readKeys(path: string): Promise<string[]> {
-  const keys = (await Deno.readTextFile(path)).split("\n").map((line) => line.trim()).filter((line) => line !== "");
+  const keys = (await readText(path)).split("\n").map((line) => line.trim()).filter((line) => line !== "");
   if (keys.length === 0) throw new UsageError("Cannot read keys: the file of --api-key-file has none");
   return keys;
 }
@@ -179,6 +180,10 @@ async function readTls(
   if (keyFile === undefined || certFile === undefined) {
     throw new UsageError("Cannot use HTTPS: give both --ssl-key-file and --ssl-cert-file");
   }
-  const [key, cert] = await Promise.all([Deno.readTextFile(keyFile), Deno.readTextFile(certFile)]);
-  return { key, cert };
+  const read = async (path: string, what: string) => {
+    const text = await readText(path);
+    if (!text.includes(`${what}-----`)) throw new UsageError(`Cannot use HTTPS: "${path}" holds no PEM ${what}`);
+    return text;
+  };
+  return { key: await read(keyFile, "PRIVATE KEY"), cert: await read(certFile, "CERTIFICATE") };
 }

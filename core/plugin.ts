@@ -17,13 +17,16 @@ export interface PluginExport {
 }
 
 /**
- * Entries of a module; a path is taken from the working directory. Throws `TypeError` when the export's shape is another.
+ * Entries of a module; a path is taken from the working directory. Throws `TypeError` for a module that does not load, and when
+ * the export's shape is another.
  */
 export async function loadEntries(url: string, { field, kind, methods, isOptional }: PluginExport): Promise<object> {
-  const module: Readonly<Record<string, unknown>> = await import(moduleUrl(url));
+  const complain = (why: string, cause?: unknown) => new TypeError(`Cannot load plugin "${url}": ${why}`, { cause });
+  const module: Readonly<Record<string, unknown>> = await import(moduleUrl(url)).catch((error: unknown) => {
+    throw complain(error instanceof Error ? error.message : String(error), error);
+  });
   const found = module[field];
   if (found === undefined && isOptional === true) return {};
-  const complain = (why: string) => new TypeError(`Cannot load plugin "${url}": ${why}`);
   if (typeof found !== "object" || found === null) throw complain(`it exports no \`${field}\` object`);
   for (const [name, entry] of Object.entries(found)) {
     if (!/^[a-z][a-z0-9_-]*$/.test(name)) {

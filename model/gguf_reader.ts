@@ -96,7 +96,9 @@ export class HeaderReader {
   /** A u64 that counts something: at most 2^53, and at most `limit`. */
   count(what: string, limit: number): number {
     const value = this.u64(what);
-    if (typeof value === "bigint" || value > limit) this.fail(`${what} is ${value}, at most ${limit} possible here`);
+    if (typeof value === "bigint" || value > limit) {
+      this.fail(`${what} is ${value}, at most ${Math.floor(limit)} possible here`);
+    }
     return value;
   }
 

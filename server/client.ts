@@ -10,13 +10,16 @@ import type { Sampling, Timings, TokenEvent } from "../engine/types.ts";
 // deno-lint-ignore no-explicit-any -- fields are looked at one by one
 export type Json = any;
 
-/** Speaks to one server. Throws `Error` with the server's own words. */
+/** Speaks to one server. Throws `Error` with the server's own words, or that it cannot be reached. */
 export class ServerClient {
   readonly #url: string;
   readonly #headers: Readonly<Record<string, string>>;
 
-  /** `url` without a path: `http://127.0.0.1:5827`. */
+  /** `url` without a path: `http://127.0.0.1:5827`. Throws `RangeError` for what is no address. */
   constructor(url: string, key?: string) {
+    if (!/^https?:$/.test(URL.parse(url)?.protocol ?? "")) {
+      throw new RangeError(`Cannot ask server "${url}": it is no address, write one like http://127.0.0.1:5827`);
+    }
     this.#url = url.replace(/\/+$/, "").replace(/\/v1$/, "");
     this.#headers = {
       "content-type": "application/json",
@@ -75,11 +78,11 @@ export class ServerClient {
   }
 
   async #fetch(method: string, path: string, body: unknown, signal?: AbortSignal): Promise<Response> {
-    const response = await fetch(this.#url + path, {
-      method,
-      headers: this.#headers,
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      ...(signal === undefined ? {} : { signal }),
+    const request = { method, headers: this.#headers, body: body === undefined ? null : JSON.stringify(body) };
+    const response = await fetch(this.#url + path, { ...request, signal: signal ?? null }).catch((error: Error) => {
+      // What the connection was refused for stands in the cause, for who debugs.
+      if (!(error instanceof TypeError)) throw error;
+      throw new Error(`Cannot reach ${this.#url}: no server answers, is one running there?`, { cause: error });
     });
     if (response.ok) return response;
     const { error } = await response.json().catch(() => ({ error: undefined }));

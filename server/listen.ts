@@ -32,23 +32,24 @@ export interface Listening {
   abort(): Promise<void>;
 }
 
-/** Throws `RangeError` for a host beyond this machine without keys. */
+/** Throws `RangeError` for a host beyond this machine without keys, and `Error` for an address that cannot be had. */
 export function listen(app: App, service: Service, options: ListenOptions = {}): Listening {
   const { host = "127.0.0.1", port = 5827, tls, shutdownMs = 30_000 } = options;
   const { keys = [] } = service.options;
   if (!isLoopback(host) && keys.length === 0 && options.insecure !== true) {
     throw new RangeError(`Cannot listen on ${host}: others could use it, give an --api-key or say --insecure`);
   }
-  const server = Deno.serve({
-    hostname: host.replace(/^\[|\]$/g, ""),
-    port,
-    ...tls,
-    onListen: () => {},
-    onError: (error) => {
-      service.report(error, "server");
-      return new ApiError("server_error", "Cannot answer: something failed within the server").response();
-    },
-  }, app.fetch);
+  const server = bind(host, port, () =>
+    Deno.serve({
+      hostname: host.replace(/^\[|\]$/g, ""),
+      port,
+      ...tls,
+      onListen: () => {},
+      onError: (error) => {
+        service.report(error, "server");
+        return new ApiError("server_error", "Cannot answer: something failed within the server").response();
+      },
+    }, app.fetch));
   const { hostname, port: bound } = server.addr as Deno.NetAddr;
   const name = hostname.includes(":") ? `[${hostname}]` : hostname;
   let closing: Promise<void> | undefined;
@@ -61,6 +62,19 @@ export function listen(app: App, service: Service, options: ListenOptions = {}):
     abort: () => closing = abort(),
     close: () => closing ??= drain(service, shutdownMs).then(() => server.shutdown()),
   };
+}
+
+/** What keeps a server from an address, with the remedy. */
+function bind<T>(host: string, port: number, serve: () => T): T {
+  try {
+    return serve();
+  } catch (error) {
+    const refuse = (why: string) => new Error(`Cannot listen on ${host}, port ${port}: ${why}`, { cause: error });
+    if (error instanceof Deno.errors.AddrInUse) throw refuse("something else does, choose another --port");
+    if (error instanceof Deno.errors.AddrNotAvailable) throw refuse("this machine has no such address");
+    if (error instanceof Deno.errors.PermissionDenied) throw refuse("the system refuses, choose a --port from 1024 on");
+    throw refuse((error as Error).message);
+  }
 }
 
 async function drain(service: Service, ms: number): Promise<void> {

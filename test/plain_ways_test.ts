@@ -62,6 +62,27 @@ describe("plain ways to start", () => {
     assertEquals(task.out, script.out);
   });
 
+  it("a server reads a model behind a link, and listens where it is told", async () => {
+    const folder = await Deno.makeTempDir();
+    try {
+      await Deno.symlink(await pullModel(DEFAULT_MODEL), `${folder}/model.gguf`);
+      const child = new Deno.Command(`${ROOT}/kvasir`, {
+        args: ["serve", "-m", `${folder}/model.gguf`, "--host", "::1", "--port", "0"],
+        stdin: "null",
+        stdout: "null",
+        stderr: "piped",
+      }).spawn();
+      const reader = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
+      const { value = "" } = await reader.read();
+      child.kill("SIGTERM");
+      while (!(await reader.read()).done);
+      assertStringIncludes(value, "serving model at http://[::1]:");
+      assertEquals((await child.status).code, 143);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  });
+
   it("a plugin's backend runs by its name", async () => {
     const args = ["generate", "--plugin", "test/plugin_backend.ts", "--backend", "echo-reference", ...GREEDY, "Hi"];
     const result = await kvasir(args);
@@ -113,6 +134,11 @@ describe("mistakes get one line and their exit code", () => {
     ["a folder that is no model", ["generate", "-m", "docs", "Hi"], 4, "Cannot open model"],
     ["an unknown backend", ["generate", "--backend", "abacus", "Hi"], 2, "cpu, cuda, hybrid, reference"],
     ["an unknown parameter", ["generate", "--backend", "cpu:colour=red", "Hi"], 2, "colour"],
+    ["a plugin that throws", ["generate", "--plugin", "data:text/javascript,throw Error('oh')", "Hi"], 1, "plugin"],
+    ["a port that is none", ["serve", "--port", "80000"], 2, "65535"],
+    ["a server that is no address", ["chat", "--server", "http://a b"], 2, "no address"],
+    ["a server that is not there", ["context", "list", "--server", "http://127.0.0.1:1"], 1, "Cannot reach"],
+    ["an output that is a folder", ["generate", "-o", "docs", "Hi"], 2, "folder"],
     ["a context too small", ["generate", "-c", "8", QUESTION], 3, "the context holds 8"],
     ["a text too short to score", ["perplexity", "deno.lock", "--window", "8", "--stride", "8"], 2, "--stride"],
   ];
@@ -125,6 +151,12 @@ describe("mistakes get one line and their exit code", () => {
       assert(!/\bat .*\.ts:\d+/.test(result.err), result.err);
     });
   }
+
+  it("help of a command is that command's", async () => {
+    const [asked, flagged] = await Promise.all([kvasir(["help", "generate"]), kvasir(["generate", "--help"])]);
+    assertEquals([asked.code, asked.out], [0, flagged.out]);
+    assertStringIncludes(asked.out, "--save-context");
+  });
 
   it("a reader that leaves early is no error", async () => {
     const command = `${ROOT}/kvasir generate -n 40 --quiet Hi | head -c 1; exit \${PIPESTATUS[0]}`;

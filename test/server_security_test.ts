@@ -1,6 +1,7 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { allowedOrigin, isLoopback } from "../server/security.ts";
+import { ServerClient } from "../server/client.ts";
 import { listen } from "../server/listen.ts";
 import { openServer } from "./server_fixture.ts";
 
@@ -94,6 +95,20 @@ describe("limits", () => {
     for (const host of ["0.0.0.0", "::", "10.0.0.1", "localhost.example.com", "127.0.0.1.nip.io"]) {
       assert(!isLoopback(host), host);
     }
+  });
+});
+
+describe("an address that cannot be had", () => {
+  it("is named with what keeps the server from it", async () => {
+    await using server = await openServer();
+    const first = listen(server.app, server.service, { port: 0 });
+    const port = Number(new URL(first.url).port);
+    assertThrows(() => listen(server.app, server.service, { port }), Error, `Cannot listen on 127.0.0.1, port ${port}`);
+    const elsewhere = { host: "192.0.2.1", port: 0, insecure: true };
+    assertThrows(() => listen(server.app, server.service, elsewhere), Error, "no such address");
+    await first.close();
+    await assertRejects(() => new ServerClient(first.url).ask("GET", "/health"), Error, "Cannot reach");
+    assertThrows(() => new ServerClient("127.0.0.1"), RangeError, "no address");
   });
 });
 
