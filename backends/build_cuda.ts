@@ -81,20 +81,20 @@ async function check(): Promise<boolean> {
   return true;
 }
 
-/** The native tests on the twin, or on one with a seeded bug of native/cuda/mutants.h; the exit code. */
+/** The native tests on the twin, or, until one fails, on one with the seeded bug at that place of native/cuda/mutants.h; the exit code. */
 async function test(mutant: string | undefined): Promise<number> {
   const root = sources();
   const folder = await writableFolder(root, "cuda_emulated");
-  const seeded = mutant === undefined ? "" : `KVASIR_MUTANT=${mutant}`;
   const objects = await cmake(
     root,
     folder,
-    mutant === undefined ? "release" : "mutant",
-    ["-DKVASIR_TESTS=ON", `-DKVASIR_CUDA_DEFINES=${seeded}`],
+    mutant === undefined ? "release" : "mutants",
+    ["-DKVASIR_TESTS=ON", `-DKVASIR_CUDA_DEFINES=${mutant === undefined ? "" : "KVASIR_MUTANTS"}`],
     "kvasir_cuda_test",
     progressLine(),
   );
-  const child = new Deno.Command(`${objects}/kvasir_cuda_test`, { stdin: "null" }).spawn();
+  const options = mutant === undefined ? {} : { args: ["--first-failure"], env: { KVASIR_MUTANT: mutant } };
+  const child = new Deno.Command(`${objects}/kvasir_cuda_test`, { stdin: "null", ...options }).spawn();
   return (await child.status).code;
 }
 

@@ -25,9 +25,9 @@ Attention attention_of(const KvView& kv, const Tensor& q, float scale, float sof
   return a;
 }
 
-// attend_causal(), checked; lse null: not wanted.
+// attend_causal(), checked; lse, sink null: not wanted.
 void attend_all(kvasir_context& ctx, kvasir_tensor out, const kvasir_tensor* lse, kvasir_tensor q, const int32_t* segments,
-                int32_t segment_count, float scale, float softcap, int32_t window) {
+                int32_t segment_count, float scale, float softcap, int32_t window, const PromptSink* sink = nullptr) {
   const Tensor &to = ctx.tensor(out, "attention output"), &from = ctx.tensor(q, "queries");
   check_queries(from);
   expect_dtype(to, KVASIR_F32, "attention output");
@@ -44,7 +44,8 @@ void attend_all(kvasir_context& ctx, kvasir_tensor out, const kvasir_tensor* lse
   if (from.elements() == 0) return;
   Attention call = attention_of(kv, from, scale, softcap);
   call.o = to.as<float>(), call.lse = sums == nullptr ? nullptr : sums->as<float>();
-  attend_causal(*ctx.attention, call, window);
+  if (sink == nullptr) attend_causal(*ctx.attention, call, window);
+  else attend_causal_sink(*ctx.attention, *ctx.scratch, call, window, *sink);
 }
 
 void merge_all(kvasir_context& ctx, kvasir_tensor out, const kvasir_tensor* lse, const kvasir_tensor* parts, int32_t count) {
@@ -118,9 +119,7 @@ int32_t kvasir_attend_causal_sink(kvasir_context* ctx, kvasir_tensor out, kvasir
     const KvView kv = check_segments(*ctx->table, segments, segment_count);
     const PromptSink sink = check_sink(*ctx->table, kv, from.shape[0], from.shape[1], every, tokens, scores, sums);
     if (tokens != 0) ctx->ints.forget(reinterpret_cast<const uint8_t*>(sink.tokens), ctx->tensor(tokens, "best keys of a prompt").bytes);
-    attend_all(*ctx, out, nullptr, q, segments, segment_count, scale, softcap, window);
-    if (from.elements() == 0) return;
-    fill_sink(*ctx->attention, attention_of(kv, from, scale, softcap), window, sink);
+    attend_all(*ctx, out, nullptr, q, segments, segment_count, scale, softcap, window, &sink);
   });
 }
 

@@ -1,7 +1,9 @@
 #include "attention.h"
 
 #include <algorithm>
+#include <type_traits>
 
+#include "attention_best.cuh"
 #include "attention_keys.cuh"
 #include "attention_merge.cuh"
 #include "attention_plain.cuh"
@@ -50,31 +52,59 @@ bool on_16_bytes(const Attention& call) {
 }
 
 // Prompts, where the device has products of warpgroups.
-bool try_wgmma(DeviceScratch& work, const TileLaunch& of, const CausalKeys& keys) {
+template <class Keys>
+bool try_wgmma(DeviceScratch& work, const TileLaunch& of, const Keys& keys) {
   return !of.few_rows && launch_wgmma(work, of.args, keys, of.lists);
 }
 bool try_wgmma(DeviceScratch&, const TileLaunch&, const ListedKeys&) { return false; }
 
-template <int kDim, class Keys>
-bool try_tiles(DeviceScratch& work, const TileLaunch& of, const Keys& keys) {
-  if (tiles_shared_bytes<kDim>(of.few_rows) > work.runtime.facts().block_shared) return false;
-  launch_tiles<kDim>(work, of, keys);
-  return true;
-}
-
-// False where fragments do not divide the rows, or the device has too little shared memory.
-template <class Keys>
-bool launch_tiles_by_dim(DeviceScratch& work, const TileLaunch& of, const Keys& keys) {
-  if (of.args.table.dtype == KVASIR_F32) return false;
-  if (try_wgmma(work, of, keys)) return true;
-  switch (of.args.table.head_dim) {
-    case 64: return try_tiles<64>(work, of, keys);
-    case 80: return try_tiles<80>(work, of, keys);
-    case 96: return try_tiles<96>(work, of, keys);
-    case 128: return try_tiles<128>(work, of, keys);
-    case 256: return try_tiles<256>(work, of, keys);
+// body(std::integral_constant<int, dim>) of a head size that fragments divide; else false.
+template <class F>
+bool by_dim(int32_t dim, F&& body) {
+  switch (dim) {
+    case 64: return body(std::integral_constant<int, 64>());
+    case 80: return body(std::integral_constant<int, 80>());
+    case 96: return body(std::integral_constant<int, 96>());
+    case 128: return body(std::integral_constant<int, 128>());
+    case 256: return body(std::integral_constant<int, 256>());
     default: return false;
   }
+}
+
+// Whether tiles can: fragments divide aligned rows, and the device has the shared memory.
+bool has_tiles(Runtime& runtime, const Attention& call, bool few_rows) {
+  return call.dtype != KVASIR_F32 && on_16_bytes(call) &&
+         by_dim(call.head_dim, [&](auto dim) { return tiles_shared_bytes<dim()>(few_rows) <= runtime.facts().block_shared; });
+}
+
+template <class Keys>
+void launch_tiles_by_dim(DeviceScratch& work, const TileLaunch& of, const Keys& keys) {
+  if (try_wgmma(work, of, keys)) return;
+  by_dim(of.args.table.head_dim, [&](auto dim) {
+    launch_tiles<dim()>(work, of, keys);
+    return true;
+  });
+}
+
+// How a call is launched: how many splits each piece has, and of all together.
+struct Plan {
+  bool few_rows, tiles;
+  std::vector<int32_t> splits;
+  int32_t parts;
+};
+
+template <class Keys>
+Plan plan_of(Runtime& runtime, const Attention& call, int32_t lists, const std::vector<Piece<Keys>>& pieces) {
+  const int32_t rows = call.n * (call.heads / lists);
+  Plan plan{};
+  plan.few_rows = rows <= kFewRows, plan.tiles = has_tiles(runtime, call, plan.few_rows);
+  const int32_t block = plan.few_rows ? kFewRows : kManyRows, blocks = lists * ((rows + block - 1) / block);
+  for (const Piece<Keys>& piece : pieces) {
+    const int32_t room = std::max(1, runtime.facts().processors * kBlocksPerProcessor / std::max(1, blocks));
+    plan.splits.push_back(std::clamp(piece.most_keys / kLeastKeys, 1, room));
+    plan.parts += plan.splits.back();
+  }
+  return plan;
 }
 
 // lists: of keys; each has heads / lists query heads.
@@ -82,15 +112,8 @@ template <class Keys>
 void attend(DeviceScratch& work, const Attention& call, int32_t lists, const std::vector<Piece<Keys>>& pieces) {
   const int32_t d = call.head_dim, rows = call.n * call.heads, group = call.heads / lists;
   const int32_t most_rows = call.n * group;
-  const bool few_rows = most_rows <= kFewRows, aligned = on_16_bytes(call);
-  const int32_t blocks = lists * ((most_rows + (few_rows ? kFewRows : kManyRows) - 1) / (few_rows ? kFewRows : kManyRows));
-  std::vector<int32_t> splits;
-  int32_t parts = 0;
-  for (const Piece<Keys>& piece : pieces) {
-    const int32_t room = std::max(1, work.runtime.facts().processors * kBlocksPerProcessor / std::max(1, blocks));
-    splits.push_back(std::clamp(piece.most_keys / kLeastKeys, 1, room));
-    parts += splits.back();
-  }
+  const Plan plan = plan_of(work.runtime, call, lists, pieces);
+  const int32_t parts = plan.parts;
   AttentionPart to{call.o, call.lse};
   const size_t part_floats = static_cast<size_t>(rows) * static_cast<size_t>(d);
   if (parts != 1) {
@@ -100,26 +123,30 @@ void attend(DeviceScratch& work, const Attention& call, int32_t lists, const std
   int32_t before = 0;
   for (size_t i = 0; i < pieces.size(); i++) {
     TileLaunch of{};
-    of.lists = lists, of.few_rows = few_rows;
+    of.lists = lists, of.few_rows = plan.few_rows;
     AttendArguments& args = of.args;
     args.table = pieces[i].table;
     args.q = call.q;
     args.o = to.o + part_floats * static_cast<size_t>(before);
     args.lse = to.lse == nullptr ? nullptr : to.lse + static_cast<size_t>(rows) * static_cast<size_t>(before);
     args.n = call.n, args.heads = call.heads, args.group = group, args.kv_heads = call.kv_heads;
-    args.splits = splits[i];
+    args.splits = plan.splits[i];
     args.scale = call.scale, args.softcap = call.softcap;
-    if (!aligned || !launch_tiles_by_dim(work, of, pieces[i].keys)) {
+    Keys keys = pieces[i].keys;
+    if constexpr (Keys::kSampled) keys.part = before;
+    if (Keys::kSampled || plan.tiles) {
+      launch_tiles_by_dim(work, of, keys);
+    } else if constexpr (!Keys::kSampled) {
       const dim3 grid(static_cast<uint32_t>((most_rows + kPlainRows - 1) / kPlainRows), static_cast<uint32_t>(lists),
-                      static_cast<uint32_t>(splits[i]));
+                      static_cast<uint32_t>(plan.splits[i]));
       const size_t bytes = plain_shared_bytes(d);
       if (bytes > work.runtime.facts().block_shared) {
         fail(KVASIR_UNSUPPORTED, "Cannot attend: heads of %d dimensions need %zu bytes of shared memory, the device has %zu", d,
              bytes, work.runtime.facts().block_shared);
       }
-      launch(work.runtime, "attend_plain", attend_plain<Keys>, grid, dim3(kPlainThreads), bytes, args, pieces[i].keys);
+      launch(work.runtime, "attend_plain", attend_plain<Keys>, grid, dim3(kPlainThreads), bytes, args, keys);
     }
-    before += splits[i];
+    before += plan.splits[i];
   }
   if (parts == 1) return;
   const MergeSplits from{to.o, to.lse, parts, rows};
@@ -127,9 +154,7 @@ void attend(DeviceScratch& work, const Attention& call, int32_t lists, const std
                 dim3(32 * kMergeWarps), 0, from, call.o, call.lse, rows, d);
 }
 
-}  // namespace
-
-void attend_causal(DeviceScratch& work, const Attention& call, int32_t window) {
+std::vector<Piece<CausalKeys>> causal_pieces(const Attention& call, int32_t window) {
   std::vector<Piece<CausalKeys>> pieces;
   const int32_t first = call.end - call.n;
   each_table(call, [&](const KeyTable& table, int32_t start, int32_t end) {
@@ -137,6 +162,26 @@ void attend_causal(DeviceScratch& work, const Attention& call, int32_t window) {
     const int32_t seen = window == 0 ? end - start : std::min(end - start, call.n + window);
     pieces.push_back({table, {start, end, first, window}, seen});
   });
+  return pieces;
+}
+
+}  // namespace
+
+void attend_causal(DeviceScratch& work, const Attention& call, int32_t window) {
+  attend(work, call, call.kv_heads, causal_pieces(call, window));
+}
+
+int32_t sampled_parts(Runtime& runtime, const Attention& call, int32_t window) {
+  const Plan plan = plan_of(runtime, call, call.kv_heads, causal_pieces(call, window));
+  return plan.tiles && !plan.few_rows ? plan.parts : 0;
+}
+
+void attend_sampled(DeviceScratch& work, const Attention& call, int32_t window, const SampledKeys& sampled) {
+  std::vector<Piece<SampledKeys>> pieces;
+  for (const Piece<CausalKeys>& piece : causal_pieces(call, window)) {
+    pieces.push_back({piece.table, sampled, piece.most_keys});
+    static_cast<CausalKeys&>(pieces.back().keys) = piece.keys;
+  }
   attend(work, call, call.kv_heads, pieces);
 }
 

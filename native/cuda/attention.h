@@ -38,6 +38,13 @@ void attend_hits(DeviceScratch& work, const Attention& call, const HitLists& hit
 
 // What a prompt's sampled queries look at (attention_checks.h); its o and lse are not touched.
 void fill_sink(DeviceScratch& work, const Attention& call, int32_t window, const PromptSink& sink);
+// attend_causal and fill_sink: best keys without sums are noted by the tiles themselves, where there are tiles. found: beside work.
+void attend_causal_sink(DeviceScratch& work, DeviceScratch& found, const Attention& call, int32_t window, const PromptSink& sink);
+
+// The tiles' share of that (attention_best.cuh). In how many parts rows are attended to; 0 where not by tiles of many rows.
+struct SampledKeys;
+int32_t sampled_parts(Runtime& runtime, const Attention& call, int32_t window);
+void attend_sampled(DeviceScratch& work, const Attention& call, int32_t window, const SampledKeys& sampled);
 
 struct AttentionPart {
   float* o;

@@ -66,7 +66,7 @@ struct KeyRange {
 
 // Every query sees positions up to its own, and with a window that many of them.
 struct CausalKeys {
-  static constexpr bool kCausal = true;
+  static constexpr bool kCausal = true, kSampled = false;  // kSampled: attention_best.cuh
   int32_t start, end;     // of the piece of the cache
   int32_t first_query;    // position of query 0
   int32_t window;         // 0: none
@@ -87,7 +87,7 @@ struct CausalKeys {
 // head's, or a KV head's, which serves its group; what of it the piece of the cache does not hold is not seen.
 constexpr int32_t kMostSpans = 16;
 struct ListedKeys {
-  static constexpr bool kCausal = false;
+  static constexpr bool kCausal = false, kSampled = false;
   const int32_t* tokens;  // [lists, capacity]; null: spans
   const int32_t* counts;  // [lists]
   const float* biases;    // as tokens, or null

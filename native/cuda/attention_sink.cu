@@ -15,6 +15,22 @@ constexpr size_t kMostBytes = size_t{64} << 20;
 
 }  // namespace
 
+int32_t skipped_queries(int32_t position, int32_t every) { return (every - position % every) % every; }
+
+SinkArguments sink_arguments(const Attention& call, int32_t window, int32_t every) {
+  SinkArguments args{};
+  args.q = call.q, args.heads = call.heads, args.group = call.heads / call.kv_heads, args.dim = call.head_dim;
+  args.scale = call.scale, args.softcap = call.softcap, args.window = window;
+  args.every = every, args.position = call.end - call.n, args.start = call.start, args.keys = call.end - call.start;
+  return args;
+}
+
+RowTable staged_rows(Runtime& runtime, const Attention& call) {
+  const int32_t bytes = call.dtype == KVASIR_F32 ? 4 : call.dtype == KVASIR_F16 ? 2 : 1;
+  return {runtime.stage(call.segments.data(), call.segments.size()), static_cast<int32_t>(call.segments.size()), call.dtype,
+          call.head_dim, call.head_dim * bytes};
+}
+
 void fill_sink(DeviceScratch& work, const Attention& call, int32_t window, const PromptSink& sink) {
   Runtime& runtime = work.runtime;
   const int32_t position = call.end - call.n, m = sampled_queries(position, call.n, sink.every), keys = call.end - call.start;
@@ -29,20 +45,14 @@ void fill_sink(DeviceScratch& work, const Attention& call, int32_t window, const
   const int32_t batch = std::min(m, most);
   const size_t rows = static_cast<size_t>(batch) * heads;
   uint8_t* memory = static_cast<uint8_t*>(work.get(rows * (stride * 4 + sizeof(Selection) + 1024 + 4) + 1024));
-  SinkArguments args{};
-  args.scores = reinterpret_cast<float*>(memory);
+  SinkArguments args = sink_arguments(call, window, sink.every);
+  args.scores = reinterpret_cast<float*>(memory), args.stride = stride;
   int32_t* histograms = reinterpret_cast<int32_t*>(memory + rows * stride * 4);
   Selection* selections = reinterpret_cast<Selection*>(histograms + rows * 256);
   float* lse = reinterpret_cast<float*>(selections + rows);
-  args.q = call.q, args.heads = call.heads, args.group = call.heads / call.kv_heads, args.dim = call.head_dim;
-  args.scale = call.scale, args.softcap = call.softcap, args.window = window;
-  args.every = sink.every, args.position = position, args.start = call.start, args.keys = keys, args.stride = stride;
-  const int32_t skipped = (sink.every - position % sink.every) % sink.every;
-  const int32_t bytes = call.dtype == KVASIR_F32 ? 4 : call.dtype == KVASIR_F16 ? 2 : 1;
   for (int32_t done = 0; done < m; done += batch) {
-    args.rows = {runtime.stage(call.segments.data(), call.segments.size()), static_cast<int32_t>(call.segments.size()), call.dtype,
-                 call.head_dim, call.head_dim * bytes};
-    args.first = skipped + done * sink.every, args.queries = std::min(batch, m - done);
+    args.rows = staged_rows(runtime, call);
+    args.first = skipped_queries(position, sink.every) + done * sink.every, args.queries = std::min(batch, m - done);
     const dim3 every(static_cast<uint32_t>(args.queries * call.heads)), threads(kScanThreads);
     launch(runtime, "sink_scores", sink_scores,
            dim3(blocks_of(keys, kSinkKeys), blocks_of(args.queries * args.group, kSinkRows), static_cast<uint32_t>(call.kv_heads)),

@@ -1,31 +1,16 @@
 // What sampled queries of a prompt look at: their logits in float, from which best keys are selected and weights are summed. A pass
-// of its own beside the prompt's attention, as on the CPU: tiles round queries to 16 bits, which would change ranks.
+// of its own beside the prompt's attention, for what tiles do not note (attention_best.cuh): sums, whose weights want the whole row's
+// log-sum-exp first, f32 caches, few rows.
 //
 // Ladder (not measured yet: no device was at hand)
 //   1  logits of some queries at a time through memory; 16 rows x 32 keys a block
 #pragma once
 #include "index_device.cuh"
+#include "sink_arguments.cuh"
 
 namespace kvasir {
 
 constexpr int32_t kSinkRows = 16, kSinkKeys = 32, kSinkThreads = 128;
-
-struct SinkArguments {
-  RowTable rows;
-  const float* q;          // [n, heads, dim]
-  int32_t heads, group, dim;
-  float scale, softcap;
-  int32_t window;
-  int32_t first, every;    // query of this batch's first row, and how far the next one is
-  int32_t queries;         // of this batch
-  int32_t position;        // of query 0
-  int32_t start, keys;     // positions [start, start + keys) of the cache
-  float* scores;           // [queries * heads, stride]; -inf where a query does not see the key
-  size_t stride;
-
-  __device__ int32_t position_of(int32_t row) const { return position + first + row / heads * every; }
-  __device__ int32_t least(int32_t row) const { return window == 0 ? start : at_least(start, position_of(row) - window + 1); }
-};
 
 inline size_t sink_shared_bytes(int32_t dim) {
   return sizeof(float) * (kSinkRows * static_cast<size_t>(dim) + kSinkKeys * static_cast<size_t>(dim + 1) + kSinkKeys);

@@ -8,6 +8,9 @@
 // Ladder (not measured yet: no device was at hand; registers and spills from ptxas are in docs/cuda.md)
 //   1  this file: mma.sync m16n8k16, cp.async, two stages, rows padded by 16 bytes instead of swizzled
 #pragma once
+#include <type_traits>
+
+#include "attention_best.cuh"
 #include "attention_keys.cuh"
 #include "mutants.h"
 #include "tensor_core.h"
@@ -63,13 +66,14 @@ class TileAttention {
 
  public:
   __device__ TileAttention(const AttendArguments& args, const Keys& keys, uint8_t* shared)
-      : args_(args), keys_(keys), stages_(reinterpret_cast<uint16_t*>(shared)) {
+      : args_(args), keys_(keys), stages_(reinterpret_cast<uint16_t*>(shared)),
+        best_(keys, args, static_cast<int32_t>(blockIdx.y), static_cast<int32_t>(blockIdx.z),
+              first_row() + (kKeyWarps == 1 ? static_cast<int32_t>(threadIdx.x) / 32 * 16 : 0)) {
     described_ = reinterpret_cast<TileKeys<kKeys>*>(shared + Memory::kDescribedAt);
     queries_ = reinterpret_cast<uint16_t*>(shared + Memory::kQueriesAt);
     warp_ = static_cast<int32_t>(threadIdx.x) / 32, lane_ = static_cast<int32_t>(threadIdx.x) % 32;
     list_ = static_cast<int32_t>(blockIdx.y), split_ = static_cast<int32_t>(blockIdx.z);
-    // Late queries of a prompt see most: they begin first.
-    block_row_ = (static_cast<int32_t>(gridDim.x) - 1 - static_cast<int32_t>(blockIdx.x)) * 16 * kRowWarps;
+    block_row_ = first_row();
     warp_row_ = block_row_ + (kKeyWarps == 1 ? warp_ * 16 : 0);
     for (int32_t half = 0; half < 2; half++) {
       const int32_t row = warp_row_ + lane_ / 4 + 8 * half, query = row / args.group;
@@ -110,6 +114,8 @@ class TileAttention {
   }
 
  private:
+  // Of the block. Late queries of a prompt see most: they begin first.
+  __device__ static int32_t first_row() { return (static_cast<int32_t>(gridDim.x) - 1 - static_cast<int32_t>(blockIdx.x)) * 16 * kRowWarps; }
   __device__ uint16_t* keys_of(int32_t tile) const { return stages_ + tile % Shape::kStages * Shape::kStage; }
   __device__ uint16_t* values_of(int32_t tile) const { return keys_of(tile) + kKeys * kPitch; }
 
@@ -197,6 +203,7 @@ class TileAttention {
   __device__ void attend(int32_t tile, bool masked) {
     const TileKeys<kKeys>& keys = described_[tile % 3];
     const int32_t first = kKeyWarps == 1 ? 0 : warp_ * kMine;
+    if constexpr (Keys::kSampled) best_.template make_room<kKeys>();
     float s[kMine / 8][4];
     score(s, keys_of(tile), first);
 #pragma unroll
@@ -216,7 +223,7 @@ class TileAttention {
         s[i][j] = x;
       }
     }
-    soften(s);
+    soften(s, range_.from + tile * kKeys + first);
     weigh(s, values_of(tile), first);
   }
 
@@ -248,13 +255,20 @@ class TileAttention {
     }
   }
 
-  // s := weights relative to the greatest logit of the row so far (Milakov and Gimelshein 2018); what was summed follows it.
-  __device__ void soften(float (&s)[kMine / 8][4]) {
+  // s := weights relative to the greatest logit of the row so far (Milakov and Gimelshein 2018); what was summed follows it. from: the
+  // number of the first key.
+  __device__ void soften(float (&s)[kMine / 8][4], int32_t from) {
 #pragma unroll
     for (int32_t half = 0; half < 2; half++) {
-      float most = rows_.most[half];
+      float most = -INFINITY;
 #pragma unroll
       for (int32_t i = 0; i < kMine / 8; i++) most = fmaxf(most, fmaxf(s[i][2 * half], s[i][2 * half + 1]));
+      if constexpr (Keys::kSampled) {
+        best_.template note<kMine / 4>(
+            half, most, [&](int32_t i) { return s[i / 2][2 * half + i % 2]; },
+            [&](int32_t i) { return from + i / 2 * 8 + lane_ % 4 * 2 + i % 2; });
+      }
+      most = fmaxf(most, rows_.most[half]);
       most = fmaxf(most, __shfl_xor_sync(kFullWarp, most, 1));
       most = fmaxf(most, __shfl_xor_sync(kFullWarp, most, 2));
       const float reference = most == -INFINITY ? 0.0f : most;
@@ -312,6 +326,7 @@ class TileAttention {
         if (lane_ % 4 == 0) put_lse(row, rows_.most[half], sum);
       }
     }
+    if constexpr (Keys::kSampled) best_.finish();
   }
 
   // The warps' sums of the same rows, through the memory of the stages.
@@ -358,6 +373,7 @@ class TileAttention {
   KeyRange range_;
   uint32_t fragments_[Shape::kSharedQueries ? 1 : kDim / 16][4];
   WarpRows<kDim> rows_;
+  std::conditional_t<Keys::kSampled, BestOfRows<kDim>, NoBest> best_;
 };
 
 // Grid: (blocks of 16 * kRowWarps rows, lists, splits).

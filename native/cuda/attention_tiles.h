@@ -1,5 +1,6 @@
 // Launches of attention_tile.cuh by head size: one source file each, so that they are compiled side by side.
 #pragma once
+#include "attention_best.cuh"
 #include "attention_keys.cuh"
 #include "device_scratch.h"
 
@@ -18,6 +19,9 @@ template <int kDim>
 void launch_tiles(DeviceScratch& work, const TileLaunch& launch, const CausalKeys& keys);
 template <int kDim>
 void launch_tiles(DeviceScratch& work, const TileLaunch& launch, const ListedKeys& keys);
+// Many rows.
+template <int kDim>
+void launch_tiles(DeviceScratch& work, const TileLaunch& launch, const SampledKeys& keys);
 template <int kDim>
 size_t tiles_shared_bytes(bool few_rows);
 

@@ -9,6 +9,9 @@
 // Ladder (not measured: no device was at hand)
 //   1  this file: 128 rows x 128 keys (64 for heads of 256), queries in shared memory, weights in registers, f16
 #pragma once
+#include <type_traits>
+
+#include "attention_best.cuh"
 #include "attention_keys.cuh"
 #include "hopper.h"
 #include "mutants.h"
@@ -107,15 +110,17 @@ class TileProducer {
 };
 
 // 64 rows of a warpgroup; a lane holds rows lane / 4 and lane / 4 + 8 of its warp's 16.
-template <int kDim>
+template <int kDim, class Keys>
 class TileConsumer {
   using Shape = WgmmaShape<kDim>;
   static constexpr int32_t kKeys = Shape::kKeys, kColumns = Shape::kColumns, kParts = kDim / kColumns;
 
  public:
-  __device__ TileConsumer(const AttendArguments& args, const CausalKeys& keys, KeyRange range, uint8_t* queries, uint32_t keys_at,
+  __device__ TileConsumer(const AttendArguments& args, const Keys& keys, KeyRange range, uint8_t* queries, uint32_t keys_at,
                           uint32_t values_at, TilePhases& phases, int32_t block_row)
-      : args_(args), keys_(keys), range_(range), queries_(queries), keys_at_(keys_at), values_at_(values_at), phases_(phases) {
+      : args_(args), keys_(keys), range_(range), queries_(queries), keys_at_(keys_at), values_at_(values_at), phases_(phases),
+        best_(keys, args, static_cast<int32_t>(blockIdx.y), static_cast<int32_t>(blockIdx.z),
+              block_row + static_cast<int32_t>(threadIdx.x) / 32 * 16) {
     const int32_t thread = static_cast<int32_t>(threadIdx.x);
     group_ = thread / 128, lane_ = thread % 32, list_ = static_cast<int32_t>(blockIdx.y), split_ = static_cast<int32_t>(blockIdx.z);
     group_row_ = block_row + 64 * group_;
@@ -143,6 +148,7 @@ class TileConsumer {
       soften(0);
       follow();
       for (int32_t tile = 1; tile < tiles; tile++) {
+        if constexpr (Keys::kSampled) best_.template make_room<kKeys>();
         begin();
         score(tile);
         weigh(tile - 1);
@@ -246,9 +252,15 @@ class TileConsumer {
     }
 #pragma unroll
     for (int32_t half = 0; half < 2; half++) {
-      float most = most_[half];
+      float most = -INFINITY;
 #pragma unroll
       for (int32_t i = 0; i < kKeys / 8; i++) most = fmaxf(most, fmaxf(s_[4 * i + 2 * half], s_[4 * i + 2 * half + 1]));
+      if constexpr (Keys::kSampled) {
+        best_.template note<kKeys / 4>(
+            half, most, [&](int32_t i) { return s_[i / 2 * 4 + 2 * half + i % 2]; },
+            [&](int32_t i) { return from + i / 2 * 8 + lane_ % 4 * 2 + i % 2; });
+      }
+      most = fmaxf(most, most_[half]);
       most = fmaxf(most, __shfl_xor_sync(kFullWarp, most, 1));
       most = fmaxf(most, __shfl_xor_sync(kFullWarp, most, 2));
       const float reference = most == -INFINITY ? 0.0f : most;
@@ -301,10 +313,11 @@ class TileConsumer {
       }
       if (lane_ % 4 == 0) args_.put_lse(at, most_[half], sum);
     }
+    if constexpr (Keys::kSampled) best_.finish();
   }
 
   const AttendArguments& args_;
-  const CausalKeys& keys_;
+  const Keys& keys_;
   const KeyRange range_;
   uint8_t* const queries_;
   const uint32_t keys_at_, values_at_;
@@ -315,12 +328,13 @@ class TileConsumer {
   float most_[2], sum_[2], shrink_[2];
   float s_[kKeys / 2], o_[kParts][kColumns / 2];
   uint32_t weights_[kKeys / 16][4];
+  std::conditional_t<Keys::kSampled, BestOfRows<kDim>, NoBest> best_;
 };
 
 // Grid: (blocks of kWgmmaRows rows, lists, splits).
-template <int kDim>
+template <int kDim, class Keys>
 __global__ void __launch_bounds__(kWgmmaThreads, 1)
-    attend_wgmma(const KVASIR_GRID_CONSTANT AttendArguments args, const KVASIR_GRID_CONSTANT CausalKeys keys) {
+    attend_wgmma(const KVASIR_GRID_CONSTANT AttendArguments args, const KVASIR_GRID_CONSTANT Keys keys) {
   using Shape = WgmmaShape<kDim>;
   KVASIR_DYNAMIC_SHARED(uint8_t, shared);
   KVASIR_SHARED(TilePhases, all_phases, [1]);
@@ -347,7 +361,7 @@ __global__ void __launch_bounds__(kWgmmaThreads, 1)
     TileProducer<kDim>(args, args.kv_head(list), range, key_tiles, value_tiles, phases).run(tiles);
   } else {
     take_registers<232>();
-    TileConsumer<kDim>(args, keys, range, queries, operand_address(key_tiles), operand_address(value_tiles), phases, block_row).run(tiles);
+    TileConsumer<kDim, Keys>(args, keys, range, queries, operand_address(key_tiles), operand_address(value_tiles), phases, block_row).run(tiles);
   }
 }
 

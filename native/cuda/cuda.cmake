@@ -2,7 +2,7 @@
 # sources: *.cc are the host's compiler's, *.cu nvcc's or, in the twin, the host's with emulation.h. docs/cuda.md says more.
 set(KVASIR_NVCC "" CACHE FILEPATH "nvcc of CUDA 13.0; nothing: libkvasir_cuda is not built")
 set(KVASIR_CUDA_ARCHITECTURES "75;80;86;89;90a;100;120" CACHE STRING "architectures to compile for; the last gives PTX too")
-set(KVASIR_CUDA_DEFINES "" CACHE STRING "definitions for kernels: a seeded bug of cuda/mutants.h")
+set(KVASIR_CUDA_DEFINES "" CACHE STRING "definitions for kernels: KVASIR_MUTANTS for those of cuda/mutants.h")
 
 file(GLOB cuda_hosts CONFIGURE_DEPENDS cuda/*.cc)
 file(GLOB cuda_kernels CONFIGURE_DEPENDS cuda/*.cu)
@@ -93,7 +93,7 @@ if(KVASIR_NVCC)
   target_link_libraries(kvasir_cuda PRIVATE ${cudart} Threads::Threads rt ${CMAKE_DL_LIBS} -Wl,-z,nodelete -Wl,--no-undefined
                                             -Wl,--exclude-libs,ALL)
   # The tests that do not ask for the emulation, on the device.
-  add_executable(kvasir_cuda_device_test EXCLUDE_FROM_ALL cuda/test/attention_test.cc cuda/test/index_test.cc cuda/test/layers_test.cc
+  add_executable(kvasir_cuda_device_test EXCLUDE_FROM_ALL cuda/test/attention_test.cc cuda/test/attention_best_test.cc cuda/test/index_test.cc cuda/test/layers_test.cc
                                          cuda/test/launch_queue_test.cc test/main.cc ${objects} $<TARGET_OBJECTS:kvasir_base_objects>
                                          $<TARGET_OBJECTS:kvasir_cuda_objects>)
   target_include_directories(kvasir_cuda_device_test PRIVATE include base index cuda test)

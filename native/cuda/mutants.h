@@ -1,9 +1,9 @@
-// Seeded bugs: a build with -DKVASIR_MUTANT=<one of them> has that one, and the tests must fail (test/mutants.sh). In all others
-// the tests of it are constants, which the compiler drops.
+// Seeded bugs: a build with -DKVASIR_MUTANTS has all of them, and the tests must fail with the one whose place in this list
+// KVASIR_MUTANT says in the environment (./kvasir test --mutants). In all other builds there are none, and the compiler drops them.
 #pragma once
 
-#ifndef KVASIR_MUTANT
-#define KVASIR_MUTANT kNone
+#ifdef KVASIR_MUTANTS
+#include <cstdlib>
 #endif
 
 namespace kvasir {
@@ -26,6 +26,9 @@ enum class Mutant {
   kWgmmaFence,            // attention_wgmma.cuh: what was copied is not fenced
   kWgmmaSwizzle,          // attention_wgmma.cuh: pieces of values do not trade places
   kWgmmaRelease,          // attention_wgmma.cuh: values are let go of before their products are waited for
+  kBestSlack,             // attention_best.cuh: bounds of candidates leave out what rounding did
+  kBestPlaces,            // attention_best.cuh: the lanes of a quad note at the same places
+  kBestTooMany,           // attention_settle.cuh: a row of too many candidates is settled by those there are
   kPlainWindow,           // attention_plain.cuh: a window is one position too long
   kMergeLastSplit,        // attention_merge.cuh: the last part is left out
   kScanOffset,            // index_scan.cuh: what nibbles are above what they stand for is not taken back
@@ -34,6 +37,11 @@ enum class Mutant {
   kSelectTie,             // index_select.cuh: of equal scores the later are kept
 };
 
-constexpr bool is_seeded(Mutant bug) { return bug == Mutant::KVASIR_MUTANT; }
+#ifdef KVASIR_MUTANTS
+inline const Mutant kSeeded = static_cast<Mutant>(std::getenv("KVASIR_MUTANT") == nullptr ? 0 : std::atoi(std::getenv("KVASIR_MUTANT")));
+inline bool is_seeded(Mutant bug) { return bug == kSeeded; }
+#else
+constexpr bool is_seeded(Mutant) { return false; }
+#endif
 
 }  // namespace kvasir

@@ -1,4 +1,4 @@
-// kvasir_native_test [text ...]: runs the tests whose names contain one of the texts, or all.
+// kvasir_native_test [--first-failure] [text ...]: runs the tests whose names contain one of the texts, or all; until one fails.
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -8,10 +8,13 @@
 
 int main(int argc, char** argv) {
   std::setvbuf(stdout, nullptr, _IOLBF, 1 << 12);  // what was said before a crash is kept
+  const bool until_failure = argc > 1 && std::strcmp(argv[1], "--first-failure") == 0;
+  const int first = until_failure ? 2 : 1;
   int passed = 0, failed = 0;
   for (const kvasir_test::Case& test : kvasir_test::cases()) {
-    bool wanted = argc < 2;
-    for (int i = 1; i < argc; i++) wanted = wanted || std::strstr(test.name, argv[i]) != nullptr;
+    if (until_failure && failed > 0) break;
+    bool wanted = argc <= first;
+    for (int i = first; i < argc; i++) wanted = wanted || std::strstr(test.name, argv[i]) != nullptr;
     if (!wanted) continue;
     kvasir_test::failures() = 0;
     const auto start = std::chrono::steady_clock::now();

@@ -86,6 +86,16 @@ class AttentionCase {
     o = outputs_->read(), lse = sums_->read();
   }
 
+  // Of query i, head h and the cache's row, in double.
+  double logit(int32_t i, int32_t h, int32_t row) const {
+    const size_t dim = static_cast<size_t>(dim_), at = (static_cast<size_t>(i) * static_cast<size_t>(kv_heads_ * group_) + static_cast<size_t>(h)) * dim;
+    const size_t key = (static_cast<size_t>(h / group_) * static_cast<size_t>(length_) + static_cast<size_t>(row)) * dim;
+    double dot = 0;
+    for (size_t d = 0; d < dim; d++) dot += static_cast<double>(q[at + d]) * static_cast<double>(keys_[key + d]);
+    dot /= std::sqrt(static_cast<double>(dim_));
+    return softcap_ > 0 ? static_cast<double>(softcap_) * std::tanh(dot / static_cast<double>(softcap_)) : dot;
+  }
+
   // bias(query, head, row): what is added to the logit, -INFINITY where the row is not seen.
   template <class F>
   void expect(const char* what, F&& bias) const {
@@ -97,14 +107,7 @@ class AttentionCase {
         double sum = 0, most = -INFINITY;
         std::vector<double> logits(static_cast<size_t>(length_)), want(static_cast<size_t>(dim_));
         for (int32_t row = 0; row < length_; row++) {
-          const size_t key = (static_cast<size_t>(h / group_) * static_cast<size_t>(length_) + static_cast<size_t>(row)) * static_cast<size_t>(dim_);
-          double dot = 0;
-          for (int32_t d = 0; d < dim_; d++) {
-            dot += static_cast<double>(q[at * static_cast<size_t>(dim_) + static_cast<size_t>(d)]) * static_cast<double>(keys_[key + static_cast<size_t>(d)]);
-          }
-          dot /= std::sqrt(static_cast<double>(dim_));
-          if (softcap_ > 0) dot = static_cast<double>(softcap_) * std::tanh(dot / static_cast<double>(softcap_));
-          logits[static_cast<size_t>(row)] = dot + bias(i, h, row);
+          logits[static_cast<size_t>(row)] = logit(i, h, row) + bias(i, h, row);
           most = std::max(most, logits[static_cast<size_t>(row)]);
         }
         for (int32_t row = 0; row < length_ && most > -INFINITY; row++) {
