@@ -4,6 +4,7 @@ import { TINY_VOCAB, tinyLoader } from "../engine/tiny_model.ts";
 import { numPromptQueries } from "./recorded_format.ts";
 import { record } from "./record.ts";
 import { outputError, RecordedHeads } from "./recorded.ts";
+import { writePart } from "./recorded_part.ts";
 
 const HEADER = { name: "tiny", tokens: 600, decoded: 9, stride: 7, ropeBase: 0 };
 const TOKENS = Int32Array.from({ length: HEADER.tokens }, (_, i) => (i * 31 + (i >> 4)) % TINY_VOCAB);
@@ -38,6 +39,25 @@ describe("record()", () => {
       }
     } finally {
       await Deno.remove(path);
+    }
+  });
+});
+
+describe("writePart()", () => {
+  it("keeps one layer as it is, without prompt queries", async () => {
+    const [path, part] = [await Deno.makeTempFile(), await Deno.makeTempFile()];
+    try {
+      await recordTiny(path);
+      assertEquals(writePart(path, 1, part), (await Deno.stat(part)).size);
+      using whole = new RecordedHeads(path);
+      using file = new RecordedHeads(part);
+      const [want, got] = [whole.layer(1), file.layer(0)];
+      assertEquals([file.entries.length, got.layer, got.numPrompt], [1, want.layer, 0]);
+      assertEquals(got.shape, want.shape);
+      for (const name of ["keys", "values", "decodeQueries", "outputs"] as const) assertEquals(got[name], want[name]);
+    } finally {
+      await Deno.remove(path);
+      await Deno.remove(part);
     }
   });
 });

@@ -1,9 +1,10 @@
 // Sampled attention beside exact attention: sinks and window exact, 4-bit scan, draw, attention to what was kept, merge.
 //   cmake -S native -B build && cmake --build build -j2 --target kvasir_sampled_attention_bench
-//   build/kvasir_sampled_attention_bench [threads=1] [error=0.05] [codes=int4] [isa=auto] [rounds=15] [keys=32768 dim=64 group=3 kvHeads=3 | heads.kvqk] [megabytes=768]
+//   build/kvasir_sampled_attention_bench [threads=1] [error=0.05] [codes=int4] [isa=auto] [rounds=15] [keys=32768 dim=64 group=3 kvHeads=3 | heads.kvqk] [megabytes=768] [json=32]
 // Layers take turns, at least `megabytes` of cache: after exact attention to one comes sampled attention to the one that is
 // farthest away in turn, so that nothing is found in a cache and both meet the same moments of a shared machine. Recorded heads are repeated until there are enough. Generated heads have logits
 // of standard deviation 2, correlated within a group, and sinks and a window with about half of the mass.
+// json=L: one JSON line instead, for bench/gpu.sh: what L such layers take a token.
 // One thread: its CPU time, as the machine may be shared. More: wall time. Medians over rounds, of ratios within a round.
 #include <immintrin.h>
 #include <time.h>
@@ -30,7 +31,7 @@ using namespace kvasir;
 
 constexpr int32_t kSinks = 4, kWindow = 512;
 
-int threads = 1, rounds = 15;
+int threads = 1, rounds = 15, token_layers = 0;
 
 double seconds() {
   timespec t;
@@ -279,6 +280,30 @@ struct Bench {
     const auto microseconds = [&](int part) { return median(times[part]) * 1e6; };
     const double both = f.codes->key_bytes() * f.codes->size() * f.kv_heads / median(times[kSearch]) * 1e-9;
     const double rate = cache / median(times[kExact]) * 1e-9, scanned = codes / median(times[kScan]) * 1e-9, read = median(bandwidths);
+    if (token_layers > 0) {
+      // Mean over heads and layers, each of which asks another query, as the device's bench has it.
+      double error_sum = 0;
+      for (const auto& l : layers) {
+        expect(kvasir_attend_causal(ctx, whole, l->q, l->segment, 1, l->scale, 0, 0));
+        expect(kvasir_attend_window(ctx, wo, wl, l->q, l->segment, 1, l->scale, 0, spans, 2));
+        search(*l);
+        expect(kvasir_attend_topk(ctx, ho, hl, l->q, l->segment, 1, l->scale, 0, tokens, counts, bias));
+        expect(kvasir_merge(ctx, out, parts, 2));
+        const float *a = static_cast<const float*>(at(whole)), *b = static_cast<const float*>(at(out));
+        for (int32_t h = 0; h < heads; h++) {
+          double difference = 0, norm = 0;
+          for (int32_t i = h * f.dim; i < (h + 1) * f.dim; i++) {
+            difference += double(b[i] - a[i]) * double(b[i] - a[i]), norm += double(a[i]) * double(a[i]);
+          }
+          error_sum += std::sqrt(difference / norm) / heads / count;
+        }
+      }
+      std::printf("{\"row\":\"attention of a token, %d layers, all on host, %s heads\",\"threads\":%d,\"length\":%d,\"ms\":%.2f,\"exact_ms\":%.2f,"
+                  "\"rows_per_kv_head\":%.0f,\"relative_error\":%.4f}\n",
+                  token_layers, what, threads, f.n, median(totals) * 1e3 * token_layers, median(times[kExact]) * 1e3 * token_layers,
+                  kept / count / f.kv_heads, error_sum);
+      return;
+    }
     std::printf(
         "%-14s threads=%d n=%-7d d=%-3d group=%d kvHeads=%d layers=%zu: sampled/exact %.3f (%.1f / %.1f us)\n"
         "  exact %.1f GB/s = %.0f %% of %.1f; scan %.1f GB/s = %.0f %%; scan + draw / scan %.3f cold, %.3f warm; "
@@ -303,6 +328,7 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; i++) {
     const std::string arg = argv[i], value = arg.substr(std::min(arg.size(), arg.find('=') + 1));
     if (arg.rfind("threads=", 0) == 0) threads = std::atoi(value.c_str());
+    else if (arg.rfind("json=", 0) == 0) token_layers = std::atoi(value.c_str());
     else if (arg.rfind("rounds=", 0) == 0) rounds = std::max(1, std::atoi(value.c_str()));
     else if (arg.rfind("error=", 0) == 0) error = std::atof(value.c_str());
     else if (arg.rfind("codes=", 0) == 0) codes = value;

@@ -22,10 +22,11 @@ kvasir_library(kvasir_cuda_emulated kvasir_cuda_emulated_objects)
 set_target_properties(kvasir_cuda_emulated PROPERTIES EXCLUDE_FROM_ALL ON)
 
 file(GLOB cuda_bench_kernels CONFIGURE_DEPENDS cuda/bench/*.cu)
+set(cuda_bench_hosts cuda/bench/attention_bench.cc cuda/bench/recorded_rows.cc)
 set_source_files_properties(${cuda_bench_kernels} PROPERTIES LANGUAGE CXX)
-add_executable(kvasir_cuda_attention_bench_emulated EXCLUDE_FROM_ALL cuda/bench/attention_bench.cc ${cuda_bench_kernels}
+add_executable(kvasir_cuda_attention_bench_emulated EXCLUDE_FROM_ALL ${cuda_bench_hosts} ${cuda_bench_kernels}
                $<TARGET_OBJECTS:kvasir_base_objects> $<TARGET_OBJECTS:kvasir_cuda_emulated_objects>)
-target_include_directories(kvasir_cuda_attention_bench_emulated PRIVATE include base index cuda cuda/bench)
+target_include_directories(kvasir_cuda_attention_bench_emulated PRIVATE include base index cuda cuda/bench bench)
 target_compile_options(kvasir_cuda_attention_bench_emulated PRIVATE ${flags} -x c++ -Wno-unknown-pragmas)
 target_compile_definitions(kvasir_cuda_attention_bench_emulated PRIVATE KVASIR_EMULATION=1)
 target_link_libraries(kvasir_cuda_attention_bench_emulated PRIVATE Threads::Threads ${link_flags})
@@ -100,9 +101,9 @@ if(KVASIR_NVCC)
   target_include_directories(kvasir_cuda_device_test SYSTEM PRIVATE ${cuda_root}/include)
   target_compile_options(kvasir_cuda_device_test PRIVATE ${flags})
   target_link_libraries(kvasir_cuda_device_test PRIVATE ${cudart} Threads::Threads rt ${CMAKE_DL_LIBS})
-  add_executable(kvasir_cuda_attention_bench EXCLUDE_FROM_ALL cuda/bench/attention_bench.cc ${bench_objects} ${objects}
+  add_executable(kvasir_cuda_attention_bench EXCLUDE_FROM_ALL ${cuda_bench_hosts} ${bench_objects} ${objects}
                                              $<TARGET_OBJECTS:kvasir_base_objects> $<TARGET_OBJECTS:kvasir_cuda_objects>)
-  target_include_directories(kvasir_cuda_attention_bench PRIVATE include base index cuda cuda/bench)
+  target_include_directories(kvasir_cuda_attention_bench PRIVATE include base index cuda cuda/bench bench)
   target_include_directories(kvasir_cuda_attention_bench SYSTEM PRIVATE ${cuda_root}/include)
   target_compile_options(kvasir_cuda_attention_bench PRIVATE ${flags})
   target_link_libraries(kvasir_cuda_attention_bench PRIVATE ${cudart} Threads::Threads rt ${CMAKE_DL_LIBS})

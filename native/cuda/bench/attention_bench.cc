@@ -2,20 +2,22 @@
 // copy bandwidth, prompts, the flat index's sampled attention against exact attention, and where keys and values may lie. A JSON
 // line a row. `--tiny` runs all of it over a few hundred keys, to prove that it runs: the emulation does that in a test.
 //
-//   kvasir_cuda_attention_bench [--tiny] [--length 131072]...
+//   kvasir_cuda_attention_bench [--tiny] [--length 131072]... [--heads FILE.kvqk]...
+// With recorded heads (docs/recorded_heads.md) these alone.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "attention.h"
+#include "device_bench.h"
 #include "error.h"
 #include "index_flat.h"
-#include "options.h"
+#include "recorded_rows.h"
 #include "rows_made.h"
 
 using namespace kvasir;
@@ -23,51 +25,7 @@ using namespace kvasir;
 namespace {
 
 constexpr int32_t kHeads = 32, kKvHeads = 8, kDim = 128, kLayers = 32, kTopics = 64;
-constexpr float kSharp = 1.5f, kSpread = 0.6f, kError = 0.05f;
-
-// What a kernel costs is timed without graphs.
-Options one_by_one(bool wgmma) {
-  Options options;
-  options.graphs = false, options.wgmma = wgmma;
-  return options;
-}
-
-struct Bench {
-  std::unique_ptr<Runtime> runtime;
-  bool tiny = false;
-  double copy_rate = 0;  // GB/s, both directions counted
-
-  explicit Bench(bool wgmma = true) : runtime(Runtime::open(one_by_one(wgmma))) {}
-
-  // Milliseconds of one call: the best of some rounds.
-  double time(const std::function<void()>& body, int32_t calls) {
-    body();
-    double best = 1e30;
-    for (int32_t round = 0; round < (tiny ? 1 : 5); round++) {
-      runtime->mark();
-      for (int32_t i = 0; i < calls; i++) body();
-      runtime->mark();
-      best = std::min(best, runtime->elapsed() / calls);
-    }
-    return best;
-  }
-};
-
-class Buffer {
- public:
-  Buffer(Runtime& runtime, size_t bytes, bool on_host = false)
-      : runtime_(runtime), on_host_(on_host), data_(on_host ? runtime.allocate_host(bytes) : runtime.allocate(bytes)) {
-    if (data_ == nullptr) fail(KVASIR_MEMORY, "no %zu bytes on the %s", bytes, on_host ? "host" : "device");
-  }
-  ~Buffer() { on_host_ ? runtime_.free_host(data_) : runtime_.free(data_); }
-  Buffer(const Buffer&) = delete;
-  template <class T> T* as() const { return static_cast<T*>(data_); }
-
- private:
-  Runtime& runtime_;
-  bool on_host_;
-  void* data_;
-};
+constexpr float kSharp = 1.5f, kSpread = 0.6f;
 
 // One layer's cache, on the device or in pinned memory of the host, and what attends to it.
 struct Layer {
@@ -140,8 +98,6 @@ void prompt(Bench& b, int32_t length) {
               kBest, kEvery, b.runtime->facts().wgmma ? "wgmma" : "mma.sync", length, fused, fused / ms, own, own / ms);
 }
 
-void retain_nothing(kvasir_memory*) {}
-
 // The flat index's sampled attention over the same cache: time against exact attention, and the output's error.
 double sampled(Bench& b, int32_t length, bool on_host, double exact_ms) {
   Layer layer(b, length, 1, on_host);
@@ -167,16 +123,7 @@ double sampled(Bench& b, int32_t length, bool on_host, double exact_ms) {
   FlatReport report;
   index.attend(out, goal, layer.q.as<float>(), layer.exact.as<float>(), &report);
   const std::vector<float> got = layer.output();
-  double off = 0;
-  for (int32_t h = 0; h < kHeads; h++) {
-    double error = 0, size = 0;
-    for (int32_t d = 0; d < kDim; d++) {
-      const double want = static_cast<double>(exact[static_cast<size_t>(h * kDim + d)]);
-      const double x = static_cast<double>(got[static_cast<size_t>(h * kDim + d)]);
-      error += (x - want) * (x - want), size += want * want;
-    }
-    off += std::sqrt(error / size) / kHeads;
-  }
+  const double off = relative_error(got, exact, kDim);
   const double ms = b.time([&] { index.attend(out, goal, layer.q.as<float>(), layer.exact.as<float>(), nullptr); }, b.tiny ? 1 : 20);
   std::printf("{\"row\":\"sampled attention, int4 codes, rows on the %s\",\"length\":%d,\"ms\":%.4f,\"exact_ms\":%.4f,\"times_faster\":%.2f,"
               "\"rows_per_kv_head\":%.0f,\"relative_error\":%.4f,\"build_ms\":%.2f,\"codes_share_of_cache\":%.3f}\n",
@@ -203,11 +150,15 @@ int main(int argc, char** argv) {
     static Bench b;
     opened = &b;
     std::vector<int32_t> lengths;
+    std::vector<std::string> recorded;
     for (int i = 1; i < argc; i++) {
       if (std::strcmp(argv[i], "--tiny") == 0) b.tiny = true;
       else if (std::strcmp(argv[i], "--length") == 0 && i + 1 < argc) lengths.push_back(std::atoi(argv[++i]));
-      else fail(KVASIR_ARGUMENT, "unknown argument %s, expected --tiny or --length N", argv[i]);
+      else if (std::strcmp(argv[i], "--heads") == 0 && i + 1 < argc) recorded.push_back(argv[++i]);
+      else fail(KVASIR_ARGUMENT, "unknown argument %s, expected --tiny, --length N or --heads FILE", argv[i]);
     }
+    for (const std::string& path : recorded) measure_recorded(b, path);
+    if (!recorded.empty()) return;
     if (lengths.empty()) lengths = b.tiny ? std::vector<int32_t>{600} : std::vector<int32_t>{32768, 131072, 1048576};
     measure_copy(b);
     {
