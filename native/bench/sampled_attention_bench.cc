@@ -165,6 +165,7 @@ struct Bench {
   // The scan alone, as the sampler runs it, of all KV heads.
   void scan(Layer& l, std::vector<int16_t>& logs, const float* exact) {
     const int32_t n = l.codes->size(), chunks = l.codes->chunks();
+    constexpr int32_t kPiece = 256;  // keys that go through floats at a time
     const size_t stride = static_cast<size_t>(n + 31) / 32 * 32 + 96;
     logs.resize(stride * static_cast<size_t>(l.heads()));
     const int32_t ranges = (chunks + 3) / 4;
@@ -177,6 +178,19 @@ struct Bench {
       const int32_t h = task / ranges;
       const PreparedQuery& p = l.memory.prepared[static_cast<size_t>(h)];
       float gains[8], bases[8], sums[8] = {};
+      if (kind != Codes::kInt4) {
+        alignas(64) float floats[8 * (kPiece + 32)];
+        const int32_t end = std::min(n, (task % ranges + 1) * 4 * Codes::kChunkKeys);
+        for (int32_t from = task % ranges * 4 * Codes::kChunkKeys; from < end; from += kPiece) {
+          const int32_t some = std::min(kPiece, end - from);
+          l.codes->score_all(p, l.rows, from, from + some, floats, kPiece + 32);
+          for (int32_t g = 0; g < l.group; g++) {
+            sums[g] += isa.sample->fold(logs.data() + static_cast<size_t>(h * l.group + g) * stride + static_cast<size_t>(from),
+                                        floats + g * (kPiece + 32), some, exact[h * l.group + g]);
+          }
+        }
+        return;
+      }
       for (int32_t c = task % ranges * 4; c < std::min(chunks, task % ranges * 4 + 4); c++) {
         for (int32_t g = 0; g < l.group; g++) {
           gains[g] = 4 * p.codes().factors[g] * kLogUnit;
@@ -228,7 +242,7 @@ struct Bench {
       double spent[kTimes] = {};
       kept = 0, deviation = 0;
       const double begin = seconds();
-      for (size_t i = 0; i < all && kind == Codes::kInt4; i++) scan(*layers[i], logs, exact);
+      for (size_t i = 0; i < all; i++) scan(*layers[i], logs, exact);
       spent[kScan] = seconds() - begin;
       for (size_t i = 0; i < all; i++) {
         const Layer& first = *layers[i];
@@ -254,7 +268,7 @@ struct Bench {
       ratios.push_back(sum / times[kExact].back());
       drawn.push_back(spent[kSearch] / spent[kScan]);
       Layer& last = *layers[(all - 1 + all / 2) % all];
-      for (int again = 0; again < 8 && kind == Codes::kInt4; again++) {
+      for (int again = 0; again < 8; again++) {
         const double t0 = seconds();
         scan(last, logs, exact);
         const double t1 = seconds();
@@ -276,7 +290,7 @@ struct Bench {
       }
       deviation = std::max(deviation, std::sqrt(difference / norm));
     }
-    const double cache = 4.0 * f.dim * f.n * f.kv_heads, codes = f.codes->kept_key_bytes() * f.codes->size() * f.kv_heads;
+    const double cache = 4.0 * f.dim * f.n * f.kv_heads, row = f.rows.segments().front()->row_bytes(), scan_bytes = kind == Codes::kNone ? row : f.codes->kept_key_bytes(), codes = scan_bytes * f.codes->size() * f.kv_heads;
     const auto microseconds = [&](int part) { return median(times[part]) * 1e6; };
     const double both = f.codes->key_bytes() * f.codes->size() * f.kv_heads / median(times[kSearch]) * 1e-9;
     const double rate = cache / median(times[kExact]) * 1e-9, scanned = codes / median(times[kScan]) * 1e-9, read = median(bandwidths);

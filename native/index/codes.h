@@ -31,6 +31,7 @@ class PreparedQuery {
   const float* base(int32_t chunk) const { return base_.data() + static_cast<size_t>(chunk * query_.group); }
   // Of 4-bit codes: the standard deviation of what the fine plane adds to a chunk's scores, in logits, by query head.
   const float* spread(int32_t chunk) const { return spread_.data() + static_cast<size_t>(chunk * query_.group); }
+  bool risky() const { return risky_; }    // a chunk cannot be scored by codes
   double reach() const { return reach_; }  // no logit is farther from zero, in any chunk
 
  private:

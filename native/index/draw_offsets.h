@@ -22,11 +22,12 @@ inline int16_t draw_offset(double sum, double exact, double ref, double tau) {
   return static_cast<int16_t>(std::clamp(std::ceil(16 * 128 - 128 * std::log2(tau * z)), -32767.0, 32767.0));
 }
 
-// The same with the sum that is known so far, relative to what is attended exactly. Rounding, here and of sums in another order,
-// must not take a key away: two units more.
-inline int16_t draw_offset_so_far(float sum, double tau) {
+// The same with the sum that is known so far. Rounding, here and of sums in another order, must not take a key away: two units
+// more. Where nothing is known everything may be kept.
+inline int16_t draw_offset_so_far(float sum, float exact, float ref, double tau) {
   if (!(sum < 1e30f)) return 0;
-  const float z = static_cast<float>(tau) * (1 + sum * (1 / kLogExcess));
+  const float known = exact == ref ? 1.0f : std::exp(exact - ref);
+  const float z = static_cast<float>(tau) * (known + sum * (1 / kLogExcess));
   return static_cast<int16_t>(std::clamp(std::ceil(16 * 128 - 128 * std::log2(z)) + 2, -32767.0f, 32767.0f));
 }
 
