@@ -184,10 +184,6 @@ struct Bench {
         for (int32_t from = task % ranges * 4 * Codes::kChunkKeys; from < end; from += kPiece) {
           const int32_t some = std::min(kPiece, end - from);
           l.codes->score_all(p, l.rows, from, from + some, floats, kPiece + 32);
-          for (int32_t g = 0; g < l.group; g++) {
-            sums[g] += isa.sample->fold(logs.data() + static_cast<size_t>(h * l.group + g) * stride + static_cast<size_t>(from),
-                                        floats + g * (kPiece + 32), some, exact[h * l.group + g]);
-          }
         }
         return;
       }

@@ -182,14 +182,18 @@ __global__ void scan_rows(const IndexShape shape, const RowTable rows, int32_t b
   }
 }
 
-// refs [heads]: the greatest of what is attended exactly and all scores, where logarithms are made of floats. Grid: heads, 1 warp.
+// refs [heads], where logarithms are made of floats: what is attended exactly, as on the CPU; the greatest score instead where that is
+// nothing, or scores are so far above it that sums are no numbers. Grid: heads, 1 warp.
 __global__ void find_references(const IndexShape shape, const ScoreOut of, const float* exact, float* refs, const SearchFlags* flags,
                                 bool always) {
+  constexpr float kFar = 64.0f;  // e^64 is 1e28
   const int32_t head = static_cast<int32_t>(blockIdx.x), lane = static_cast<int32_t>(threadIdx.x);
-  float most = exact[head];
+  const float known = exact[head];
+  float most = known;
   if (always || flags->by_floats != 0) {
     for (int32_t b = lane; b < of.blocks; b += 32) most = fmaxf(most, of.parts[b * shape.heads + head]);
     most = warp_max(most);
+    if (always && known != -INFINITY && most - known < kFar) most = known;
   }
   if (lane == 0) refs[head] = most;
 }

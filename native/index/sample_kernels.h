@@ -32,13 +32,16 @@ struct DrawKeys {
   uint32_t first, second;  // what positions are hashed with in either stage
 };
 
+constexpr int32_t kFoldSums = 16;
+
 struct SampleKernels {
   // out[g * stride + i] = L of key i of `blocks` coarse blocks of 4-bit codes (nibble_planes.h): code sum times gains[g] plus
   // bases[g]; sums[g] += their bits as floats, not finite where L is beyond kLogMost. next: codes that will be scanned next, or null.
   void (*scan)(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* gains,
                const float* bases, const uint8_t* codes, int32_t blocks, const uint8_t* next, float* sums);
-  // out[i] = L of scores[i] given ref, count of them; returns the sum of their bits as floats. No score is above ref + 80.
-  float (*fold)(int16_t* out, const float* scores, int32_t count, float ref);
+  // out[i] = L of scores[i] given ref, count of them; sums[i % kFoldSums] += their bits as floats, not finite where L is beyond
+  // kLogMost: the caller adds them up when it has all.
+  void (*fold)(int16_t* out, const float* scores, int32_t count, float ref, float* sums);
   // First stage of the draw over keys 32 * block ... : logs[g * stride + i] for `blocks` blocks of 32 keys from `block` on, one
   // 16-bit uniform u each. A key survives when u, as a float's upper 16 bits, is not above
   // max(kDrawLeast, max over g of log + offsets[g]). Writes survivors' numbers (from key 0 of logs on, ascending) and their

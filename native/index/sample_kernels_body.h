@@ -31,7 +31,7 @@ inline float log_value(int16_t log) {
   return x;
 }
 
-constexpr int32_t kFoldLanes = 16;
+constexpr int32_t kFoldLanes = kFoldSums;
 typedef float FoldFloats __attribute__((vector_size(64)));
 typedef int32_t FoldInts __attribute__((vector_size(64)));
 typedef int16_t FoldShorts __attribute__((vector_size(32)));
@@ -40,33 +40,40 @@ inline void fold_lanes(FoldInts* logs, const float* scores, float ref) {
   FoldFloats x;
   std::memcpy(&x, scores, sizeof x);
   x = (x - ref) * kLogUnit + static_cast<float>(kLogOne);
+#if defined(__AVX512F__)
+  __m512 y;
+  std::memcpy(&y, &x, sizeof y);
+  y = _mm512_min_ps(_mm512_max_ps(y, _mm512_set1_ps(kLogLeast)), _mm512_set1_ps(kLogMost));
+  const __m512i nearest = _mm512_cvtps_epi32(y);
+  std::memcpy(logs, &nearest, sizeof nearest);
+#else
   x = x > static_cast<float>(kLogLeast) ? x : static_cast<float>(kLogLeast) - FoldFloats{};
   x = x < static_cast<float>(kLogMost) ? x : static_cast<float>(kLogMost) - FoldFloats{};
   *logs = (FoldInts)(x + 0x1.8p23f) - 0x4b400000;  // the nearest integer
+#endif
 }
 
-float fold_scores(int16_t* out, const float* scores, int32_t count, float ref) {
-  FoldFloats sums = {};
+void fold_scores(int16_t* out, const float* scores, int32_t count, float ref, float* to) {
+  FoldInts logs;
+  FoldFloats sums;
+  std::memcpy(&sums, to, sizeof sums);
   int32_t i = 0;
   for (; i + kFoldLanes <= count; i += kFoldLanes) {
-    FoldInts logs;
     fold_lanes(&logs, scores + i, ref);
     const FoldShorts narrow = __builtin_convertvector(logs, FoldShorts);
     std::memcpy(out + i, &narrow, sizeof narrow);
     sums += (FoldFloats)(logs << 16);
   }
-  float sum = 0;
-  for (int32_t lane = 0; lane < kFoldLanes; lane++) sum += sums[lane];
-  if (i == count) return sum;
-  float last[kFoldLanes] = {};
-  std::memcpy(last, scores + i, static_cast<size_t>(count - i) * sizeof(float));
-  FoldInts logs;
-  fold_lanes(&logs, last, ref);
-  for (int32_t lane = 0; i < count; i++, lane++) {
-    out[i] = static_cast<int16_t>(logs[lane]);
-    sum += log_value(out[i]);
+  if (i < count) {
+    float last[kFoldLanes] = {};
+    std::memcpy(last, scores + i, static_cast<size_t>(count - i) * sizeof(float));
+    fold_lanes(&logs, last, ref);
+    for (int32_t lane = 0; lane < count - i; lane++) {
+      out[i + lane] = static_cast<int16_t>(logs[lane]);
+      sums[lane] += log_value(out[i + lane]);
+    }
   }
-  return sum;
+  std::memcpy(to, &sums, sizeof sums);
 }
 
 // Uniforms of a block: 16 hashes, the lower half of hash j for key 2j, the upper for 2j + 1.

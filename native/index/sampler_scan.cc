@@ -18,10 +18,10 @@ float log_value(int32_t log) {
 
 }  // namespace
 
-// Scratch: a chunk's logarithms and offsets and a piece's floats for every worker, and candidates.
+// Scratch: a chunk's logarithms and offsets, a piece's floats and their sums for every worker, and candidates.
 void Sampling::place() {
   std::vector<Scratch>& scratch = *environment_.scratch;
-  const size_t group = static_cast<size_t>(group_), chunk = logs_bytes() + group * (kPiece + kPad) * sizeof(float);
+  const size_t group = static_cast<size_t>(group_), chunk = logs_bytes() + group * (kPiece + kPad + kFoldSums) * sizeof(float);
   const size_t room = room_ = static_cast<size_t>(shape_.kv_heads * chunks_) * (kChunk + kSlack) + kSlack;
   m_.logs.resize(scratch.size());
   for (size_t w = 0; w < scratch.size(); w++) {
@@ -71,7 +71,7 @@ void Sampling::find_references() {
 // Scores of keys [from, from + n) of any codes, or by the rows themselves, in the floats behind a worker's logarithms:
 // [group][kPiece + kPad].
 float* Sampling::score(int32_t head, int32_t from, int32_t n, int16_t* logs) {
-  float* const scores = reinterpret_cast<float*>(reinterpret_cast<char*>(logs) + logs_bytes());
+  float* const scores = floats(logs);
   codes_.score_all(prepared(head), rows_, from, from + n, scores, kPiece + kPad);
   for (int32_t g = 0; g < group_ && shape_.softcap > 0; g++) {
     float* const row = scores + static_cast<size_t>(g) * (kPiece + kPad);
@@ -169,13 +169,15 @@ int32_t Sampling::sweep_planes(size_t room, int32_t head, int32_t chunk, int32_t
 int32_t Sampling::sweep_floats(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums) {
   constexpr size_t stride = kChunk + kPad;
   const uint32_t key = draw_keys(head).first;
+  float* const folded = floats(logs) + static_cast<size_t>(group_) * (kPiece + kPad);
+  std::fill(folded, folded + group_ * kFoldSums, 0.0f);
   int32_t candidates = 0;
   for (int32_t from = 0; from < n; from += kPiece) {
     const int32_t some = std::min(kPiece, n - from), blocks = (some + kBlockKeys - 1) / kBlockKeys;
     const float* scores = score(head, chunk * kChunk + from, some, logs);
     for (int32_t g = 0; g < group_; g++, scores += kPiece + kPad) {
       int16_t* const row = logs + static_cast<size_t>(g) * stride;
-      sums[g] += kernels_.fold(row, scores, some, m_.ref[static_cast<size_t>(head * group_ + g)]);
+      kernels_.fold(row, scores, some, m_.ref[static_cast<size_t>(head * group_ + g)], folded + g * kFoldSums);
       std::fill(row + some, row + blocks * kBlockKeys, int16_t{0});
     }
     const Candidates to = candidates_at(room + static_cast<size_t>(candidates));
@@ -183,6 +185,7 @@ int32_t Sampling::sweep_floats(size_t room, int32_t head, int32_t chunk, int32_t
     for (int32_t i = 0; i < more; i++) to.keys[i] += from;
     candidates += more;
   }
+  for (int32_t i = 0; i < group_ * kFoldSums; i++) sums[i / kFoldSums] += folded[i];
   return candidates;
 }
 

@@ -36,6 +36,7 @@ class Sampling {
   int32_t sweep_planes(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums);
   int32_t sweep_floats(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums);
   float* score(int32_t head, int32_t from, int32_t n, int16_t* logs);
+  float* floats(int16_t* logs) const { return reinterpret_cast<float*>(reinterpret_cast<char*>(logs) + logs_bytes()); }
 
   // What holds when all keys were seen (sampler.cc).
   void set_offsets();

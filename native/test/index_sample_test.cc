@@ -214,7 +214,12 @@ TEST("instruction sets agree on logarithms of scores, and to the bit on draws fr
                            whole_gains.data(), d.codes.blocks(0, 0), d.codes.fine(0, 0));
         double added = 0, expected = 0;
         for (size_t g = 0; g < static_cast<size_t>(group); g++) {
-          isa.sample->fold(folded.data(), scores.data() + g * 650, 637, d.exact[g]);
+          float sums[kvasir::kFoldSums] = {};
+          isa.sample->fold(folded.data(), scores.data() + g * 650, 637, d.exact[g], sums);
+          double bits = 0, lanes = 0;
+          for (size_t i = 0; i < 637; i++) bits += double(kvasir::widen_bfloat(static_cast<uint16_t>(folded[i])));
+          for (float sum : sums) lanes += double(sum);
+          EXPECT_NEAR(lanes, bits, 1e-5 * bits);
           for (size_t i = 0; i < 637; i++) {
             if (logs[g * 650 + i] <= kvasir::kLogLeast) continue;
             EXPECT_NEAR(refined[g * 650 + i], folded[i], 3);
