@@ -50,6 +50,11 @@ export interface Backend extends Disposable {
   release(mark: number): void;
   /** Recycles all step memory. */
   endStep(): void;
+  /**
+   * Up to so many bytes that freed memory has left stay with the process for what comes, 0 at first; what was kept beyond goes back to
+   * the system now. One limit for all backends of a library. Optional: without it all goes back at once.
+   */
+  keep?(bytes: number): void;
   /** Files of tensors; absent where it keeps none: contexts then live in memory only. */
   readonly files?: TensorFiles;
   /** Doors for libraries that work on this backend's memory; absent where it is not memory of native code. */

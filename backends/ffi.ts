@@ -7,7 +7,7 @@
 import { NATIVE_STATUS, NativeError, Unsupported } from "../core/errors.ts";
 
 /** What this build speaks; equals `KVASIR_ABI_VERSION`. */
-export const ABI_VERSION = 5;
+export const ABI_VERSION = 6;
 
 const VERSION = { kvasir_abi_version: { parameters: [], result: "i32" } } as const;
 
@@ -18,6 +18,7 @@ const SYMBOLS = {
   kvasir_context_describe: { parameters: ["pointer", "buffer", "i32"], result: "i32" },
   kvasir_context_bytes: { parameters: ["pointer", "buffer"], result: "i32" },
   kvasir_context_bandwidth: { parameters: ["pointer", "buffer", "i32"], result: "i32" },
+  kvasir_context_keep: { parameters: ["pointer", "f64"], result: "i32" },
   kvasir_tensor_create: { parameters: ["pointer", "buffer", "i32", "i32", "buffer", "i32"], result: "i32" },
   kvasir_tensor_view: { parameters: ["pointer", "buffer", "u32", "i32", "buffer", "f64"], result: "i32" },
   kvasir_tensor_destroy: { parameters: ["pointer", "u32"], result: "i32" },

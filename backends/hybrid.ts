@@ -174,6 +174,11 @@ export class HybridBackend implements Backend {
     this.#host.endStep();
   }
 
+  /** The host's, where caches lie. */
+  keep(bytes: number): void {
+    this.#host.keep?.(bytes);
+  }
+
   /** The host first: indexes on it may use the device's threads. */
   [Symbol.dispose](): void {
     this.#host[Symbol.dispose]();

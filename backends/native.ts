@@ -245,6 +245,11 @@ export class NativeBackend implements Backend {
     this.#step.endStep();
   }
 
+  /** Of the host's memory. */
+  keep(bytes: number): void {
+    this.#check(this.#library.symbols.kvasir_context_keep(this.#open(), bytes));
+  }
+
   /** Joins the library's threads and frees all it owns; again is nothing. */
   [Symbol.dispose](): void {
     const context = this.#context;

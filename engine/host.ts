@@ -22,6 +22,7 @@ import { Pacer } from "./pacer.ts";
 import { type EnginePlan, planAttention } from "./plan.ts";
 import { loadPlugins } from "./plugins.ts";
 import { toRemote } from "./remote_error.ts";
+import { Reserve } from "./reserve.ts";
 import { Runner } from "./runner.ts";
 import { resolveSampling } from "./sampling.ts";
 import { SavedContexts } from "./saved_contexts.ts";
@@ -170,6 +171,7 @@ export class Host {
           error: (id, error) => post({ type: "error", id, error: toRemote(error) }),
         },
         this.#options.breath(() => this.#preparing.size > 0),
+        new Reserve(loaded.backend),
         this.#options.isInterrupted,
       );
       const ram = options.contextRam ?? 0;

@@ -9,6 +9,7 @@ import type { Runner, StepResult } from "./runner.ts";
 import type { Generation } from "./generation.ts";
 import type { Breath } from "./breath.ts";
 import type { Pacer } from "./pacer.ts";
+import type { Reserve } from "./reserve.ts";
 import type { Sequence } from "./sequence.ts";
 import type { TokenEvent } from "./types.ts";
 import { sharedPrefix } from "./context_names.ts";
@@ -50,6 +51,7 @@ export class Loop {
   readonly #listener: Listener;
   readonly #outbox: Outbox;
   readonly #breath: Breath;
+  readonly #reserve: Reserve;
   readonly #generations = new Map<Sequence, Generation>();
   readonly #jobs: Job[] = [];
   #turning: Promise<void> | undefined;
@@ -64,6 +66,7 @@ export class Loop {
     pacer: Pacer,
     listener: Listener,
     breath: Breath,
+    reserve: Reserve,
     isInterrupted?: () => boolean,
   ) {
     this.#scheduler = scheduler;
@@ -72,6 +75,7 @@ export class Loop {
     this.#listener = listener;
     this.#outbox = new Outbox((all) => listener.events(all));
     this.#breath = breath;
+    this.#reserve = reserve;
     this.#isInterrupted = isInterrupted;
   }
 
@@ -125,6 +129,7 @@ export class Loop {
   async close(): Promise<void> {
     for (const { id } of [...this.#generations.values(), ...this.#jobs]) this.cancel(id);
     await this.#turning;
+    this.#reserve.release();
   }
 
   /** One step; false when there was nothing to do. */
@@ -228,12 +233,14 @@ export class Loop {
   async #turns(): Promise<void> {
     // Whoever asked goes on first.
     await undefined;
+    this.#reserve.begin();
     do {
       const pause = this.#breath();
       if (pause !== undefined) await pause;
     } while (this.#stepAll());
     // In the same breath as the last look at the queues, or work that comes now would never be run.
     this.#turning = undefined;
+    this.#reserve.end();
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "context.h"
 #include "cpus.h"
+#include "huge_heap.h"
 #include "isa.h"
 #include "options.h"
 
@@ -72,6 +73,13 @@ const kvasir_executor* kvasir_context_executor(kvasir_context* ctx) { return &ct
 int32_t kvasir_context_bytes(kvasir_context* ctx, double* out) {
   return guard([&] {
     for (int i = 0; i < 3; i++) out[i] = ctx->table->live[i];
+  });
+}
+
+int32_t kvasir_context_keep(kvasir_context*, double bytes) {
+  return guard([&] {
+    if (!(bytes >= 0 && bytes <= 0x1p52)) fail(KVASIR_ARGUMENT, "Cannot keep memory: %g bytes", bytes);
+    HugeHeap::shared().keep(static_cast<size_t>(bytes));
   });
 }
 

@@ -47,6 +47,13 @@ int32_t kvasir_context_bytes(kvasir_context* ctx, double* out) {
   });
 }
 
+// Caches lie on the device, whose memory its driver keeps.
+int32_t kvasir_context_keep(kvasir_context*, double bytes) {
+  return guard([&] {
+    if (!(bytes >= 0 && bytes <= 0x1p52)) fail(KVASIR_ARGUMENT, "Cannot keep memory: %g bytes", bytes);
+  });
+}
+
 // Of a copy on the device, both directions counted: what kernels bound by memory are judged by.
 int32_t kvasir_context_bandwidth(kvasir_context* ctx, double* out, int32_t megabytes) {
   return guard([&] {

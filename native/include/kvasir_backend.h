@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define KVASIR_ABI_VERSION 5
+#define KVASIR_ABI_VERSION 6
 
 /* Lifetimes */
 #define KVASIR_MODEL 0    /* weights: may be repacked by kvasir_tensor_write, read only by matmul and embed when block-quantized */
@@ -52,6 +52,9 @@ KVASIR_API int32_t kvasir_context_describe(kvasir_context* ctx, char* buf, int32
 KVASIR_API int32_t kvasir_context_bytes(kvasir_context* ctx, double* out);
 /* Measured read bandwidth over `megabytes` of memory with all threads: out [out] double[1], GB/s. */
 KVASIR_API int32_t kvasir_context_bandwidth(kvasir_context* ctx, double* out, int32_t megabytes);
+/* Up to `bytes` of the host's memory that tensors leave stay with the process for tensors to come, 0 at first; what was kept beyond goes
+ * back now. One limit for all contexts of the library. */
+KVASIR_API int32_t kvasir_context_keep(kvasir_context* ctx, double bytes);
 
 /* Makes a tensor; out [out] its id. shape [in]: rank int32, each >= 0; block types need the last one a multiple of their block. */
 KVASIR_API int32_t kvasir_tensor_create(kvasir_context* ctx, kvasir_tensor* out, int32_t dtype, int32_t rank,

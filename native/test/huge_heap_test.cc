@@ -71,6 +71,49 @@ TEST("huge heap serves several threads") {
   EXPECT_EQ(heap.regions(), size_t{0});
 }
 
+TEST("huge heap keeps free pages up to a limit, takes them first, and gives them back") {
+  constexpr size_t kMiB = size_t{1} << 20, kBlock = 3 * kMiB;
+  kvasir::HugeHeap heap;
+  void* first = heap.take(kBlock, false);
+  if (first == nullptr) return;
+  heap.keep(16 * kMiB);
+  void* second = heap.take(kBlock, false);
+  std::memset(first, 7, kBlock), std::memset(second, 7, kBlock);
+  // The page that both have a part of stays in use.
+  heap.give(first, kBlock);
+  EXPECT_EQ(heap.kept(), 2 * kMiB);
+  heap.give(second, kBlock);
+  EXPECT_EQ(heap.kept(), 6 * kMiB);
+  EXPECT_EQ(heap.regions(), size_t{1});
+  // A hole of the right size elsewhere does not matter where pages would have to be found.
+  uint8_t* again = static_cast<uint8_t*>(heap.take(2 * kBlock, true));
+  EXPECT(again == first);
+  EXPECT_EQ(heap.kept(), size_t{0});
+  EXPECT(all_are(again, 2 * kBlock, 0));
+  void* large = heap.take(20 * kMiB, false);
+  heap.give(large, 20 * kMiB);  // more than may be kept
+  EXPECT_EQ(heap.kept(), size_t{0});
+  heap.give(again, 2 * kBlock);
+  EXPECT_EQ(heap.kept(), 6 * kMiB);
+  heap.keep(0);
+  EXPECT_EQ(heap.kept(), size_t{0});
+  EXPECT_EQ(heap.regions(), size_t{0});
+}
+
+TEST("huge heap that keeps pages keeps blocks apart and within its limit") {
+  constexpr size_t kLimit = size_t{24} << 20;
+  kvasir::HugeHeap heap;
+  heap.keep(kLimit);
+  for (uint32_t seed : {5u, 6u}) {
+    const int wrong = live(heap, seed, 1500);
+    if (wrong < 0) return;
+    EXPECT_EQ(wrong, 0);
+    EXPECT(heap.kept() <= kLimit && heap.kept() > 0);
+  }
+  heap.keep(0);
+  EXPECT_EQ(heap.regions(), size_t{0});
+}
+
 TEST("huge heap: what is too large for a region is refused, what fills it is not") {
   kvasir::HugeHeap heap;
   EXPECT(heap.take((size_t{32} << 20) + 1, false) == nullptr);

@@ -189,6 +189,14 @@ TEST("last_error() is cut to the buffer") {
   EXPECT_OK(kvasir_last_error(nullptr, 0));
 }
 
+TEST("context_keep() checks its size") {
+  Context c("threads=1");
+  EXPECT_OK(kvasir_context_keep(c, 1e6));
+  EXPECT_OK(kvasir_context_keep(c, 0));
+  EXPECT_FAILS(kvasir_context_keep(c, -1), KVASIR_ARGUMENT, "Cannot keep memory");
+  EXPECT_FAILS(kvasir_context_keep(c, std::nan("")), KVASIR_ARGUMENT, "Cannot keep memory");
+}
+
 TEST("context_bandwidth() measures something and checks its size") {
   Context c("threads=2");
   double rate = 0;
