@@ -4,6 +4,7 @@
  * @module
  */
 import type { AttentionPolicy } from "./policy.ts";
+import { loadEntries } from "../core/plugin.ts";
 import { formatSpec, lookUp, type ParamValue, parseSpec, resolveParams, type Spec } from "../core/spec.ts";
 import { full } from "./full.ts";
 import { DEFAULT_PRESET, presets } from "./presets.ts";
@@ -19,6 +20,21 @@ export type Policies = Readonly<Record<string, AttentionPolicy<any>>>;
 
 /** Those that come with Kvasir: one line each. */
 export const builtinPolicies: Policies = { full, window, retrieval };
+
+/**
+ * Policies of a module that exports `policies`; a path is taken from the working directory. Throws `TypeError` when the export's
+ * shape is another, and when there is none unless `isOptional`.
+ */
+export async function loadPolicies(url: string, isOptional = false): Promise<Policies> {
+  const facts = ["isDense", "usesIndex"];
+  return await loadEntries(url, {
+    field: "policies",
+    kind: "policy",
+    methods: ["check", "open"],
+    facts,
+    isOptional,
+  }) as Policies;
+}
 
 /** What the user asked for; what is absent is the preset's. */
 export interface AttentionOptions {

@@ -17,8 +17,8 @@ import { SequenceState } from "../attention/state.ts";
 import { Ops } from "../backends/ops.ts";
 import { Forward } from "../engine/forward.ts";
 import { load } from "../engine/load.ts";
-import type { Plugins } from "../engine/plugins.ts";
-import { type EnginePlan, planAttention } from "../engine/plan.ts";
+import { NO_PLUGINS, type Plugins } from "../engine/plugins.ts";
+import { type AttentionNames, attentionNames, type EnginePlan, planAttention, tryIndex } from "../engine/plan.ts";
 import type { OpenOptions } from "../engine/protocol.ts";
 
 const CHUNK = 512;
@@ -41,21 +41,21 @@ export class Probe implements Disposable {
   readonly #loaded: Loaded;
   readonly #options: OpenOptions;
   readonly #forward: Forward;
-  readonly #plugins: Plugins;
+  readonly #names: AttentionNames;
   #base: SequenceState | undefined;
   #tokens: readonly number[] = [];
 
   private constructor(loaded: Loaded, options: OpenOptions, plugins: Plugins) {
     this.#loaded = loaded;
     this.#options = options;
-    this.#plugins = plugins;
+    this.#names = attentionNames(plugins);
     this.#forward = new Forward(loaded.model, new Ops(loaded.backend), CHUNK);
   }
 
   /** Loads a model, by `loader` where another is wanted; throws what the engine would. */
   static async open(
     options: OpenOptions,
-    plugins: Plugins = { backends: {}, indexTypes: {} },
+    plugins: Plugins = NO_PLUGINS,
     loader: Loader = load,
   ): Promise<Probe> {
     const loaded = await loader(options, {
@@ -93,9 +93,12 @@ export class Probe implements Disposable {
     return plan?.attention.type.usesIndex === true && !plan.index.startsWith("flat");
   }
 
-  /** What a method comes to here: canonical specs. */
+  /** What a method comes to here: canonical specs. Throws what making its index would. */
   plan(method: Method): EnginePlan {
-    return planAttention({ ...this.#options, ...method.options }, this.#loaded.backend, this.#plugins.indexTypes);
+    const { backend, model } = this.#loaded;
+    const plan = planAttention({ ...this.#options, ...method.options }, backend, this.#names);
+    tryIndex(plan, model.config.layers);
+    return plan;
   }
 
   /** A fork of `state` that `tokens` were run on behind what it holds, one by one, each a decode query. */

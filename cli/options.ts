@@ -96,9 +96,10 @@ export function modelCommand(name: string) {
     .option("--error <x>", "relative error of attention outputs that retrieval aims at, e.g. 0.05", decimal(0, 1))
     .option("--budget <keys>", "keys that retrieval takes per query head, instead of an error", integer(1, 4096))
     .addOption(
-      new Option("--plugin <file.ts>", "module that exports more `backends` or `indexTypes` (repeatable)").argParser(
-        collect,
-      ),
+      new Option("--plugin <file.ts>", "module that exports more `backends`, `indexTypes` or `policies` (repeatable)")
+        .argParser(
+          collect,
+        ),
     )
     .addOption(
       new Option("--context-dir <folder>", "folder of saved contexts (default: contexts beside the models)").env(

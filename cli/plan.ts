@@ -9,7 +9,7 @@ import { openBackend, prepareBackend } from "../backends/mod.ts";
 import type { CostPoint } from "../engine/cost_model.ts";
 import { rowBytes } from "../attention/kv_cache.ts";
 import { type Forecast, Forecaster } from "../engine/forecast.ts";
-import { planAttention } from "../engine/plan.ts";
+import { attentionNames, planAttention } from "../engine/plan.ts";
 import { loadPlugins } from "../engine/plugins.ts";
 import { resolveModel } from "../model/hub.ts";
 import { identifyFiles } from "../model/identity.ts";
@@ -43,14 +43,15 @@ export function planCommand(done: (code: number) => void): Command {
       }
       const options = engineOptions(flags);
       const methods = flags.methods.map((m) => parseMethod(m));
-      const { backends } = await loadPlugins(options.plugins ?? []);
+      const plugins = await loadPlugins(options.plugins ?? []);
       const path = await resolveModel(options.model, options.offline === undefined ? {} : { offline: options.offline });
       using opened = openModelFile(path, options.rope);
       const spec = options.backend ?? "cpu";
-      await prepareBackend(spec, backends);
+      await prepareBackend(spec, plugins.backends);
       const free = freeBytes();
-      using backend = openBackend(spec, backends);
-      using forecaster = new Forecaster(opened, backend, (free ?? 4e9) / 2);
+      using backend = openBackend(spec, plugins.backends);
+      const names = attentionNames(plugins);
+      using forecaster = new Forecaster(opened, backend, (free ?? 4e9) / 2, names);
       const rows = rowBytes(opened.config.layers, options.kvType ?? "f16");
       const measured = flags.measured === undefined || (options.kvType ?? "f16") !== "f16"
         ? undefined
@@ -60,7 +61,7 @@ export function planCommand(done: (code: number) => void): Command {
         });
       const asked = flags.lengths.flatMap((length) =>
         methods.map((method) => {
-          const { policy, index } = planAttention(method.options, backend);
+          const { policy, index } = planAttention(method.options, backend, names);
           const name = measuredName(policy, index);
           return {
             length,

@@ -7,6 +7,7 @@ import { Option } from "@commander-js/extra-typings";
 import denoJson from "../deno.json" with { type: "json" };
 import { makeApp } from "../server/app.ts";
 import { listen } from "../server/listen.ts";
+import { loadPlugins } from "../engine/plugins.ts";
 import { OPENAI_SAMPLING } from "../server/request.ts";
 import { TOOL_PARSERS } from "../server/tools.ts";
 import { isLoopback } from "../server/security.ts";
@@ -108,6 +109,8 @@ export function serveCommand(done: (code: number) => void) {
         parallel: flags.parallel,
         contextRam: Math.floor(flags.contextRam * 2 ** 30),
       };
+      // The engine has its own in its worker; requests are checked here.
+      const { policies } = await loadPlugins(options.plugins ?? []);
       done(
         await withEngine(options, async ({ engine, signal, progress }) => {
           const info = await engine.info();
@@ -127,6 +130,7 @@ export function serveCommand(done: (code: number) => void) {
             toolParser: flags.toolCallParser,
             strictFields: flags.strictFields === true,
             attention: options,
+            policies,
             ...(flags.allowIndex === undefined ? {} : { allowIndex: flags.allowIndex }),
             ...(flags.maxBudget === undefined ? {} : { maxBudget: flags.maxBudget }),
             version: denoJson.version,

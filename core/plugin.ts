@@ -1,5 +1,5 @@
 /**
- * Modules from outside that export entries for a registry: backends, index types.
+ * Modules from outside that export entries for a registry: backends, index types, policies.
  *
  * @module
  */
@@ -12,6 +12,8 @@ export interface PluginExport {
   readonly kind: string;
   /** Functions that an entry must have, beside `summary` and `defaults`. */
   readonly methods: readonly string[];
+  /** Booleans that an entry must have. */
+  readonly facts?: readonly string[];
   /** A module without the export has no entries; otherwise that is an error. */
   readonly isOptional?: boolean;
 }
@@ -20,7 +22,10 @@ export interface PluginExport {
  * Entries of a module; a path is taken from the working directory. Throws `TypeError` for a module that does not load, and when
  * the export's shape is another.
  */
-export async function loadEntries(url: string, { field, kind, methods, isOptional }: PluginExport): Promise<object> {
+export async function loadEntries(
+  url: string,
+  { field, kind, methods, facts = [], isOptional }: PluginExport,
+): Promise<object> {
   const complain = (why: string, cause?: unknown) => new TypeError(`Cannot load plugin "${url}": ${why}`, { cause });
   const module: Readonly<Record<string, unknown>> = await import(moduleUrl(url)).catch((error: unknown) => {
     throw complain(error instanceof Error ? error.message : String(error), error);
@@ -40,6 +45,9 @@ export async function loadEntries(url: string, { field, kind, methods, isOptiona
       if (!["string", "number", "boolean"].includes(typeof value)) {
         throw complain(`default "${key}" of ${kind} "${name}" is no string, number or boolean`);
       }
+    }
+    for (const fact of facts) {
+      if (typeof entry[fact] !== "boolean") throw complain(`${kind} "${name}" does not say ${fact}, true or false`);
     }
     for (const method of methods) {
       if (typeof entry[method] !== "function") throw complain(`${kind} "${name}" has no ${method}()`);

@@ -49,13 +49,14 @@ export class Engine implements EngineLike {
    * what to do, or with the signal's reason when that aborts first.
    */
   static open(options: EngineOptions): Promise<Engine> {
-    const { backends, indexTypes } = options;
+    const { backends, indexTypes, policies } = options;
     const resolved = { ...options, resolve: resolveModel };
-    if (backends === undefined && indexTypes === undefined) return Engine.openOver((to) => workerLink(to), resolved);
     const own = {
       ...(backends === undefined ? {} : { backends }),
       ...(indexTypes === undefined ? {} : { indexTypes }),
+      ...(policies === undefined ? {} : { policies }),
     };
+    if (Object.keys(own).length === 0) return Engine.openOver((to) => workerLink(to), resolved);
     return Engine.openOver(async (to) => await localLink(to, (await import("./load.ts")).load, own), resolved);
   }
 
@@ -68,7 +69,7 @@ export class Engine implements EngineLike {
     makeLink: (to: Receiver) => Link | Promise<Link>,
     options: EngineOptions & { readonly resolve?: (options: EngineOptions) => Promise<string> },
   ): Promise<Engine> {
-    const { onProgress, onNotice, signal, backends: _, indexTypes: __, resolve, ...open } = options;
+    const { onProgress, onNotice, signal, backends: _, indexTypes: __, policies: ___, resolve, ...open } = options;
     signal?.throwIfAborted();
     const connection = new Connection({
       progress: (progress) => onProgress?.(progress),

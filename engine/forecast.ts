@@ -20,7 +20,8 @@ import { loadModel } from "../model/mod.ts";
 import { SequenceState } from "../attention/state.ts";
 import { CostModel } from "./cost_model.ts";
 import { Forward } from "./forward.ts";
-import { planAttention } from "./plan.ts";
+import { type AttentionNames, attentionNames, planAttention } from "./plan.ts";
+import { NO_PLUGINS } from "./plugins.ts";
 import { uniform } from "./sampler.ts";
 
 /** What is asked. */
@@ -62,13 +63,20 @@ export class Forecaster implements Disposable {
   readonly #opened: OpenedModel;
   readonly #backend: Backend;
   readonly #mostBytes: number;
+  readonly #names: AttentionNames;
   readonly #noise = Float32Array.from({ length: 1 << 18 }, (_, i) => 2 * uniform(7, i) - 1);
 
-  /** Both stay the caller's. Shadows hold at most about `mostBytes`. */
-  constructor(opened: OpenedModel, backend: Backend, mostBytes: number) {
+  /** Both stay the caller's, as do the names of methods. Shadows hold at most about `mostBytes`. */
+  constructor(
+    opened: OpenedModel,
+    backend: Backend,
+    mostBytes: number,
+    names: AttentionNames = attentionNames(NO_PLUGINS),
+  ) {
     this.#opened = opened;
     this.#backend = backend;
     this.#mostBytes = mostBytes;
+    this.#names = names;
   }
 
   /** Answers them all, each a few seconds at most. */
@@ -91,7 +99,7 @@ export class Forecaster implements Disposable {
   /** Whether a length can be told from the anchors: the method must do there what it does at the length. */
   #isTold({ length, attention }: ForecastQuestion): boolean {
     if (length <= ANCHORS[1]) return false;
-    const from = planAttention(attention, this.#backend).plan?.attention.params.min_length;
+    const from = planAttention(attention, this.#backend, this.#names).plan?.attention.params.min_length;
     return from === undefined || Number(from) <= ANCHORS[0];
   }
 
@@ -116,7 +124,7 @@ export class Forecaster implements Disposable {
 
   #run(model: Model, { length, attention, kvType }: ForecastQuestion): Forecast {
     const backend = this.#backend;
-    const { plan } = planAttention(attention, backend);
+    const { plan } = planAttention(attention, backend, this.#names);
     using state = new SequenceState(backend, model.config.layers, kvType, length + STEPS + 1, plan);
     const forward = new Forward(model, new Ops(backend), 1);
     state.cache.reserve(length, length);

@@ -19,7 +19,7 @@ import { evaluate } from "./evaluate.ts";
 import { Generation } from "./generation.ts";
 import { Loop } from "./loop.ts";
 import { Pacer } from "./pacer.ts";
-import { type EnginePlan, planAttention } from "./plan.ts";
+import { attentionNames, type EnginePlan, planAttention, tryIndex } from "./plan.ts";
 import { loadPlugins } from "./plugins.ts";
 import { toRemote } from "./remote_error.ts";
 import { Reserve } from "./reserve.ts";
@@ -40,6 +40,8 @@ export interface HostOptions {
   readonly backends?: EngineOptions["backends"];
   /** The caller's own index types. */
   readonly indexTypes?: EngineOptions["indexTypes"];
+  /** The caller's own policies. */
+  readonly policies?: EngineOptions["policies"];
   /** Of `open`, which cannot hear messages while it works. */
   readonly signal: { readonly aborted: boolean };
   /** Whether a cancel waits to be heard; without it steps are kept short. */
@@ -136,7 +138,7 @@ export class Host {
   }
 
   async #load(options: OpenOptions): Promise<Open> {
-    const { post, signal, backends, indexTypes } = this.#options;
+    const { post, signal, backends, indexTypes, policies } = this.#options;
     const plugins = await loadPlugins(options.plugins ?? []);
     const loaded = await this.#options.load(options, {
       backends: { ...plugins.backends, ...backends },
@@ -158,9 +160,14 @@ export class Host {
       const kvType = options.kvType ?? "f16";
       const limits = { maxRunning: parallel, maxBatchTokens: batchSize, maxCachedTokens: parallel * ctxSize };
       const pacer = new Pacer(batchSize);
-      const types = { ...plugins.indexTypes, ...indexTypes };
-      const planOf = (wanted: AttentionOptions) => planAttention(wanted, loaded.backend, types);
+      const names = attentionNames({
+        indexTypes: { ...plugins.indexTypes, ...indexTypes },
+        policies: { ...plugins.policies, ...policies },
+      });
+      const planOf = (wanted: AttentionOptions) => planAttention(wanted, loaded.backend, names);
       const attention = planOf(options);
+      // A preset's own can be made, and many prompts are too short to need one.
+      if (options.index !== undefined) tryIndex(attention, loaded.model.config.layers);
       const runner = new Runner(loaded.model, loaded.backend, { kvType, maxBatchTokens: batchSize });
       const loop = new Loop(
         new Scheduler(limits),

@@ -56,11 +56,11 @@ export function workerLink(to: Receiver, script: URL = new URL("./worker.ts", im
   };
 }
 
-/** A host on the caller's thread: for loaders, backends and index types that are values, which cannot cross threads. */
+/** A host on the caller's thread: for loaders, backends, index types and policies that are values, which cannot cross threads. */
 export async function localLink(
   to: Receiver,
   load: Loader,
-  own: Pick<EngineOptions, "backends" | "indexTypes">,
+  own: Pick<EngineOptions, "backends" | "indexTypes" | "policies">,
 ): Promise<Link> {
   const [{ Host }, { localBreath }] = await Promise.all([import("./host.ts"), import("./breath.ts")]);
   const signal = { aborted: false };

@@ -4,10 +4,12 @@
  * @module
  */
 import type { Backend } from "../backends/backend.ts";
+import type { LayerShape } from "../core/kv.ts";
 import type { AttentionPlan } from "../attention/state.ts";
 import { parseSpec } from "../core/spec.ts";
-import { type AttentionOptions, resolveAttention, type ResolvedAttention } from "../attention/mod.ts";
-import { IndexRegistry, type IndexTypes } from "../index/mod.ts";
+import { type AttentionOptions, type Policies, resolveAttention, type ResolvedAttention } from "../attention/mod.ts";
+import { IndexRegistry } from "../index/mod.ts";
+import { NO_PLUGINS, type Plugins } from "./plugins.ts";
 
 /** What was resolved, as specs and as something to attend with. */
 export interface EnginePlan {
@@ -19,15 +21,34 @@ export interface EnginePlan {
   readonly plan?: AttentionPlan;
 }
 
+/** What specs are looked up in, beside our own policies. */
+export interface AttentionNames {
+  /** Made when it is first asked for; one for all plans on a backend, for it holds what native indexes of the backend share. */
+  readonly indexes: () => IndexRegistry;
+  /** The caller's policies. */
+  readonly policies: Policies;
+}
+
+/** Names with what `plugins` add, for plans on one backend. */
+export function attentionNames({ indexTypes, policies }: Omit<Plugins, "backends">): AttentionNames {
+  let registry: IndexRegistry | undefined;
+  return { policies, indexes: () => registry ??= new IndexRegistry(indexTypes) };
+}
+
 /**
  * Throws `RangeError` that lists what there is for unknown names, and `Unsupported` for an index that the backend cannot
- * have. `indexTypes` are the caller's own. A preset's native index is replaced by the TypeScript one on a backend whose
+ * have. A preset's native index is replaced by the TypeScript one on a backend whose
  * memory native code cannot see, and by the device's on a device. Where nothing is asked for, a backend without sparse attention attends to everything.
  */
-export function planAttention(options: AttentionOptions, backend: Backend, indexTypes: IndexTypes = {}): EnginePlan {
-  const attention = resolveAttention(isAsked(options) || canRetrieve(backend) ? options : { preset: "full" });
+export function planAttention(
+  options: AttentionOptions,
+  backend: Backend,
+  names: AttentionNames = attentionNames(NO_PLUGINS),
+): EnginePlan {
+  const wants = isAsked(options) || canRetrieve(backend) ? options : { preset: "full" };
+  const attention = resolveAttention(wants, names.policies);
   if (!attention.type.usesIndex) return withoutIndex(attention);
-  const registry = new IndexRegistry(indexTypes);
+  const registry = names.indexes();
   const wanted = options.index === undefined ? availableIndex(attention.index, backend) : attention.index;
   const index = registry.canonical(wanted);
   return {
@@ -40,6 +61,16 @@ export function planAttention(options: AttentionOptions, backend: Backend, index
       mapIndex: (path, range, kv) => registry.map(path, index, kv, backend, range),
     },
   };
+}
+
+/**
+ * Makes the plan's index for a layer without keys and lets it go: throws what making it would, before a prompt is read for it.
+ * `layers` are the model's.
+ */
+export function tryIndex({ plan, index }: EnginePlan, layers: readonly LayerShape[]): void {
+  const shape = layers.find(({ slidingWindow }) => slidingWindow === undefined);
+  if (plan === undefined || index === "" || shape === undefined) return;
+  plan.newIndex({ shape, length: 0, segments: [] })[Symbol.dispose]();
 }
 
 /** A preset's index, or what stands for it on this backend: devices have one type of their own, others without native memory TypeScript's. */

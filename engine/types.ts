@@ -8,7 +8,7 @@ import type { Conversation, ModelConfig } from "../model/model.ts";
 import type { ContextUse, EngineContexts } from "./context_types.ts";
 import type { RopeOverride } from "../model/rope_override.ts";
 import type { IndexType } from "../index/index.ts";
-import type { AttentionOptions } from "../attention/mod.ts";
+import type { AttentionOptions, Policies } from "../attention/mod.ts";
 import type { Looked, LookOptions } from "../attention/look.ts";
 import type { Grammar } from "./grammar.ts";
 import type { Prompt } from "./protocol.ts";
@@ -50,12 +50,17 @@ export interface EngineOptions {
   readonly contextDir?: string;
   /** Bytes that the folder may hold: the least recently used go to make room. Default: no limit. */
   readonly contextDisk?: number;
-  /** Modules (paths or URLs) that export `backends` or `indexTypes`, registered beside the built-in ones; they load in the worker. */
+  /**
+   * Modules (paths or URLs) that export `backends`, `indexTypes` or `policies`, registered beside the built-in ones; they load
+   * in the worker.
+   */
   readonly plugins?: readonly string[];
   /** Backends as values. Functions cannot cross threads: with these the engine's loop runs on the caller's thread. */
   readonly backends?: Readonly<Record<string, BackendType>>;
   /** Index types as values, as `backends`. */
   readonly indexTypes?: Readonly<Record<string, IndexType>>;
+  /** Attention policies as values, as `backends`. */
+  readonly policies?: Policies;
   /** No network, ever. */
   readonly offline?: boolean;
   /** Hears of downloads, builds and loading. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { AttentionOptions } from "../attention/mod.ts";
+import type { AttentionOptions, Policies } from "../attention/mod.ts";
 import type { Knobs } from "./fields.ts";
 import { resolveAttention } from "../attention/mod.ts";
 import { formatSpec, parseSpec } from "../core/spec.ts";
@@ -16,6 +16,8 @@ export interface KnobLimits {
   readonly allowIndex: readonly string[];
   /** Most keys that a request may ask for. */
   readonly maxBudget: number;
+  /** Policies beside ours. */
+  readonly policies?: Policies;
 }
 
 const PARAMS = ["sinks", "window", "dense_layers", "min_length"] as const;
@@ -42,13 +44,15 @@ export function attentionOf(
   const isOwn = preset !== undefined || policy !== undefined;
   const base: AttentionOptions = isOwn
     ? { ...(preset === undefined ? {} : { preset }), ...(policy === undefined ? {} : { policy }) }
-    : withRetrieval(defaults);
+    : withRetrieval(defaults, limits.policies);
   const goal = error !== undefined ? { error } : budget !== undefined ? { budget } : {};
   const kept = Object.keys(goal).length > 0 ? without(base, ["error", "budget"]) : base;
   if (error !== undefined && budget !== undefined) {
     throw wrong("kvasir.budget", "an error and a budget exclude each other");
   }
-  const resolved = guarded(() => resolveAttention({ ...kept, ...goal, ...(index === undefined ? {} : { index }) }));
+  const resolved = guarded(() =>
+    resolveAttention({ ...kept, ...goal, ...(index === undefined ? {} : { index }) }, limits.policies)
+  );
   const overrides: Record<string, string | number> = {};
   for (const name of params) overrides[name] = knobs[name] as string | number;
   if (mode === "retrieval") overrides["min_length"] ??= 0;
@@ -60,8 +64,8 @@ export function attentionOf(
 }
 
 /** Retrieval knobs without a preset mean retrieval, also where the server's own default is exact. */
-function withRetrieval(defaults: AttentionOptions): AttentionOptions {
-  return resolveAttention(defaults).type.isDense ? { preset: "kvasir" } : defaults;
+function withRetrieval(defaults: AttentionOptions, policies?: Policies): AttentionOptions {
+  return resolveAttention(defaults, policies).type.isDense ? { preset: "kvasir" } : defaults;
 }
 
 function allow({ index, budget }: Knobs, { allowIndex, maxBudget }: KnobLimits): void {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { AttentionOptions } from "../attention/mod.ts";
+import type { AttentionOptions, Policies } from "../attention/mod.ts";
 import type { ContextInfo, ContextOptions } from "../engine/context_types.ts";
 import type {
   EngineInfo,
@@ -54,6 +54,8 @@ export interface ServerOptions {
   readonly strictFields?: boolean;
   /** What the engine was opened with. */
   readonly attention?: AttentionOptions;
+  /** The engine's policies beside ours. */
+  readonly policies?: Policies;
   /** Indexes that requests may name; empty: all. */
   readonly allowIndex?: readonly string[];
   /** Most keys a request may ask for. Default 4096. */
@@ -193,22 +195,17 @@ export class Service {
    * Throws 409 for another index than the context's, unless it is to be rebuilt.
    */
   async attentionFor(knobs: Knobs | null | undefined): Promise<AttentionOptions | undefined> {
-    const { attention: defaults = {}, allowIndex = [], maxBudget = 4096 } = this.options;
-    const wanted = attentionOf(knobs, defaults, { allowIndex, maxBudget });
+    const { attention: defaults = {}, allowIndex = [], maxBudget = 4096, policies = {} } = this.options;
+    const wanted = attentionOf(knobs, defaults, { allowIndex, maxBudget, policies });
     if (knobs?.context === undefined) return wanted;
     const { policy, index } = (await this.#wantedContext(knobs.context)).fingerprint;
     if (wanted === undefined) {
       return policy === this.info.policy && index === this.info.index ? undefined : { policy, index };
     }
-    const other = resolveAttention(wanted).index;
+    const other = resolveAttention(wanted, policies).index;
     if (index !== "" && other !== index && knobs.rebuild !== true && knobs.mode !== "exact") {
-      throw new ApiError(
-        "conflict_error",
-        `Cannot use index "${other}": the context has "${index}", say rebuild: true`,
-        {
-          param: "kvasir.index",
-        },
-      );
+      const why = `Cannot use index "${other}": the context has "${index}", say rebuild: true`;
+      throw new ApiError("conflict_error", why, { param: "kvasir.index" });
     }
     return wanted;
   }
@@ -283,7 +280,7 @@ export class Service {
    */
   async start(call: Call, tenant: string, signal: AbortSignal): Promise<Running> {
     const attention = await this.attentionFor(call.knobs);
-    const resolved = attention === undefined ? this.info : resolveAttention(attention);
+    const resolved = attention === undefined ? this.info : resolveAttention(attention, this.options.policies);
     const life = new Life(this.admission.enter(tenant), signal, this.options.timeoutMs ?? 3_600_000);
     this.#lives.add(life);
     const asked = {
