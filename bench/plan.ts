@@ -100,11 +100,11 @@ async function fromShadow(
   using opened = openModelFile(model);
   const lines: Line[] = [];
   for (const length of lengths) {
-    probe.read(tokens.slice(0, length));
-    using exact = probe.under(parseMethod("full"));
+    await probe.read(tokens.slice(0, length));
+    using exact = await probe.under(parseMethod("full"));
     for (const name of methods) {
       const method = parseMethod(name);
-      using state = probe.under(method);
+      using state = await probe.under(method);
       state.settle();
       const place = { probe, exact, pairs: PAIRS, tokens: tokens.slice(length - 64, length), weights, readMs: 0 };
       const [ms, toldMs]: [number[], number[]] = [[], []];

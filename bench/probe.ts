@@ -42,6 +42,8 @@ export class Probe implements Disposable {
   readonly #options: OpenOptions;
   readonly #forward: Forward;
   readonly #names: AttentionNames;
+  /** Awaited between two chunks of a text, so that a long one can be given up: by throwing. */
+  breathe: (() => Promise<void>) | undefined;
   #base: SequenceState | undefined;
   #tokens: readonly number[] = [];
 
@@ -72,18 +74,19 @@ export class Probe implements Disposable {
     return this.#loaded;
   }
 
-  /** Reads a text, attending to everything; the one before is forgotten. */
-  read(tokens: readonly number[]): void {
+  /** Reads a text, attending to everything; the one before is forgotten. Rejects with what {@link Probe.breathe} throws. */
+  async read(tokens: readonly number[]): Promise<void> {
     this.#base?.[Symbol.dispose]();
+    this.#base = undefined;
     this.#tokens = tokens;
-    this.#base = this.#prefilled(undefined);
+    this.#base = await this.#prefilled(undefined);
   }
 
   /** A method over the text that was read. Methods that learn from prompt queries read the text themselves. */
-  under(method: Method): SequenceState {
+  async under(method: Method): Promise<SequenceState> {
     if (this.#base === undefined) throw new TypeError("Cannot look: no text was read");
     const { plan } = this.plan(method);
-    if (this.readsItself(method)) return this.#prefilled(plan);
+    if (this.readsItself(method)) return await this.#prefilled(plan);
     return this.#base.fork(this.#tokens.length, this.#tokens.length, { plan });
   }
 
@@ -167,19 +170,25 @@ export class Probe implements Disposable {
     }
   }
 
-  #prefilled(plan: AttentionPlan | undefined): SequenceState {
+  async #prefilled(plan: AttentionPlan | undefined): Promise<SequenceState> {
     const { model, backend } = this.#loaded;
     const tokens = this.#tokens;
     const state = new SequenceState(backend, model.config.layers, "f16", tokens.length, plan);
-    for (let start = 0; start < tokens.length; start += CHUNK) {
-      const numTokens = Math.min(CHUNK, tokens.length - start);
-      try {
-        this.#forward.run([{ state, tokens, start, numTokens, numLogits: 0, isPrompt: true }]);
-      } finally {
-        backend.endStep();
+    try {
+      for (let start = 0; start < tokens.length; start += CHUNK) {
+        const numTokens = Math.min(CHUNK, tokens.length - start);
+        try {
+          this.#forward.run([{ state, tokens, start, numTokens, numLogits: 0, isPrompt: true }]);
+        } finally {
+          backend.endStep();
+        }
+        await this.breathe?.();
       }
+      return state;
+    } catch (error) {
+      state[Symbol.dispose]();
+      throw error;
     }
-    return state;
   }
 
   /** Frees the text and the model. */

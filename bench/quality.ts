@@ -12,6 +12,7 @@
  */
 import { parseArgs } from "node:util";
 import { summarizeKl, summarizeTask } from "./quality_table.ts";
+import type { SequenceState } from "../attention/state.ts";
 import { material, parseMethod, Probe } from "./probe.ts";
 import { Random } from "./tasks/random.ts";
 import { type Answer, answerAll, argmax } from "./answers.ts";
@@ -57,11 +58,11 @@ using probe = await Probe.open({
   ...(values["rope-freq-base"] === undefined ? {} : { rope: { freqBase: Number(values["rope-freq-base"]) } }),
 });
 const texts = values.text.map((file) => ({ file, text: Deno.readTextFileSync(file) }));
-if (what === "kl") { for (const length of lengths) runKl(length); }
-else for (const length of lengths) runTasks(length);
+if (what === "kl") { for (const length of lengths) await runKl(length); }
+else for (const length of lengths) await runTasks(length);
 
 /** Divergence from full attention, forced through the last tokens of each text. */
-function runKl(length: number): void {
+async function runKl(length: number): Promise<void> {
   const { backend, model, tokenizer } = probe.loaded;
   const { vocab } = model.config;
   const numTokens = Number(values.tokens);
@@ -70,12 +71,12 @@ function runKl(length: number): void {
     const tokens = tokenizer.encode(text).slice(0, length);
     if (tokens.length < length) throw new RangeError(`Cannot score "${file}": ${tokens.length} tokens of ${length}`);
     const rest = tokens.slice(length - numTokens);
-    probe.read(tokens.slice(0, length - numTokens));
+    await probe.read(tokens.slice(0, length - numTokens));
     const base = backend.alloc([numTokens, vocab], "f32", "sequence");
     try {
       const best = new Int32Array(numTokens);
       {
-        using full = probe.under(parseMethod("full"));
+        using full = await probe.under(parseMethod("full"));
         probe.decode([{ state: full, tokens: rest }], (logits, _, i) => {
           const values = backend.read(logits) as Float32Array<ArrayBuffer>;
           backend.write(backend.view(base, [1, vocab], i * vocab), values);
@@ -89,11 +90,12 @@ function runKl(length: number): void {
         const perSeed = Array.from({ length: repeats }, () => new Float64Array(numTokens));
         const same = new Float64Array(repeats);
         using stack = new DisposableStack();
-        const runs = perSeed.map((_, seed) => {
-          const state = stack.use(probe.under(parseMethod(name, { seed: String(seed) })));
+        const runs: { state: SequenceState; tokens: number[] }[] = [];
+        for (let seed = 0; seed < repeats; seed++) {
+          const state = stack.use(await probe.under(parseMethod(name, { seed: String(seed) })));
           state.settle();
-          return { state, tokens: rest };
-        });
+          runs.push({ state, tokens: rest });
+        }
         const stats = probe.decode(runs, (logits, run, i) => {
           const out = backend.alloc([1], "f32", "step");
           backend.kernels.klDivergence(out, backend.view(base, [1, vocab], i * vocab), logits);
@@ -119,12 +121,12 @@ function runKl(length: number): void {
   for (const [method, cell] of cells) console.log(JSON.stringify({ kind: "kl", length, ...summarizeKl(method, cell) }));
 }
 
-function runTasks(length: number): void {
+async function runTasks(length: number): Promise<void> {
   const prose = material(probe.loaded, texts[0]?.text ?? "");
   for (const name of values.task ?? tasks.map((task) => task.name)) {
     const task = tasks.find((task) => task.name === name);
     if (task === undefined) throw new RangeError(`Cannot run task "${name}": try ${tasks.map((task) => task.name)}`);
-    const { answers, isFar } = ask(task, prose, length);
+    const { answers, isFar } = await ask(task, prose, length);
     const [full, near] = [answers.get("full") as Answer[][], answers.get(NEAR) as Answer[][]];
     for (const [method, own] of answers) {
       const line = summarizeTask({ task, method, length, full, near, own, isFar });
@@ -133,17 +135,21 @@ function runTasks(length: number): void {
   }
 }
 
-function ask(task: Task, prose: Material, length: number): { answers: Map<string, Answer[][]>; isFar: boolean[][] } {
+async function ask(
+  task: Task,
+  prose: Material,
+  length: number,
+): Promise<{ answers: Map<string, Answer[][]>; isFar: boolean[][] }> {
   const all = ["full", NEAR, ...methods];
   const answers = new Map(all.map((name) => [name, [] as Answer[][]]));
   const isFar: boolean[][] = [];
   for (let index = 0; index < Number(values.contexts); index++) {
     const random = new Random(SUITE, task.name, length, index, values.seed);
     const { context, questions } = task.make(random, prose, length, Number(values.questions));
-    probe.read(context);
+    await probe.read(context);
     isFar.push(questions.map(({ depth }) => depth * length < length - WINDOW_REACH));
     for (const name of all) {
-      using state = probe.under(parseMethod(name, { seed: String(index) }));
+      using state = await probe.under(parseMethod(name, { seed: String(index) }));
       state.settle();
       answers.get(name)?.push(answerAll(probe, state, questions));
     }

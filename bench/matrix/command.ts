@@ -97,6 +97,11 @@ export function matrixCommand(done: (code: number) => void): Command {
         for (const backend of flags.backends ?? [options.backend]) {
           const model = await resolveModel(name, options.offline === undefined ? {} : { offline: options.offline });
           using probe = await Probe.open({ ...options, model, ...(backend === undefined ? {} : { backend }) }, plugins);
+          probe.breathe = async () => {
+            await new Promise((resolve) => setTimeout(resolve));
+            if (signals.code !== undefined || performance.now() > deadline) throw new Stopped();
+          };
+          warnOfLength(Math.max(...wanted.lengths), probe.loaded.model.config.contextLength);
           const weights = probe.loaded.backend.bytes;
           const tasks = openTasks(probe.loaded, haystack, ownTasks);
           const groups = planGroups(probe, tasks, wanted, (key) => results.has(key));
@@ -113,8 +118,7 @@ export function matrixCommand(done: (code: number) => void): Command {
             try {
               const breathe = async (share: number) => {
                 progress.report(group, share);
-                await new Promise((resolve) => setTimeout(resolve));
-                if (signals.code !== undefined || performance.now() > deadline) throw new Stopped();
+                await probe.breathe?.();
               };
               const cells = await runGroup({ ...where, probe, tasks, weights, breathe }, group);
               for (const cell of cells) results.append(cell);
@@ -132,6 +136,12 @@ export function matrixCommand(done: (code: number) => void): Command {
       done(signals.code ?? EXIT.OK);
     });
   return command as unknown as Command;
+}
+
+/** As the engine does. */
+function warnOfLength(longest: number, trained: number): void {
+  if (longest <= trained) return;
+  console.error(`kvasir: contexts of ${longest} tokens are longer than the ${trained} the model was trained for`);
 }
 
 /** One line on standard error; lines of their own where that is no terminal. */

@@ -161,5 +161,12 @@ Deno.test("smoke: whoever loses the evidence falls to chance, the default stays 
     await assertRejects(() => runGroup({ ...place, breathe }, group), Error, "stopped");
     // The text that was read last stays until the next one.
     assert(Math.abs(backend.bytes - before) < 0.05 * before, `${before} bytes, then ${backend.bytes}`);
+    // A text that is being read can be given up, too: the second of its three chunks is never run.
+    let chunks = 0;
+    probe.breathe = () => ++chunks === 1 ? Promise.reject(new Error("stopped")) : Promise.resolve();
+    await assertRejects(() => runGroup(place, group), Error, "stopped");
+    probe.breathe = undefined;
+    assertEquals(chunks, 1);
+    assertEquals(backend.bytes, place.weights);
   });
 });

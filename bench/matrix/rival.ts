@@ -36,8 +36,8 @@ interface RivalRun {
 }
 
 /** Milliseconds a token of our full attention behind the text that was read. */
-function oursMs({ probe, steps }: RivalRun, tokens: readonly number[]): number {
-  using exact = probe.under(parseMethod("full"));
+async function oursMs({ probe, steps }: RivalRun, tokens: readonly number[]): Promise<number> {
+  using exact = await probe.under(parseMethod("full"));
   const { length } = exact.cache;
   using fork = exact.fork(length, length + steps);
   const times = Array.from({ length: steps }, (_, i) => {
@@ -57,9 +57,9 @@ async function cellOf(run: RivalRun, spec: CellSpec, rival: Rival): Promise<Cell
     const sample = await matrixTasks.text?.make(tasks, spec.length, 0, spec.seed, 0);
     const tokens = sample?.context as readonly number[];
     const prefix = tokens.length - spec.questions;
-    probe.read(tokens.slice(0, prefix));
+    await probe.read(tokens.slice(0, prefix));
     const nllFull: number[] = [];
-    using exact = probe.under(parseMethod("full"));
+    using exact = await probe.under(parseMethod("full"));
     const work = workOf(exact, undefined);
     const text = {
       model: run.model,
@@ -83,9 +83,9 @@ async function cellOf(run: RivalRun, spec: CellSpec, rival: Rival): Promise<Cell
     }
     Deno.writeFileSync(text.tokensFile, new Uint8Array(Int32Array.from(tokens).buffer));
     const answer = await rival.score(text);
-    const before = oursMs(run, tokens.slice(-64));
+    const before = await oursMs(run, tokens.slice(-64));
     const ownMs = await rival.msPerToken(text);
-    const after = oursMs(run, tokens.slice(-64));
+    const after = await oursMs(run, tokens.slice(-64));
     const exactMs = (before + after) / 2;
     const rows = work.rowBytes / work.keys * prefix;
     return {

@@ -84,10 +84,10 @@ export async function runGroup(place: RunPlace, { task, length, specs }: Group):
       : [sample];
     for (const [part, { context, questions }] of parts.entries()) {
       const started = performance.now();
-      probe.read(context);
+      await probe.read(context);
       const readMs = performance.now() - started;
       await place.breathe((index + part / parts.length) / first.samples);
-      using exact = probe.under(base.method(0));
+      using exact = await probe.under(base.method(0));
       const logits = task.kind === "text" ? scoreFull(probe, exact, rest) : undefined;
       const costs: CostPlace = {
         probe,
@@ -101,7 +101,7 @@ export async function runGroup(place: RunPlace, { task, length, specs }: Group):
         const began = performance.now();
         {
           const method = one.method(index);
-          using state = probe.under(method);
+          using state = await probe.under(method);
           const underMs = performance.now() - began;
           state.settle();
           if (one.spec !== undefined && one.costs === undefined) {

@@ -25,8 +25,9 @@ body { margin: 0 auto; max-width: 72rem; padding: 2rem 1rem 4rem; background: va
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { margin: 3rem 0 .25rem; font-size: 1.25rem; } h3 { font-size: 1rem; margin: 2rem 0 .25rem; }
 p { margin: .25rem 0 1rem; color: var(--faint); max-width: 60rem; }
-nav a { margin-right: 1rem; } a { color: inherit; }
+h2, h3, p { overflow-wrap: anywhere; }
 figure { margin: 1.5rem 0; overflow-x: auto; } img { display: block; max-width: 100%; height: auto; }
+@media (max-width: 40rem) { img { max-width: none; width: 42rem; } }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: right; white-space: nowrap; }
 th { color: var(--faint); font-weight: 500; } td:has(code), th:first-child { text-align: left; } code { font-size: 12px; }
