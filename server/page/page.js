@@ -134,8 +134,9 @@ function finish(item, { kvasir, timings, usage }) {
     `${usage.completion_tokens} drawn`,
     `${Math.round(keys.attended)} of ${Math.round(keys.total)} keys attended`,
     ...(seen === undefined ? [] : [`error ${percent(seen.error)}`]),
-    kvasir.policy,
+    brief(kvasir.policy),
   ].join(" · ");
+  about.title = kvasir.policy;
   item.append(about);
   if (!kvasir.looked || kvasir.looked.stretches < 2) return;
   const look = within(decodeLook(kvasir.looked), documentText);
@@ -238,9 +239,18 @@ async function showModel() {
   const response = await fetch("/v1/models", { headers: headers() });
   const body = await response.json();
   const [model] = body.data ?? [];
+  const policy = model?.meta.policy || "full";
   $("model").textContent = model
-    ? `${model.id}, ${model.max_model_len} tokens, ${model.meta.policy || "full"}`
+    ? `${model.id}, ${model.max_model_len} tokens, ${brief(policy)}`
     : "The server wants an API key";
+  $("model").title = model ? policy : "";
+}
+
+/** `retrieval, error 0.05`: a policy's name and goal, of a spec with all its parameters. */
+function brief(policy) {
+  const [, goal, value] = /[:,](error|budget)=(?!0(?:,|$))([^,]+)/.exec(policy) ?? [];
+  const [name] = policy.split(":");
+  return goal === undefined ? name : `${name}, ${goal} ${value}`;
 }
 $("key").addEventListener("change", () => void showModel());
 void showModel();
