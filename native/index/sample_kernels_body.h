@@ -24,13 +24,6 @@ inline void by_fours(int32_t group, F&& body) {
   else if (group - g == 1) body(std::integral_constant<int32_t, 1>(), g);
 }
 
-inline float log_value(int16_t log) {
-  const uint32_t bits = static_cast<uint32_t>(static_cast<uint16_t>(log)) << 16;
-  float x;
-  std::memcpy(&x, &bits, 4);
-  return x;
-}
-
 constexpr int32_t kFoldLanes = kFoldSums;
 typedef float FoldFloats __attribute__((vector_size(64)));
 typedef int32_t FoldInts __attribute__((vector_size(64)));
@@ -70,7 +63,7 @@ void fold_scores(int16_t* out, const float* scores, int32_t count, float ref, fl
     fold_lanes(&logs, last, ref);
     for (int32_t lane = 0; lane < count - i; lane++) {
       out[i + lane] = static_cast<int16_t>(logs[lane]);
-      sums[lane] += log_value(out[i + lane]);
+      sums[lane] += widen_bfloat(static_cast<uint16_t>(out[i + lane]));
     }
   }
   std::memcpy(to, &sums, sizeof sums);
@@ -148,7 +141,7 @@ void fold_scores(int16_t* out, const float* scores, int32_t count, float ref, fl
         const float low = x > kLogLeast ? x : kLogLeast, most = low < INT16_MAX ? low : INT16_MAX;
         const int16_t log = static_cast<int16_t>(most + 0.5f);
         out[static_cast<size_t>(g) * stride + b * kNibbleBlock + i] = log;
-        sums[g] += log_value(log);
+        sums[g] += widen_bfloat(static_cast<uint16_t>(log));
       }
     }
   }

@@ -1,22 +1,11 @@
 // The first stage of a threshold sample: every key is scored, and drawn from while its score lies in L1.
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "draw_offsets.h"
 #include "sampling.h"
 
 namespace kvasir {
-namespace {
-
-float log_value(int32_t log) {
-  const uint32_t bits = static_cast<uint32_t>(log) << 16;
-  float x;
-  std::memcpy(&x, &bits, 4);
-  return x;
-}
-
-}  // namespace
 
 // Scratch: a chunk's logarithms and offsets, a piece's floats and their sums for every worker, and candidates.
 void Sampling::place() {
@@ -153,7 +142,7 @@ int32_t Sampling::sweep_planes(size_t room, int32_t head, int32_t chunk, int32_t
     kernels_.scan(to, stride, shape, some, gains, bases, codes + static_cast<size_t>(blocks) * shape.block_bytes, 1, nullptr,
                   ignored);
     for (int32_t g = 0; g < some.group; g++, to += stride) {
-      for (int32_t i = 0; i < n % kBlockKeys; i++) sums[first + g] += log_value(to[i]);
+      for (int32_t i = 0; i < n % kBlockKeys; i++) sums[first + g] += widen_bfloat(static_cast<uint16_t>(to[i]));
       std::fill(to + n % kBlockKeys, to + kBlockKeys, int16_t{0});
     }
   }
