@@ -20,9 +20,7 @@ export interface StepTimes {
 
 /** Clocks one step at a time; calls may lie within each other, and each counts what is its own. */
 export class StepClock {
-  #searchMs = 0;
-  #attendMs = 0;
-  #sampleMs = 0;
+  readonly #spent = { searchMs: 0, attendMs: 0, sampleMs: 0 };
   readonly #now: () => number;
   readonly #startMs: number;
 
@@ -34,38 +32,34 @@ export class StepClock {
 
   /** Runs attention, searches within it included. */
   attend<T>(run: () => T): T {
-    const [startMs, searchedMs] = [this.#now(), this.#searchMs];
-    const result = run();
-    this.#attendMs += this.#now() - startMs - (this.#searchMs - searchedMs);
+    const searchedMs = this.#spent.searchMs;
+    const result = this.#count("attendMs", run);
+    this.#spent.attendMs -= this.#spent.searchMs - searchedMs;
     return result;
   }
 
   /** Runs a search. */
   search<T>(run: () => T): T {
-    const startMs = this.#now();
-    const result = run();
-    this.#searchMs += this.#now() - startMs;
-    return result;
+    return this.#count("searchMs", run);
   }
 
   /** Runs what draws tokens. */
   sample<T>(run: () => T): T {
-    const startMs = this.#now();
-    const result = run();
-    this.#sampleMs += this.#now() - startMs;
-    return result;
+    return this.#count("sampleMs", run);
   }
 
   /** The step is over. */
   times(): StepTimes {
-    const [searchMs, attendMs, sampleMs] = [this.#searchMs, this.#attendMs, this.#sampleMs];
-    return {
-      steps: 1,
-      searchMs,
-      attendMs,
-      sampleMs,
-      modelMs: this.#now() - this.#startMs - searchMs - attendMs - sampleMs,
-    };
+    const { searchMs, attendMs, sampleMs } = this.#spent;
+    const modelMs = this.#now() - this.#startMs - searchMs - attendMs - sampleMs;
+    return { steps: 1, searchMs, attendMs, sampleMs, modelMs };
+  }
+
+  #count<T>(what: "searchMs" | "attendMs" | "sampleMs", run: () => T): T {
+    const startMs = this.#now();
+    const result = run();
+    this.#spent[what] += this.#now() - startMs;
+    return result;
   }
 }
 

@@ -14,11 +14,10 @@
 import { median } from "../core/median.ts";
 import { parseArgs } from "node:util";
 import { Forecaster } from "../engine/forecast.ts";
-import { measuredName } from "../cli/measured.ts";
+import { workPointOf } from "../cli/measured.ts";
 import { WorkCosts, type WorkPoint } from "../engine/work_costs.ts";
 import { openModelFile } from "../model/open.ts";
 import { measureCosts } from "./matrix/costs.ts";
-import type { Cell } from "./matrix/cell.ts";
 import { parseCells } from "./matrix/store.ts";
 import { grammarText } from "./tasks/grammar.ts";
 import { parseMethod, Probe } from "./probe.ts";
@@ -44,7 +43,7 @@ function fromMatrix(files: readonly string[]): Line[] {
     ({ spec: { modelHash, backend }, machine }) => JSON.stringify([modelHash, backend, machine.cpu]),
   );
   return [...places.values()].flatMap((own) => {
-    const points = own.map(pointOf);
+    const points = own.map(workPointOf);
     const all = new WorkCosts(points);
     return own.flatMap(({ spec: { method, length }, speed, memory: { weights, cache, index } }, i): Line[] => {
       const { method: name, isBuilt } = points[i] as WorkPoint;
@@ -66,20 +65,6 @@ function fromMatrix(files: readonly string[]): Line[] {
       }];
     });
   });
-}
-
-function pointOf({ spec: { policy, index, length }, speed, work, build, memory }: Cell): WorkPoint {
-  return {
-    method: measuredName(policy, index),
-    length,
-    exactMs: speed.exactMs,
-    ratio: speed.ratio[0],
-    rowBytes: work.rowBytes,
-    readBytes: work.indexBytes,
-    buildMs: build.settleMs,
-    indexBytes: memory.index,
-    isBuilt: build.threadSeconds > 0,
-  };
 }
 
 async function fromShadow(

@@ -49,6 +49,41 @@ export function measuredName(policy: string, index: string): string {
   return index === "" ? policy : `${policy}@${index}`;
 }
 
+/** The fields of the matrix's cells that costs are fitted to. */
+export interface CellCosts {
+  /** What ran. */
+  readonly spec: { readonly policy: string; readonly index: string; readonly length: number };
+  /** Of decode steps; the ratio's median first. */
+  readonly speed: { readonly exactMs: number; readonly ratio: readonly number[] };
+  /** Bytes that a decoded token reads. */
+  readonly work: { readonly rowBytes: number; readonly indexBytes: number };
+  /** What the structure took. */
+  readonly build: { readonly settleMs: number; readonly threadSeconds: number };
+  /** Bytes. */
+  readonly memory: { readonly index: number };
+}
+
+/** What costs are fitted to, of one cell. Throws `TypeError` for what is not a number, or a time of 0. */
+export function workPointOf({ spec, speed, work, build, memory }: CellCosts): WorkPoint {
+  const numbers = {
+    length: Number(spec.length),
+    exactMs: Number(speed.exactMs),
+    ratio: Number(speed.ratio[0]),
+    rowBytes: Number(work.rowBytes),
+    readBytes: Number(work.indexBytes),
+    buildMs: Number(build.settleMs),
+    indexBytes: Number(memory.index),
+  };
+  if (!Object.values(numbers).every((value) => Number.isFinite(value) && value >= 0)) {
+    throw new TypeError("not a number");
+  }
+  if (numbers.length === 0 || numbers.exactMs === 0 || numbers.ratio === 0) {
+    throw new TypeError("a length or time of 0");
+  }
+  const method = measuredName(String(spec.policy), String(spec.index));
+  return { method, ...numbers, isBuilt: Number(build.threadSeconds) > 0 };
+}
+
 interface MeasuredCell extends MeasuredPlace {
   readonly cpu: string;
   readonly cores: number;
@@ -59,34 +94,16 @@ interface MeasuredCell extends MeasuredPlace {
 /** Undefined for lines that are no cells; throws {@link UsageError} for cells that lack what is needed. */
 function parseLine(line: string, source: string, number: number): MeasuredCell | undefined {
   try {
-    const { kind, spec, machine, speed, build, memory, work } = JSON.parse(line);
-    if (kind !== "cell") return undefined;
-    const numbers = {
-      length: Number(spec.length),
-      exactMs: Number(speed.exactMs),
-      ratio: Number(speed.ratio[0]),
-      rowBytes: Number(work.rowBytes),
-      readBytes: Number(work.indexBytes),
-      buildMs: Number(build.settleMs),
-      indexBytes: Number(memory.index),
-    };
-    if (!Object.values(numbers).every((value) => Number.isFinite(value) && value >= 0)) {
-      throw new TypeError("not a number");
-    }
-    if (numbers.length === 0 || numbers.exactMs === 0 || numbers.ratio === 0) {
-      throw new TypeError("a length or time of 0");
-    }
+    const cell = JSON.parse(line);
+    if (cell.kind !== "cell") return undefined;
+    const { spec, machine, memory } = cell;
     return {
       backend: String(spec.backend),
       modelHash: String(spec.modelHash),
       cpu: String(machine.cpu),
       cores: Number(machine.cores),
       weights: Number(memory.weights),
-      point: {
-        method: measuredName(String(spec.policy), String(spec.index)),
-        ...numbers,
-        isBuilt: Number(build.threadSeconds) > 0,
-      },
+      point: workPointOf(cell),
     };
   } catch (error) {
     throw new UsageError(`Cannot read "${source}": line ${number} is no result (${(error as Error).message})`);
