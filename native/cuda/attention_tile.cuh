@@ -7,6 +7,9 @@
 //
 // Ladder (not measured yet: no device was at hand; registers and spills from ptxas are in docs/cuda.md)
 //   1  this file: mma.sync m16n8k16, cp.async, two stages, rows padded by 16 bytes instead of swizzled
+// Not taken: two row fragments a warp, as FlashAttention-2 has them for heads of 128. They would halve what is read of shared memory, which
+// 16 rows a warp read as fast as tensor cores multiply; registers (142 for heads of 64, 179 for 128, 254 for 256) allow them up to 128 with the
+// queries in shared memory. A second shape of every kernel for a gain that only a device can show; on 9.0 prompts are wgmma's anyway.
 #pragma once
 #include <type_traits>
 

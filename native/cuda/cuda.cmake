@@ -95,7 +95,7 @@ if(KVASIR_NVCC)
                                             -Wl,--exclude-libs,ALL)
   # The tests that do not ask for the emulation, on the device.
   add_executable(kvasir_cuda_device_test EXCLUDE_FROM_ALL cuda/test/attention_test.cc cuda/test/attention_best_test.cc cuda/test/index_test.cc cuda/test/layers_test.cc
-                                         cuda/test/launch_queue_test.cc test/main.cc ${objects} $<TARGET_OBJECTS:kvasir_base_objects>
+                                         cuda/test/launch_queue_test.cc cuda/test/orders_test.cc test/main.cc ${objects} $<TARGET_OBJECTS:kvasir_base_objects>
                                          $<TARGET_OBJECTS:kvasir_cuda_objects>)
   target_include_directories(kvasir_cuda_device_test PRIVATE include base index cuda test)
   target_include_directories(kvasir_cuda_device_test SYSTEM PRIVATE ${cuda_root}/include)

@@ -112,10 +112,10 @@ TEST("cuda best keys: groups, odd lengths, head sizes, every query") {
 
 TEST("cuda best keys: candidates of many tiles, parts and segments") {
   for (const int32_t type : {KVASIR_F16, KVASIR_I8}) {
-    check({type, 24, 1300, 1, 1, 64, 4, 40});        // splits
+    check({type, 24, 1300, 1, 1, 64, 4, 40});   // splits
     check({type, 24, 1300, 1, 1, 64, 4, 1});
-    check({type, 40, 700, 12, 1, 64, 8, 200});       // none: blocks enough
-    check({type, 20, 600, 12, 1, 256, 4, 100});
+    check({type, 40, 700, 12, 1, 64, 8, 200});  // none: blocks enough
+    check({type, 20, 420, 12, 1, 256, 4, 100});
     check({type, 24, 900, 1, 2, 64, 3, 30, 300, 1000, 5, 3, {100, 101, 500}});
     std::vector<int32_t> cuts;
     for (int32_t i = 3; i < 120; i += 5) cuts.push_back(i);
@@ -184,14 +184,16 @@ TEST("cuda best keys: sums are those of weights") {
 TEST("cuda best keys: the order of threads changes no bit") {
   for (const bool wgmma : {false, true}) {
     const Prompt p{KVASIR_F16, 18, 600, 2, 2, 64, 6, 30, 0, 0, 0, 1, {20}, wgmma};
-    Best first;
+    Best first, own;  // by tiles; by the pass of its own, which sums ask for
     for (uint64_t seed = 1; seed <= 20; seed++) {
       AttentionCase c = case_of(p, seed);
       const Best got = found(c, p, seed % 2 == 0);
       if (seed <= 2) expect_best(c, p, got);
       if (seed == 1) first = got;
+      if (seed == 2) own = got;
       EXPECT(got.o == first.o);
-      if (seed % 2 == 1) EXPECT(got.tokens == first.tokens && got.scores == first.scores);
+      const Best& same = seed % 2 == 1 ? first : own;
+      EXPECT(got.tokens == same.tokens && got.scores == same.scores && got.sums == same.sums);
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <tuple>
 
 #include "attention_case.h"
 #include "harness.h"
@@ -140,11 +141,13 @@ TEST("cuda attention: many spans, many queries, long lists") {
 }
 
 TEST("cuda attention: the order of threads changes no bit") {
-  for (const int32_t dim : {64, 256}) {
+  // Tiles of either cache, floats, products of warpgroups; few rows and many.
+  for (const auto& [type, dim, wgmma] :
+       {std::tuple{KVASIR_F16, 64, false}, {KVASIR_F16, 256, false}, {KVASIR_I8, 80, false}, {KVASIR_F32, 33, false}, {KVASIR_F16, 64, true}}) {
     for (const int32_t n : {1, 40}) {
       std::vector<float> first;
       for (uint64_t seed = 1; seed <= 20; seed++) {
-        AttentionCase c(KVASIR_F16, n, 70, 1, 4, dim, 0, {20}, 0, 2, seed);
+        AttentionCase c(type, n, 70, 1, 4, dim, 0, {20}, 0, 2, seed, wgmma);
         c.run([&](DeviceScratch& work, const Attention& a) { attend_causal(work, a, 0); });
         if (seed == 1) first = c.o;
         EXPECT(c.o == first);

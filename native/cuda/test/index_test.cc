@@ -152,6 +152,16 @@ TEST("cuda index: the order of threads changes no hit") {
     EXPECT(found == first);
     EXPECT(found.report.keys_kept > 10 && found.report.keys_kept < 250);
   }
+  // What else is searched by, over fewer keys: best keys, and samples of a budget; by codes and by rows.
+  for (const auto& [kind, tail] : {std::pair{DeviceFlat::kInt8, false}, {DeviceFlat::kInt8, true}, {DeviceFlat::kNone, true}}) {
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+      Layer layer(97, 1, 2, 33, seed);
+      const auto index = layer.index(kind, 40);
+      const Found found = look(layer, *index, {false, 9, tail, 3});
+      if (seed == 1) first = found;
+      EXPECT(found == first && found.tokens.size() == 2 && found.tokens[0].size() == 9);
+    }
+  }
 }
 
 TEST("cuda index: neither how keys were added nor where they lie changes a hit") {

@@ -1,38 +1,13 @@
 // Kernels beside attention, at odd sizes: against sums in double, and the same bits in twenty orders of threads.
 #include <array>
 #include <cmath>
-#include <functional>
 
-#include "fixture.h"
+#include "in_orders.h"
 #include "quant.h"
 
 using namespace kvasir_test;
 
 namespace {
-
-// Of the emulation's threads; a device has its own.
-std::string in_order(uint64_t seed) {
-#ifdef KVASIR_EMULATION
-  return "seed=" + std::to_string(seed);
-#else
-  (void)seed;
-  return "";
-#endif
-}
-
-constexpr int kOrders = 20;
-
-// body(context) in twenty orders of threads gives the same numbers; those of the first are returned.
-std::vector<float> in_all_orders(const std::function<std::vector<float>(Context&)>& body) {
-  std::vector<float> first;
-  for (int seed = 0; seed < kOrders; seed++) {
-    Context ctx(in_order(seed));
-    const std::vector<float> got = body(ctx);
-    if (seed == 0) first = got;
-    EXPECT(got.size() == first.size() && std::memcmp(got.data(), first.data(), got.size() * sizeof(float)) == 0);
-  }
-  return first;
-}
 
 // Rows of random blocks: any bytes are codes, and scales are small f16.
 std::vector<uint8_t> random_rows(Random& random, int32_t dtype, int rows, int cols) {
