@@ -9,10 +9,10 @@
  */
 
 /**
- * A chunk should take so long when somebody's stream waits for it: nobody should wait 300 ms, though a machine may become a third slower
- * and a step take a quarter more than the one before.
+ * A chunk should take so long when somebody's stream waits for it: nobody should wait 300 ms, though a machine may take
+ * 1.45 times as long from one step to the next, and a step a sixth more than the one before.
  */
-const SHARED_MS = 180;
+const SHARED_MS = 170;
 /** Beyond this even a tile of tokens is too much: some steps do more than others. */
 const LONGEST_MS = 250;
 /** And so long when nobody does; a cancel then interrupts it between two layers. */
