@@ -57,16 +57,26 @@ export async function buildLibrary(onProgress: BuildProgress = () => {}, name: L
     if (exists(path)) return path;
     const objects = await cmake(root, folder, "release", ["-DKVASIR_TESTS=OFF"], "kvasir_libraries", onProgress);
     if (sourceHash(root) !== hash) continue;
-    const fresh = `${folder}/.${hash}.${Deno.pid}`;
-    await Deno.mkdir(fresh, { recursive: true });
-    for (const library of LIBRARIES) {
-      await Deno.copyFile(`${objects}/${libraryFile(library)}`, `${fresh}/${libraryFile(library)}`);
-    }
-    await Deno.rename(fresh, `${folder}/${hash}`);
+    await keepLibraries(objects, `${folder}/${hash}`);
     await removeOldest(folder, hash);
     return path;
   }
   throw new Unsupported("Cannot build native libraries: its sources change while it is built, try again");
+}
+
+/** Copies what was built into a folder that is there whole or not at all. */
+async function keepLibraries(objects: string, folder: string): Promise<void> {
+  const fresh = folder.replace(/([^/]+)$/, `.$1.${Deno.pid}`);
+  try {
+    await Deno.mkdir(fresh, { recursive: true });
+    for (const library of LIBRARIES) {
+      await Deno.copyFile(`${objects}/${libraryFile(library)}`, `${fresh}/${libraryFile(library)}`);
+    }
+    await Deno.rename(fresh, folder);
+  } catch (error) {
+    await Deno.remove(fresh, { recursive: true }).catch(() => {});
+    throw new Unsupported(`Cannot keep native libraries in "${folder}": ${(error as Error).message}`);
+  }
 }
 
 /** Builds the native tests, plain or under a sanitizer, and returns the program's path. */
@@ -161,15 +171,17 @@ class Log {
 
   /** An error that names what is missing where that can be told. */
   async failure(what: string): Promise<Unsupported> {
-    await this.close();
-    const remedy = /CMAKE_CXX_COMPILER|compiler .*not found|not able to compile/i.test(this.#text)
+    const kept = await this.close().then(() => `; log: ${this.path}`, () => "");
+    const remedy = /No space left on device/i.test(this.#text) || kept === ""
+      ? "free some disk space and try again"
+      : /CMAKE_CXX_COMPILER|compiler .*not found|not able to compile/i.test(this.#text)
       ? "install a C++ compiler (Debian: g++)"
       : /CMAKE_MAKE_PROGRAM|build program corresponding/i.test(this.#text)
       ? "install make or ninja (Debian: make)"
       : /virtual memory exhausted|Killed/i.test(this.#text)
       ? "free some memory and try again"
       : "see the log";
-    return new Unsupported(`Cannot build native libraries: ${what}, ${remedy}; log: ${this.path}`);
+    return new Unsupported(`Cannot build native libraries: ${what}, ${remedy}${kept}`);
   }
 }
 

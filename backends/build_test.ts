@@ -14,7 +14,9 @@ case $1 in
   sleep 0.4
   [ -n "$TOUCH" ] && [ ! -e "$TOUCH" ] && echo "// edited" > "$TOUCH"
   echo "[2/2] Linking"
-  for file in ${LIBRARIES.map((name) => libraryFile(name)).join(" ")}; do echo built > "$2/$file"; done
+  for file in ${
+  LIBRARIES.map((name) => libraryFile(name)).join(" ")
+}; do [ -n "$MISSING" ] || echo built > "$2/$file"; done
   ;;
 esac
 `;
@@ -72,6 +74,22 @@ describe("build.ts", () => {
     assertEquals(result.out, expected().replace(`${home}/root/build`, `${home}/cache/kvasir/build`));
     assertEquals((await build()).out, result.out);
     assertEquals(await builds(), 1);
+  });
+
+  it("says in one line that the disk is full, and leaves nothing half made", async () => {
+    for (const generator of ["ninja", "make"]) {
+      await Deno.mkdir(`${home}/root/build/cmake-release-${generator}`, { recursive: true });
+      await Deno.symlink("/dev/full", `${home}/root/build/cmake-release-${generator}/build.log`);
+    }
+    const full = await build({ BROKEN: "1" });
+    assertEquals([full.code, full.out, full.err.split("\n").length], [1, "", 1], full.err);
+    assertStringIncludes(full.err, "free some disk space");
+    await Deno.remove(`${home}/root/build`, { recursive: true });
+    const uncopied = await build({ MISSING: "1" });
+    assertEquals([uncopied.code, uncopied.out, uncopied.err.split("\n").length], [1, "", 1], uncopied.err);
+    assertStringIncludes(uncopied.err, "Cannot keep native libraries");
+    const left = [...Deno.readDirSync(`${home}/root/build`)].map(({ name }) => name);
+    assertEquals(left.filter((name) => name.includes(sourceHash(`${home}/root`))), []);
   });
 
   it("says in one line what is missing", async () => {
