@@ -67,7 +67,9 @@ function speedCommand(done: (code: number) => void): Command {
         const rows: SpeedRow[] = [];
         const add = async (test: string, length: number, measure: () => Promise<number>): Promise<void> => {
           if (length > info.ctxSize) {
-            throw new UsageError(`Cannot run ${test}: it needs ${length} tokens, the context holds ${info.ctxSize}`);
+            throw new UsageError(
+              `Cannot run ${test}: it needs ${length} tokens, the context holds ${info.ctxSize}; raise --ctx-size`,
+            );
           }
           const rates: number[] = [];
           for (let run = -1; run < flags.repetitions && !signal.aborted; run++) {

@@ -1,6 +1,11 @@
 #include "cpu_features.h"
 
+#include <cstring>
+
+#include "error.h"
+
 namespace kvasir {
+namespace {
 
 #ifdef KVASIR_X86
 // The flags a file is compiled with allow the compiler more than the intrinsics in it, so all of them are asked for.
@@ -18,5 +23,21 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("gfni");
 }
 #endif
+
+}  // namespace
+
+IsaLevel find_isa_level(const char* name) {
+  const bool any = std::strcmp(name, "auto") == 0;
+  if (std::strcmp(name, "portable") == 0) return IsaLevel::kPortable;
+#ifdef KVASIR_X86
+  if ((any || std::strcmp(name, "avx512") == 0) && has_avx512()) return IsaLevel::kAvx512;
+  if ((any || std::strcmp(name, "avx2") == 0) && has_avx2()) return IsaLevel::kAvx2;
+#endif
+  if (any) return IsaLevel::kPortable;
+  if (std::strcmp(name, "avx512") == 0 || std::strcmp(name, "avx2") == 0) {
+    fail(KVASIR_UNSUPPORTED, "Cannot use isa=%s: this CPU or build lacks it, try isa=auto", name);
+  }
+  fail(KVASIR_ARGUMENT, "Cannot use isa=\"%.40s\": expected auto, avx512, avx2 or portable", name);
+}
 
 }  // namespace kvasir

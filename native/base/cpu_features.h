@@ -3,9 +3,12 @@
 
 namespace kvasir {
 
-#ifdef KVASIR_X86
-bool has_avx2();    // AVX2, FMA, BMI, F16C
-bool has_avx512();  // F, BW, VL, DQ, CD, IFMA, VBMI, VBMI2, VNNI, BITALG, VPOPCNTDQ, GFNI: Ice Lake, Zen 4 and later
-#endif
+// Portable: plain C++. AVX2: with FMA, BMI, F16C. AVX-512: F, BW, VL, DQ, CD, IFMA, VBMI, VBMI2, VNNI, BITALG, VPOPCNTDQ and GFNI, so
+// Ice Lake, Zen 4 and later.
+enum class IsaLevel { kPortable, kAvx2, kAvx512 };
+
+// The level called "portable", "avx2" or "avx512", or by "auto" the best that this CPU runs; throws Error{KVASIR_UNSUPPORTED} for one that
+// the CPU or the build lacks, Error{KVASIR_ARGUMENT} for another name.
+IsaLevel find_isa_level(const char* name);
 
 }  // namespace kvasir
