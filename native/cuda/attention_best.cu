@@ -1,16 +1,23 @@
 #include "attention_best.cuh"
 
 #include <algorithm>
+#include <numeric>
 
 #include "attention.h"
 #include "attention_settle.cuh"
+#include "attention_tiles.h"
+#include "attention_wgmma.h"
 #include "launch.h"
 
 namespace kvasir {
 namespace {
 
-// Of candidates at a time, in one part.
+// Of candidates at a time, in one part; so few in the emulation that tests meet more.
+#ifdef KVASIR_EMULATION
+constexpr size_t kMostBytes = size_t{1} << 20;
+#else
 constexpr size_t kMostBytes = size_t{64} << 20;
+#endif
 
 // The queries [first, first + count) of a call.
 Attention queries_of(const Attention& call, int32_t first, int32_t count) {
@@ -59,10 +66,13 @@ void attend_causal_sink(DeviceScratch& work, DeviceScratch& found, const Attenti
     return;
   }
   const size_t row_bytes = static_cast<size_t>(best_room(call.head_dim)) * sizeof(Candidate), heads = static_cast<size_t>(call.heads);
-  const int64_t most = std::max<int64_t>(1, static_cast<int64_t>(kMostBytes / (heads * row_bytes))) * sink.every;
+  // Whole blocks of rows at a time, of either kind of tile, and no few rows for the end: tiles are those of the call as a whole.
+  const int32_t group = call.heads / call.kv_heads, unit = kWgmmaRows / std::gcd(kWgmmaRows, group);
+  const int64_t fit = static_cast<int64_t>(kMostBytes / (heads * row_bytes)) * sink.every, most = std::max<int64_t>(1, fit / unit) * unit;
   PromptSink rest = sink;
   for (int32_t first = 0; first < call.n;) {
-    const int32_t count = static_cast<int32_t>(std::min<int64_t>(most, call.n - first));
+    const int64_t left = call.n - first;
+    const int32_t count = static_cast<int32_t>((left - most) * group <= kFewRows ? left : most);
     const Attention some = queries_of(call, first, count);
     const int32_t m = sampled_queries(some.end - count, count, sink.every);
     if (m == 0 || !try_fused(work, found, some, window, rest, m)) {

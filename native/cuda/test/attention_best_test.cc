@@ -124,6 +124,15 @@ TEST("cuda best keys: candidates of many tiles, parts and segments") {
   }
 }
 
+// Of 8 heads the emulation keeps the candidates of 32 queries at a time.
+TEST("cuda best keys: more queries than there is room for at a time") {
+  for (const bool wgmma : {false, true}) {
+    check({KVASIR_F16, 70, 73, 2, 4, 64, 1, 4, 0, 0, 0, 1, {}, wgmma});
+    check({KVASIR_F16, 130, 130, 2, 4, 64, 2, 3, 9, 1, 0, 1, {}, wgmma});
+    check({KVASIR_F16, 34, 34, 2, 4, 64, 1, 3, 9, 1, 0, 1, {}, wgmma});
+  }
+}
+
 TEST("cuda best keys: products of warpgroups") {
   for (const int32_t dim : {64, 128, 256}) {
     check({KVASIR_F16, 17, 300, 1, 3, dim, 4, 20, 0, 0, 0, 1, {}, true});
@@ -145,11 +154,17 @@ TEST("cuda best keys: neighbours closer than what tiles can tell apart") {
 TEST("cuda best keys: of equal keys the earlier, of too many all") {
   for (const int32_t type : {KVASIR_F16, KVASIR_I8}) {
     for (const bool wgmma : {false, true}) {
-      const Prompt p{type, 20, 700, 8, 1, 64, 8, 100, 0, 3, 1e-4f, 100, {}, wgmma && type == KVASIR_F16};
-      AttentionCase c = case_of(p);
-      const Best fused = found(c, p), own = found(c, p, false, false);
-      EXPECT(fused.tokens == own.tokens);
-      EXPECT(fused.scores == own.scores);
+      // In one part, and in two, of which the first has too many and the second enough.
+      std::vector<int32_t> cuts;
+      for (int32_t i = 1; i <= 15; i++) cuts.push_back(37 * i);
+      cuts.push_back(600);
+      for (const auto& some : {std::vector<int32_t>(), cuts}) {
+        const Prompt p{type, 20, 750, 12, 1, 64, 8, 100, 0, 3, 1e-4f, 100, some, wgmma && type == KVASIR_F16};
+        AttentionCase c = case_of(p);
+        const Best fused = found(c, p), own = found(c, p, false, false);
+        EXPECT(fused.tokens == own.tokens);
+        EXPECT(fused.scores == own.scores);
+      }
     }
   }
 }
