@@ -7,7 +7,8 @@
 //   2. products of four rows take turns, eight sums in flight (an instruction takes 5 clocks, two begin in each): eight
 //      rows .84 of the processor time where another machine shares the core, .97 where none does; bits as before
 //   Lost, eight rows: one sum a row, the low plane added to the shifted high one, rows one after another 1.2; in turns
-//   no change. Fetching to L2 alone, 12 KB ahead: no change once small matrices lie on huge pages.
+//   no change; two panels a pass that share what is broadcast of x, sixteen sums in flight: no change hot (37 ns a block),
+//   slower from memory. Fetching to L2 alone, 12 KB ahead: no change once small matrices lie on huge pages.
 //   Not built: 16-bit codes and vpdpwssd, 44 vector instructions a block where planes need 30.
 #include "matmul_stream_avx512.h"
 
