@@ -85,6 +85,8 @@ export class Host {
     try {
       await this.#answer(request);
     } catch (error) {
+      // The loop waits for those that are prepared: one that was refused never will be.
+      this.#preparing.delete(request.id);
       this.#options.post({ type: "error", id: request.id, error: toRemote(error) });
     }
   }
@@ -165,9 +167,13 @@ export class Host {
         policies: { ...plugins.policies, ...policies },
       });
       const planOf = (wanted: AttentionOptions) => planAttention(wanted, loaded.backend, names);
-      const attention = planOf(options);
-      // A preset's own can be made, and many prompts are too short to need one.
-      if (options.index !== undefined) tryIndex(attention, loaded.model.config.layers);
+      const planAsked = (wanted: AttentionOptions) => {
+        const plan = planOf(wanted);
+        // A preset's own can be made, and many prompts are too short to need one.
+        if (wanted.index !== undefined) tryIndex(plan, loaded.model.config.layers);
+        return plan;
+      };
+      const attention = planAsked(options);
       const runner = new Runner(loaded.model, loaded.backend, { kvType, maxBatchTokens: batchSize });
       const loop = new Loop(
         new Scheduler(limits),
@@ -196,7 +202,7 @@ export class Host {
       };
       const saved = dir === undefined ? undefined : new SavedContexts({ dir, ...place });
       const contexts = new Contexts({ ram, fingerprint: made, now, saved });
-      return { loaded, loop, pacer, ctxSize, batchSize, kvType, attention, planOf, contexts };
+      return { loaded, loop, pacer, ctxSize, batchSize, kvType, attention, planOf: planAsked, contexts };
     } catch (error) {
       loaded[Symbol.dispose]();
       throw error;

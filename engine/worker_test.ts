@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { DoesNotFit, ModelFileError, NativeError, Unsupported } from "../core/errors.ts";
+import type { GenerateOptions } from "./types.ts";
 import { Engine } from "./engine.ts";
 import { workerLink } from "./link.ts";
 import { fromRemote, toRemote } from "./remote_error.ts";
@@ -59,6 +60,19 @@ describe("workerLink()", () => {
       }
     }
     assertEquals((await engine.info()).bytes, bytes);
+  });
+
+  it("goes on with others when a generation is refused", async () => {
+    await using engine = await tiny();
+    for (const wrong of [{ maxTokens: -1 }, { attention: { policy: "nope" } }, { grammar: { gbnf: "root" } }]) {
+      await assertRejects(() => engine.generate("x", wrong as GenerateOptions).next());
+    }
+    await assertRejects(() => engine.generate("x".repeat(5000)).next(), DoesNotFit);
+    let text = "";
+    for await (const event of engine.generate("x", { maxTokens: 3, temperature: 0, ignoreEos: true })) {
+      if (event.type === "done") text = event.reason;
+    }
+    assertEquals(text, "length");
   });
 
   it("tells everybody who waits, and who comes later, when the worker crashes", async () => {
