@@ -40,7 +40,7 @@ export async function loadPolicies(url: string, isOptional = false): Promise<Pol
 export interface AttentionOptions {
   /** A name of `presets`. */
   readonly preset?: string;
-  /** Spec of a policy; without a preset's index unless that is given too. */
+  /** Spec of a policy, in place of the preset's; the preset's index goes with it where the preset is named. */
   readonly policy?: string;
   /** Spec of an index. */
   readonly index?: string;
@@ -68,6 +68,7 @@ export interface ResolvedAttention {
  */
 export function resolveAttention(options: AttentionOptions, extra: Policies = {}): ResolvedAttention {
   const preset = lookUp("preset", options.preset ?? DEFAULT_PRESET, presets);
+  const isNamed = options.policy === undefined || options.preset !== undefined;
   const spec = parseSpec(options.policy ?? preset.policy);
   const type = lookUp("policy", spec.name, { ...builtinPolicies, ...extra });
   const params = resolveParams(withGoal(spec, options, type.defaults), type.defaults);
@@ -76,7 +77,7 @@ export function resolveAttention(options: AttentionOptions, extra: Policies = {}
     type,
     params,
     policy: formatSpec(spec.name, params),
-    index: options.index ?? (options.policy === undefined ? preset.index : undefined) ?? "flat",
+    index: options.index ?? (isNamed ? preset.index : undefined) ?? "flat",
   };
 }
 

@@ -5,7 +5,7 @@
  */
 import type { AttentionOptions, Policies } from "../attention/mod.ts";
 import type { Knobs } from "./fields.ts";
-import { resolveAttention } from "../attention/mod.ts";
+import { DEFAULT_PRESET, resolveAttention } from "../attention/mod.ts";
 import { formatSpec, parseSpec } from "../core/spec.ts";
 import { ApiError } from "./errors.ts";
 import { wrong } from "./request.ts";
@@ -60,7 +60,13 @@ export function attentionOf(
   for (const name of Object.keys(overrides)) {
     if (!(name in resolved.params)) throw wrong(`kvasir.${name}`, `policy "${spec.name}" has no such parameter`);
   }
-  return { policy: formatSpec(spec.name, { ...resolved.params, ...overrides }), index: resolved.index };
+  // A preset's own index is left to the engine: some backends have another in its place.
+  const own = index ?? kept.index;
+  return {
+    ...(kept.policy === undefined || kept.preset !== undefined ? { preset: kept.preset ?? DEFAULT_PRESET } : {}),
+    policy: formatSpec(spec.name, { ...resolved.params, ...overrides }),
+    ...(own === undefined ? {} : { index: own }),
+  };
 }
 
 /** Retrieval knobs without a preset mean retrieval, also where the server's own default is exact. */

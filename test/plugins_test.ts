@@ -72,9 +72,22 @@ describe("an index that cannot be made", () => {
     },
   };
 
-  it("is refused when the engine opens, not after a prompt was read", async () => {
+  it("is refused when the engine opens and when a request comes, not after a prompt was read", async () => {
     const policy = "retrieval:min_length=100000";
     await assertRejects(() => open({ indexTypes }, { policy, index: "picky:x=3" }), RangeError, "x is 3");
+    await using engine = await open({ indexTypes });
+    const { bytes } = await engine.info();
+    await assertRejects(() => attended(engine, { policy, index: "picky" }), RangeError, "x is 2");
+    assertEquals((await engine.info()).bytes, bytes);
+  });
+
+  it("is the engine's to replace where a request of a server names none", () => {
+    const limits = { allowIndex: [], maxBudget: 100 };
+    assertEquals(attentionOf({ mode: "retrieval" }, {}, limits)?.index, undefined);
+    assertEquals(attentionOf({ mode: "retrieval" }, {}, limits)?.preset, "kvasir");
+    assertEquals(attentionOf({ preset: "quest", window: 64 }, {}, limits)?.preset, "quest");
+    assertEquals(attentionOf({ index: "lists", window: 64 }, {}, limits)?.index, "lists");
+    assertEquals(attentionOf({ window: 64 }, { index: "graph" }, limits)?.index, "graph");
   });
 });
 
