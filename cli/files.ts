@@ -34,11 +34,15 @@ export function checkOutput(path: string): void {
       return Deno.statSync(at).isDirectory;
     } catch (error) {
       if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return false;
+      // Not ours to look at, as /dev is: who writes there finds out.
+      if (error instanceof Deno.errors.NotCapable) return undefined;
       throw error;
     }
   };
-  if (path === "" || isFolder(path)) throw new UsageError(`Cannot write "${path}": it is a folder, name a file`);
-  if (!isFolder(folder)) throw new UsageError(`Cannot write "${path}": there is no folder "${folder}"`);
+  if (path === "" || isFolder(path) === true) {
+    throw new UsageError(`Cannot write "${path}": it is a folder, name a file`);
+  }
+  if (isFolder(folder) === false) throw new UsageError(`Cannot write "${path}": there is no folder "${folder}"`);
 }
 
 /** Reads a file the user named; one clear line when it is missing or a folder. */
