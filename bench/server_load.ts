@@ -96,10 +96,10 @@ async function round(requests: number): Promise<void> {
   }));
 }
 
-/** Megabytes once nothing runs: the least of some looks, as garbage goes when it pleases. */
+/** Megabytes once nothing runs: the least of some looks, as V8 collects garbage some seconds after the last work. */
 async function settled(): Promise<number> {
   let least = Infinity;
-  for (let i = 0; i < 10; i++) {
+  for (let i = 0; i < 60; i++) {
     await new Promise((resolve) => setTimeout(resolve, 200));
     least = Math.min(least, server.memory());
   }
