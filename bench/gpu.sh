@@ -82,16 +82,17 @@ rows() {
   grep '^{' "$OUT/$name.log" >> "$RESULTS"
   return $code
 }
-# recorded BENCH ARGUMENT...: every file of recorded heads by the device, then by the host, whose error is the one to compare with.
+# recorded QUERIES BENCH ARGUMENT...: every file of recorded heads by the device, then by the host, whose error over the same queries is
+# the one to compare with.
 recorded() {
-  local bench=$1 file name found=0
-  shift
+  local queries=$1 bench=$2 file name found=0
+  shift 2
   for file in "$HEADS"/*.kvqk; do
     [ -f "$file" ] || continue
     found=1 name=$(basename "$file" .kvqk)
     LIMIT=90 rows "recorded-$name" "$bench" "$@" --heads "$file"
     # As many megabytes as make it eight layers, each with another query.
-    on_host "recorded-$name-host" megabytes="$((2 * $(stat -c %s "$file") / 250000))" rounds=3 "$file"
+    on_host "recorded-$name-host" megabytes="$((2 * $(stat -c %s "$file") / 250000))" rounds=3 queries="$queries" "$file"
   done
   [ $found = 1 ] || row '{"row": "recorded heads", "missing": "files in HEADS"}'
 }
@@ -129,7 +130,7 @@ heads() {
   # The fourth placement, beside "attention of a token" on the device; two layers take turns, so that neither is found in a cache.
   on_host all-on-host keys=131072 dim=128 group=4 kvHeads=8 megabytes=600 rounds=3
   generated "$BUILD/kvasir_cuda_attention_bench" 131072
-  recorded "$BUILD/kvasir_cuda_attention_bench"
+  recorded 32 "$BUILD/kvasir_cuda_attention_bench"
 }
 
 rehearse() {
@@ -141,7 +142,7 @@ rehearse() {
   for bench in attention matmul; do rows "tiny-$bench" "$BUILD/kvasir_cuda_${bench}_bench_emulated" --tiny; done
   on_host all-on-host keys=2048 dim=128 group=4 kvHeads=2 megabytes=4 rounds=1
   generated "$BUILD/kvasir_cuda_attention_bench_emulated" 1024 --tiny
-  recorded "$BUILD/kvasir_cuda_attention_bench_emulated" --tiny
+  recorded 2 "$BUILD/kvasir_cuda_attention_bench_emulated" --tiny
 }
 
 # A table of all rows: what each is, and its other fields.

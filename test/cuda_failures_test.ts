@@ -19,7 +19,15 @@ const FAILURES: readonly (readonly [spec: string, line: RegExp])[] = [
   ["driver=0", /^kvasir: Cannot open cuda: this machine has no NVIDIA driver, use backend "cpu"\n$/],
   ["driver=12020", /^kvasir: Cannot open cuda: the driver is for CUDA 12\.2, update it to .*\n$/],
   ["devices=0", /^kvasir: Cannot open cuda: the driver finds no device, use backend "cpu"\n$/],
-  ["memory=50", /^kvasir: Cannot create weight: out of memory for \d+ bytes on the device\n$/],
+  [
+    "memory=50",
+    /^kvasir: Cannot create weight: out of memory for \d+ bytes on the device, use .* model, or backend "cpu"\n$/,
+  ],
+  // Weights fit, the cache does not.
+  [
+    "memory=160",
+    /^kvasir: Cannot create tensor: out of memory for \d+ bytes on the device, use .* backend "hybrid:device=cuda,host=cpu"\n$/,
+  ],
   ["fault=1", /^kvasir: Cannot use cuda: the device is lost since kernel \w+ failed: .*, open the backend again\n$/],
 ];
 

@@ -114,7 +114,7 @@ uint32_t Table::create(int32_t dtype, int32_t rank, const int32_t* shape, int32_
     tensor.data = where_.allocate(size.bytes);
     if (tensor.data == nullptr) {
       unused.push_back(index);
-      fail(KVASIR_MEMORY, "Cannot create tensor: out of memory for %zu bytes", size.bytes);
+      fail(KVASIR_MEMORY, "Cannot create tensor: out of memory for %zu bytes%s", size.bytes, where_.remedy(lifetime));
     }
   }
   s.tensor = std::move(tensor);

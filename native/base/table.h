@@ -15,6 +15,8 @@ class TensorMemory {
  public:
   virtual ~TensorMemory() = default;
   virtual uint8_t* allocate(size_t bytes) = 0;   // null when memory is out
+  // What the sentence about that ends with: which memory it is, and what to do.
+  virtual const char* remedy(int32_t /*lifetime*/) const { return ""; }
   virtual void free(uint8_t* data) noexcept = 0;  // of allocate, or null
   // What frees data once nobody holds it; null: the host's memory, which aligned_free does.
   virtual std::shared_ptr<const void> keeper(uint8_t*) { return nullptr; }

@@ -4,7 +4,7 @@
 // Layers take turns, at least `megabytes` of cache: after exact attention to one comes sampled attention to the one that is
 // farthest away in turn, so that nothing is found in a cache and both meet the same moments of a shared machine. Recorded heads are repeated until there are enough. Generated heads have logits
 // of standard deviation 2, correlated within a group, and sinks and a window with about half of the mass.
-// json=L: one JSON line instead, for bench/gpu.sh: what L such layers take a token.
+// json=L: one JSON line instead, for bench/gpu.sh: what L such layers take a token, and the error over the last `queries=32` queries.
 // One thread: its CPU time, as the machine may be shared. More: wall time. Medians over rounds, of ratios within a round.
 #include <immintrin.h>
 #include <time.h>
@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "deviation.h"
 #include "draw.h"
 #include "kvasir_backend.h"
 #include "kvasir_index.h"
@@ -29,9 +30,9 @@ namespace {
 
 using namespace kvasir;
 
-constexpr int32_t kSinks = 4, kWindow = 512;
+constexpr int32_t kSinks = 4, kWindow = 512, kDraws = 4;
 
-int threads = 1, rounds = 15, token_layers = 0;
+int threads = 1, rounds = 15, token_layers = 0, most_queries = 32;
 
 double seconds() {
   timespec t;
@@ -59,6 +60,7 @@ struct Layer {
   int32_t segment[KVASIR_SEGMENT_FIELDS];
   kvasir_tensor q;
   std::vector<float> queries;
+  std::vector<std::vector<float>> asked;  // what its error is measured over, in order; the last is the newest key's
   Rows rows;
   std::unique_ptr<Codes> codes;
   SampleMemory memory;
@@ -200,7 +202,8 @@ struct Bench {
     });
   }
 
-  void run(std::vector<std::unique_ptr<Layer>>& layers, const char* what) {
+  // `distinct`: of the layers, how many are not repeated ones.
+  void run(std::vector<std::unique_ptr<Layer>>& layers, size_t distinct, const char* what) {
     const Layer& f = *layers.front();
     const int32_t heads = f.heads(), capacity = std::max(4096, f.n / 16);
     const kvasir_tensor whole = make(ctx, KVASIR_F32, {1, heads, f.dim}), out = make(ctx, KVASIR_F32, {1, heads, f.dim});
@@ -209,7 +212,8 @@ struct Bench {
     const kvasir_tensor tokens = make(ctx, KVASIR_I32, {f.kv_heads, capacity}), counts = make(ctx, KVASIR_I32, {f.kv_heads});
     const kvasir_tensor bias = make(ctx, KVASIR_F32, {f.kv_heads, capacity});
     const auto at = [&](kvasir_tensor t) { return kvasir_tensor_address(ctx, t); };
-    const float* exact = static_cast<const float*>(at(wl));
+    const float *exact = static_cast<const float*>(at(wl)), *got = static_cast<const float*>(at(out)), *want = static_cast<const float*>(at(whole));
+    const size_t output = static_cast<size_t>(heads) * static_cast<size_t>(f.dim);
     const int32_t spans[] = {0, kSinks, f.n - kWindow, f.n};
     const kvasir_tensor parts[] = {wo, wl, ho, hl};
     std::vector<float> errors(static_cast<size_t>(f.kv_heads));
@@ -222,9 +226,9 @@ struct Bench {
     const size_t all = layers.size();
     const double count = static_cast<double>(all);
     uint32_t draw = 1;
-    const auto search = [&](Layer& l) {
+    const auto search_by = [&](Layer& l, uint32_t which) {
       Goal goal;
-      goal.value = error, goal.draw = lowbias32(draw++);
+      goal.value = error, goal.draw = which;
       Report report;
       sample_by_error(environment, {l.heads(), l.kv_heads, l.dim, l.scale, 0, {}, false, 0}, *l.codes, l.rows, l.codes->size(),
                       kv_heads.data(), l.kv_heads, {l.queries.data(), exact, goal},
@@ -233,6 +237,7 @@ struct Bench {
                       report, l.memory);
       return report.keys_kept;
     };
+    const auto search = [&](Layer& l) { return search_by(l, lowbias32(draw++)); };
     for (int round = 0; round < rounds; round++) {
       bandwidths.push_back(bandwidth() * 1e-9);
       double spent[kTimes] = {};
@@ -279,39 +284,35 @@ struct Bench {
         drawn_warm.push_back(times[kWarmSearch].back() / times[kWarmScan].back());
       }
       expect(kvasir_attend_causal(ctx, whole, last.q, last.segment, 1, last.scale, 0, 0));
-      const float *a = static_cast<const float*>(at(whole)), *b = static_cast<const float*>(at(out));
-      double difference = 0, norm = 0;
-      for (int32_t i = 0; i < heads * f.dim; i++) {
-        difference += double(b[i] - a[i]) * double(b[i] - a[i]), norm += double(a[i]) * double(a[i]);
-      }
-      deviation = std::max(deviation, std::sqrt(difference / norm));
+      deviation = std::max(deviation, kvasir_bench::deviation(got, want, output));
     }
     const double cache = 4.0 * f.dim * f.n * f.kv_heads, row = f.rows.segments().front()->row_bytes(), scan_bytes = kind == Codes::kNone ? row : f.codes->kept_key_bytes(), codes = scan_bytes * f.codes->size() * f.kv_heads;
     const auto microseconds = [&](int part) { return median(times[part]) * 1e6; };
     const double both = f.codes->key_bytes() * f.codes->size() * f.kv_heads / median(times[kSearch]) * 1e-9;
     const double rate = cache / median(times[kExact]) * 1e-9, scanned = codes / median(times[kScan]) * 1e-9, read = median(bandwidths);
     if (token_layers > 0) {
-      // Mean over heads and layers, each of which asks another query, as the device's bench has it.
-      double error_sum = 0;
-      for (const auto& l : layers) {
-        expect(kvasir_attend_causal(ctx, whole, l->q, l->segment, 1, l->scale, 0, 0));
-        expect(kvasir_attend_window(ctx, wo, wl, l->q, l->segment, 1, l->scale, 0, spans, 2));
-        search(*l);
-        expect(kvasir_attend_topk(ctx, ho, hl, l->q, l->segment, 1, l->scale, 0, tokens, counts, bias));
-        expect(kvasir_merge(ctx, out, parts, 2));
-        const float *a = static_cast<const float*>(at(whole)), *b = static_cast<const float*>(at(out));
-        for (int32_t h = 0; h < heads; h++) {
-          double difference = 0, norm = 0;
-          for (int32_t i = h * f.dim; i < (h + 1) * f.dim; i++) {
-            difference += double(b[i] - a[i]) * double(b[i] - a[i]), norm += double(a[i]) * double(a[i]);
-          }
-          error_sum += std::sqrt(difference / norm) / heads / count;
+      // The device's bench asks the same: each query sees the keys up to its own, drawn from by the same numbers.
+      double error_sum = 0, kept_sum = 0, outputs = 0;
+      for (size_t i = 0; i < distinct; i++) {
+        Layer& l = *layers[i];
+        const int32_t queries = static_cast<int32_t>(l.asked.size());
+        for (int32_t j = 0; j < queries * kDraws; j++) {
+          l.queries = l.asked[static_cast<size_t>(j / kDraws)];
+          expect(kvasir_tensor_write(ctx, l.q, l.queries.data(), static_cast<double>(l.queries.size() * 4), 0));
+          const int32_t end = l.n - (queries - 1 - j / kDraws), every[] = {0, end}, near[] = {0, kSinks, l.n - kWindow, end};
+          expect(kvasir_attend_window(ctx, whole, hl, l.q, l.segment, 1, l.scale, 0, every, 1));
+          expect(kvasir_attend_window(ctx, wo, wl, l.q, l.segment, 1, l.scale, 0, near, 2));
+          kept_sum += search_by(l, static_cast<uint32_t>(j)) / f.kv_heads;
+          expect(kvasir_attend_topk(ctx, ho, hl, l.q, l.segment, 1, l.scale, 0, tokens, counts, bias));
+          expect(kvasir_merge(ctx, out, parts, 2));
+          error_sum += kvasir_bench::mean_deviation(got, want, output, static_cast<size_t>(f.dim));
+          outputs++;
         }
       }
       std::printf("{\"row\":\"attention of a token, %d layers, all on host, %s heads\",\"threads\":%d,\"length\":%d,\"ms\":%.2f,\"exact_ms\":%.2f,"
                   "\"rows_per_kv_head\":%.0f,\"relative_error\":%.4f}\n",
                   token_layers, what, threads, f.n, median(totals) * 1e3 * token_layers, median(times[kExact]) * 1e3 * token_layers,
-                  kept / count / f.kv_heads, error_sum);
+                  kept_sum / outputs, error_sum / outputs);
       return;
     }
     std::printf(
@@ -339,6 +340,7 @@ int main(int argc, char** argv) {
     const std::string arg = argv[i], value = arg.substr(std::min(arg.size(), arg.find('=') + 1));
     if (arg.rfind("threads=", 0) == 0) threads = std::atoi(value.c_str());
     else if (arg.rfind("json=", 0) == 0) token_layers = std::atoi(value.c_str());
+    else if (arg.rfind("queries=", 0) == 0) most_queries = std::max(1, std::atoi(value.c_str()));
     else if (arg.rfind("rounds=", 0) == 0) rounds = std::max(1, std::atoi(value.c_str()));
     else if (arg.rfind("error=", 0) == 0) error = std::atof(value.c_str());
     else if (arg.rfind("codes=", 0) == 0) codes = value;
@@ -360,10 +362,11 @@ int main(int argc, char** argv) {
     while (bytes < megabytes * 1e6) {
       layers.push_back(make_layer(ctx, keys, dim, group, kv_heads, 1 / std::sqrt(static_cast<float>(dim))));
       generate(*layers.back(), layers.size());
+      layers.back()->asked = {layers.back()->queries};
       finish(ctx, *layers.back(), bench.isa, kind, bench.pool, bench.environment.chunks);
       bytes += 4.0 * dim * keys * kv_heads;
     }
-    bench.run(layers, "generated");
+    bench.run(layers, layers.size(), "generated");
   } else {
     const kvasir_bench::Recorded heads(file);
     for (uint32_t again = 0; bytes < megabytes * 1e6; again++) {
@@ -377,13 +380,17 @@ int main(int argc, char** argv) {
           std::memcpy(const_cast<void*>(s.key(static_cast<int32_t>(h), 0)), r.key(h, 0), static_cast<size_t>(n) * r.head_dim * 2);
           std::memcpy(const_cast<void*>(s.value(static_cast<int32_t>(h), 0)), r.value(h, 0), static_cast<size_t>(n) * r.head_dim * 2);
         }
-        const uint32_t step = r.decoded - 1 - again % 8;
-        for (size_t i = 0; i < l.queries.size(); i++) l.queries[i] = _cvtsh_ss(r.decode_query(step, 0)[i]);
+        const uint32_t asked = std::min({r.decoded, static_cast<uint32_t>(most_queries), static_cast<uint32_t>(kWindow)});
+        for (uint32_t step = r.decoded - asked; step < r.decoded; step++) {
+          for (size_t i = 0; i < l.queries.size(); i++) l.queries[i] = _cvtsh_ss(r.decode_query(step, 0)[i]);
+          l.asked.push_back(l.queries);
+        }
+        l.queries = l.asked[l.asked.size() - 1 - again % l.asked.size() % 8];
         finish(ctx, l, bench.isa, kind, bench.pool, bench.environment.chunks);
         bytes += 4.0 * d * n * l.kv_heads;
       }
     }
-    bench.run(layers, "recorded");
+    bench.run(layers, heads.layers().size(), "recorded");
   }
   layers.clear();
   return kvasir_context_destroy(ctx);

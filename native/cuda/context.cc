@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "problem.h"
+#include "runtime_fail.h"
 #include "weights.h"
 
 namespace kvasir {
@@ -42,6 +43,9 @@ class DeviceTensors final : public kvasir::TensorMemory {
     return data;
   }
   void free(uint8_t* data) noexcept override { ctx_.runtime->free(data); }
+  const char* remedy(int32_t lifetime) const override {
+    return lifetime == KVASIR_MODEL ? kvasir::kWeightsTooLarge : kvasir::kContextTooLarge;
+  }
   std::shared_ptr<const void> keeper(uint8_t* data) override {
     return {static_cast<const void*>(data), [runtime = ctx_.runtime](const void* d) { runtime->free(const_cast<void*>(d)); }};
   }
@@ -76,7 +80,7 @@ kvasir_context::kvasir_context(std::unique_ptr<kvasir::Runtime> device)
       attention(new kvasir::DeviceScratch(*runtime)),
       executor{this, 1, run_in_order},
       problem(static_cast<uint32_t*>(runtime->allocate_host(sizeof(uint32_t)))) {
-  if (problem == nullptr) kvasir::fail(KVASIR_MEMORY, "Cannot open cuda: out of pinned memory");
+  if (problem == nullptr) kvasir::fail(KVASIR_MEMORY, "Cannot open cuda: out of pinned memory, end what else uses it");
   *problem = 0;
 }
 

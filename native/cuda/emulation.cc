@@ -155,6 +155,7 @@ void run_block(Machine& m, dim3 block) {
   m.used = (kGuard + m.asked + kGuard + 15) / 16 * 16;
   m.waiting = m.done = 0;
   m.ready.clear();
+  m.meetings.assign((m.threads + 31) / 32, {});
   const dim3 size = m.grid.block;
   for (uint32_t i = 0; i < m.threads; i++) {
     Fiber& f = m.fibers[i];
@@ -240,6 +241,14 @@ void warp(uint32_t mask, void* arg, Apply apply, Place at) {
   const uint32_t first = f.index & ~31u;
   if ((mask >> (f.index & 31) & 1) == 0) fault(at, "a warp operation whose mask %08x lacks the lane itself", mask);
   f.at = at, f.first = first, f.count = 32, f.mask = mask, f.arg = arg, f.state = State::kGroup;
+  Meeting& meeting = m.meetings[first / 32];
+  uint32_t& met = mask == ~0u ? meeting.all : meeting.some;
+  met++;
+  // All lanes are on their way and too few are here: there is nothing to look at yet. Most arrivals end so.
+  if (mask == ~0u && met < 32 && meeting.some == 0 && m.done == 0 && first + 32 <= m.threads) {
+    leave_to_scheduler(m);
+    return;
+  }
   void* args[32] = {};
   for (uint32_t lane = 0; lane < 32; lane++) {
     if ((mask >> lane & 1) == 0) continue;
@@ -256,6 +265,7 @@ void warp(uint32_t mask, void* arg, Apply apply, Place at) {
     if (o.at.line != at.line) fault(at, "a warp operation, while thread %u is at the one of line %d", o.index, o.at.line);
     args[lane] = o.arg;
   }
+  met -= static_cast<uint32_t>(__builtin_popcount(mask));
   apply(args, mask);
   for (uint32_t lane = 0; lane < 32; lane++) {
     if ((mask >> lane & 1) != 0) wake(m, m.fibers[first + lane]);

@@ -53,10 +53,16 @@ struct SharedArray {
   size_t offset, bytes;
 };
 
+// Lanes of a warp that wait for each other: in operations of all of them, and of some.
+struct Meeting {
+  uint32_t all = 0, some = 0;
+};
+
 struct Machine {
   uint8_t* stacks = nullptr;
   std::vector<Fiber> fibers;
   std::vector<uint32_t> ready;
+  std::vector<Meeting> meetings;  // by warp
   uint32_t threads = 0, waiting = 0, done = 0;
   Saved scheduler;
   Fiber* running = nullptr;

@@ -6,6 +6,7 @@
 #include "index_select.cuh"
 #include "index_select.h"
 #include "launch.h"
+#include "runtime_fail.h"
 
 namespace kvasir {
 
@@ -14,7 +15,7 @@ struct DeviceFlat::Chunk {
   uint8_t* data;  // [kv_heads][head_bytes]
 
   Chunk(Runtime& r, size_t bytes) : runtime(&r), data(static_cast<uint8_t*>(r.allocate(bytes))) {
-    if (data == nullptr) fail(KVASIR_MEMORY, "Cannot encode keys: the device has no %zu bytes for codes", bytes);
+    if (data == nullptr) fail(KVASIR_MEMORY, "Cannot encode keys: out of memory for %zu bytes%s", bytes, kContextTooLarge);
   }
   ~Chunk() { runtime->free(data); }
   Chunk(const Chunk&) = delete;

@@ -258,7 +258,7 @@ class CudaRuntime final : public Runtime {
   void check(cudaError_t e, const char* what) {
     if (e == cudaSuccess) return;
     cudaGetLastError();
-    if (e == cudaErrorMemoryAllocation) fail(KVASIR_MEMORY, "Cannot run cuda: the device's memory is out (%s)", what);
+    if (e == cudaErrorMemoryAllocation) fail(KVASIR_MEMORY, "Cannot run cuda: out of memory in %s%s", what, kContextTooLarge);
     if (e == cudaErrorInvalidValue || e == cudaErrorInvalidConfiguration || e == cudaErrorLaunchOutOfResources ||
         e == cudaErrorNoKernelImageForDevice) {
       fail(KVASIR_INTERNAL, "Cannot run cuda: %s (%s)", cudaGetErrorString(e), what);  // refused, not begun

@@ -100,7 +100,7 @@ class EmulatedRuntime final : public Runtime {
     // Each staging is its own allocation, so that its guard zones are; the last ones live, as in the ring of a device.
     free(staged_[turn_]);
     staged_[turn_] = allocate(bytes);
-    if (staged_[turn_] == nullptr) fail(KVASIR_MEMORY, "Cannot stage %zu bytes: the device's memory is out", bytes);
+    if (staged_[turn_] == nullptr) fail(KVASIR_MEMORY, "Cannot stage arguments: out of memory for %zu bytes%s", bytes, kContextTooLarge);
     if (bytes > 0) std::memcpy(staged_[turn_], values, bytes);
     const void* at = staged_[turn_];
     turn_ = (turn_ + 1) % kStagings;

@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "quant.h"
+#include "runtime_fail.h"
 
 namespace kvasir {
 namespace {
@@ -100,7 +101,7 @@ std::shared_ptr<PackedWeight> weight_create(Runtime& runtime, int32_t dtype, int
   }
   const size_t height = static_cast<size_t>(rows), bytes = height * (size_t{view.low_stride} + view.high_stride + view.subs_stride + view.scales_stride);
   auto* data = static_cast<uint8_t*>(runtime.allocate(bytes));
-  if (data == nullptr) fail(KVASIR_MEMORY, "Cannot create weight: out of memory for %zu bytes on the device", bytes);
+  if (data == nullptr) fail(KVASIR_MEMORY, "Cannot create weight: out of memory for %zu bytes%s", bytes, kWeightsTooLarge);
   view.low = data;
   view.high = view.low + height * view.low_stride;
   view.subs = view.high + height * view.high_stride;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "deviation.h"
 #include "error.h"
 #include "kvasir_backend.h"
 #include "options.h"
@@ -63,17 +64,7 @@ inline void retain_nothing(kvasir_memory*) {}
 
 // Mean over heads of |got - want| / |want|.
 inline double relative_error(const std::vector<float>& got, const std::vector<float>& want, int32_t dim) {
-  double all = 0;
-  const size_t d = static_cast<size_t>(dim), heads = want.size() / d;
-  for (size_t h = 0; h < heads; h++) {
-    double error = 0, size = 0;
-    for (size_t i = h * d; i < (h + 1) * d; i++) {
-      const double w = static_cast<double>(want[i]), x = static_cast<double>(got[i]);
-      error += (x - w) * (x - w), size += w * w;
-    }
-    all += std::sqrt(error / size) / static_cast<double>(heads);
-  }
-  return all;
+  return kvasir_bench::mean_deviation(got.data(), want.data(), want.size(), static_cast<size_t>(dim));
 }
 
 }  // namespace kvasir

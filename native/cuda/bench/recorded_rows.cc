@@ -69,7 +69,7 @@ void measure_layer(Bench& b, const std::string& model, const kvasir_bench::Recor
     end = tokens - decoded + i + 1;
     exact();
     for (int32_t again = 0; again < kDraws; again++) {
-      goal.draw = static_cast<uint32_t>(i * kDraws + again);
+      goal.draw = static_cast<uint32_t>((i - decoded + queries) * kDraws + again);
       sampled(&report);
       error += relative_error(read(merged), read(whole), dim) / (queries * kDraws);
       kept += report.keys_kept / kv_heads / (queries * kDraws);

@@ -37,7 +37,11 @@ TEST("cuda: out of memory is an error that leaves the context as it was") {
   const kvasir_tensor x = ctx.floats({4}, {1, 2, 3, 4});
   kvasir_tensor big = 0;
   const int32_t shape[] = {1 << 20};
-  EXPECT_FAILS(kvasir_tensor_create(ctx, &big, KVASIR_F32, 1, shape, KVASIR_SEQUENCE), KVASIR_MEMORY, "out of memory");
+  EXPECT_FAILS(kvasir_tensor_create(ctx, &big, KVASIR_F32, 1, shape, KVASIR_SEQUENCE), KVASIR_MEMORY,
+               "out of memory for 4194304 bytes on the device, use a smaller context, a cache of type i8, or backend \"hybrid:device=cuda,host=cpu\"");
+  EXPECT_FAILS(kvasir_tensor_create(ctx, &big, KVASIR_F32, 1, shape, KVASIR_MODEL), KVASIR_MEMORY, "use a smaller or more quantized model");
+  const int32_t matrix[] = {1 << 10, 1 << 10};
+  EXPECT_FAILS(kvasir_tensor_create(ctx, &big, KVASIR_F32, 2, matrix, KVASIR_MODEL), KVASIR_MEMORY, "use a smaller or more quantized model");
   EXPECT(ctx.read(x, 4) == std::vector<float>({1, 2, 3, 4}));
   double live[3];
   EXPECT_OK(kvasir_context_bytes(ctx, live));
