@@ -40,6 +40,11 @@ export interface Backend extends Disposable {
   /** Copies a plain tensor out, widened to f32 or i32. The only call that waits for the device. */
   read(src: Tensor): Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
   /**
+   * Begins to read an f32 or i32 tensor: what it holds once all that was asked for before is done. Runs beside what is asked for
+   * next, and the tensor may be written or end meanwhile. Optional: without it, {@link read} is all there is.
+   */
+  fetch?(src: Tensor): Fetched;
+  /**
    * Copies a plain tensor's rows (a row = the last dimension) from row `row` on as they are stored, until `out` is full.
    * Optional: a backend without it lends its memory to no other.
    */
@@ -59,6 +64,12 @@ export interface Backend extends Disposable {
   readonly files?: TensorFiles;
   /** Doors for libraries that work on this backend's memory; absent where it is not memory of native code. */
   readonly host?: HostMemory;
+}
+
+/** A copy on its way from a device. Disposed of before it was taken, it is dropped; after, that is nothing. */
+export interface Fetched extends Disposable {
+  /** Waits for it, and for nothing else. Once. */
+  take(): Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
 }
 
 /** Files that tensors are saved to and mapped from (docs/context_file.md). Sections have names of 1 to 31 ASCII characters. */
@@ -106,6 +117,8 @@ export interface HostMemory {
   memory(tensor: Tensor): NativePointer;
   /** File of the library whose indexes work on this memory, where it is a device's: `libkvasir_index` does not. */
   readonly indexLibrary?: string;
+  /** Before a library reads rows it was lent: whatever kernels have appended is there. Absent where it always is. */
+  ready?(): void;
   /** The backend's threads, as long as the backend: `kvasir_executor`. */
   readonly executor: NativePointer;
   /** Disposes `library`, which works with what is lent here, right before the backend ends. */

@@ -3,7 +3,8 @@
  *
  * What leaves the window lies on the host alone; there the index searches and retrieved rows are attended. Per layer the
  * query goes there and one partial result comes back, which the device merges. Prompts are attended on the device, to which
- * earlier rows come in pieces, so that its memory does not grow with the length. With `codes=device` the index works on
+ * earlier rows come in pieces, so that its memory does not grow with the length; new rows go down beside what the device does next
+ * (`hybrid_stream.ts`). With `codes=device` the index works on
  * the device: it reads rows where they lie once, to encode them, and searches without the query leaving.
  *
  * @module
@@ -18,6 +19,7 @@ import { formatSpec, lookUp, parseSpec, resolveParams } from "../core/spec.ts";
 import { DeviceRows, STAGE } from "./hybrid_cache.ts";
 import { hybridFiles } from "./hybrid_files.ts";
 import { deviceKernels } from "./hybrid_kernels.ts";
+import { RowStream } from "./hybrid_stream.ts";
 import { type HybridTensor, type Side, Wrapper } from "./hybrid_memory.ts";
 
 /** What attention in parts takes. */
@@ -78,6 +80,7 @@ export class HybridBackend implements Backend {
   readonly #host: Backend;
   readonly #tensors: Wrapper;
   readonly #rows: DeviceRows;
+  readonly #stream: RowStream;
   readonly #near: Parts;
   readonly #far: Parts;
 
@@ -89,7 +92,8 @@ export class HybridBackend implements Backend {
     this.#host = host;
     this.spec = formatSpec("hybrid", { device: device.spec, host: host.spec, codes, keep });
     this.#tensors = new Wrapper(this);
-    this.#rows = new DeviceRows(device, host, keep);
+    this.#stream = new RowStream(device, host);
+    this.#rows = new DeviceRows(device, host, keep, () => this.#stream.settle());
     this.#near = partsOf(device);
     this.#far = partsOf(host);
     const on = (side: Side) => (tensor: Tensor, what: string) => this.#tensors.on(side, tensor, what);
@@ -106,7 +110,10 @@ export class HybridBackend implements Backend {
       attendTopk: (out, q, kv, hits) => this.#onDevice(() => this.#attendTopk(out, q, kv, hits)),
     };
     if (host.files !== undefined) {
-      const inner = (tensor: Tensor) => this.#tensors.on("host", tensor, "tensor to save");
+      const inner = (tensor: Tensor) => {
+        this.#stream.settle();
+        return this.#tensors.on("host", tensor, "tensor to save");
+      };
       this.files = hybridFiles(host.files, inner, (tensor) => this.#tensors.wrap("host", tensor));
     }
     const lent = codes === "device" ? device.host : host.host;
@@ -127,7 +134,10 @@ export class HybridBackend implements Backend {
   /** Frees it where it lies, and what the device has of it. */
   free(tensor: Tensor): void {
     const { side, inner } = this.#tensors.own(tensor, "tensor");
-    if (side === "host") this.#rows.forget(inner);
+    if (side === "host") {
+      this.#stream.forget(inner);
+      this.#rows.forget(inner);
+    }
     this.sides[side].free(inner);
   }
 
@@ -140,13 +150,17 @@ export class HybridBackend implements Backend {
   /** To where it lies. Rows of a cache must not be written while a kernel has appended to it. */
   write(dst: Tensor, src: ArrayBufferView<ArrayBuffer>, row = 0): void {
     const { side, inner } = this.#tensors.own(dst, "tensor to write");
-    if (side === "host") this.#rows.forget(inner);
+    if (side === "host") {
+      this.#stream.settle();
+      this.#rows.forget(inner);
+    }
     this.sides[side].write(inner, src, row);
   }
 
   /** From where it lies. */
   read(src: Tensor): Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> {
     const { side, inner } = this.#tensors.own(src, "tensor to read");
+    if (side === "host") this.#stream.settle();
     return this.sides[side].read(inner);
   }
 
@@ -154,6 +168,7 @@ export class HybridBackend implements Backend {
   readRows(src: Tensor, row: number, out: Uint8Array<ArrayBuffer>): void {
     const { side, inner } = this.#tensors.own(src, "tensor to read");
     const from = this.sides[side];
+    if (side === "host") this.#stream.settle();
     if (from.readRows === undefined) throw new Unsupported(`Cannot read rows: backend "${from.spec}" has no way to`);
     from.readRows(inner, row, out);
   }
@@ -170,6 +185,7 @@ export class HybridBackend implements Backend {
 
   /** Of both. */
   endStep(): void {
+    this.#stream.settle();
     this.#device.endStep();
     this.#host.endStep();
   }
@@ -198,19 +214,19 @@ export class HybridBackend implements Backend {
   /** Within one side. */
   #copy(dst: Tensor, at: number, src: Tensor, from: number, count: number): void {
     const { side, inner } = this.#tensors.own(dst, "copy to");
-    if (side === "host") this.#rows.forget(inner);
+    if (side === "host") {
+      this.#stream.settle();
+      this.#rows.forget(inner);
+    }
     this.sides[side].kernels.copy(inner, at, this.#tensors.on(side, src, "copy from"), from, count);
   }
 
   #append(segment: KvSegment, row: number, k: Tensor, v: Tensor): void {
     const [keys, values] = [k, v].map((x) => this.#tensors.on("device", x, "append rows")) as [Tensor, Tensor];
     const to = this.#inner(segment);
-    const mark = this.#host.mark();
-    try {
-      this.#host.kernels.append(to, row, this.#toHost(keys), this.#toHost(values));
-    } finally {
-      this.#host.release(mark);
-    }
+    // Two at most are under way.
+    this.#stream.settle(1);
+    this.#stream.append(to, row, keys, values);
     this.#rows.append(to, row, keys, values);
   }
 
@@ -236,6 +252,8 @@ export class HybridBackend implements Backend {
       this.#addPieces(whole, queries, inner, [[begin, from]]);
     }
     this.#rows.trim(inner);
+    // The device has this layer to do: what the one before it appended has come, and is taken up meanwhile.
+    this.#stream.settle(1);
   }
 
   #attendWindow(out: AttentionPart, q: Tensor, kv: KvLayer, spans: Spans): void {
@@ -285,6 +303,7 @@ export class HybridBackend implements Backend {
   #attendTopk(out: AttentionPart, q: Tensor, kv: KvLayer, hits: Hits): void {
     const queries = this.#tensors.on("device", q, "attendTopk q");
     const to = this.#onDevicePart(out, "attendTopk");
+    this.#stream.settle();
     const mark = this.#host.mark();
     try {
       const part = {
@@ -343,6 +362,7 @@ export class HybridBackend implements Backend {
       ...(works.indexLibrary === undefined ? {} : { indexLibrary: works.indexLibrary }),
       executor: works.executor,
       attach: (library) => host.attach(library),
+      ready: () => this.#stream.settle(),
       address: (tensor) => host.address(onHost(tensor, "tensor to lend")),
       memory: (tensor) => host.memory(onHost(tensor, "tensor to share")),
       input: (tensor) => {

@@ -40,15 +40,20 @@ export class DeviceRows {
   readonly #device: Backend;
   readonly #host: Backend;
   readonly #keep: number;
+  readonly #ready: () => void;
   /** By the segment's keys. */
   readonly #segments = new Map<Tensor, Blocks>();
   #buffer = new Uint8Array(0);
 
-  /** The newest `keep` rows of each layer stay on the device, in whole blocks, and its first block. */
-  constructor(device: Backend, host: Backend, keep: number) {
+  /**
+   * The newest `keep` rows of each layer stay on the device, in whole blocks, and its first block. `ready` is called before rows of the
+   * host are read.
+   */
+  constructor(device: Backend, host: Backend, keep: number, ready: () => void) {
     this.#device = device;
     this.#host = host;
     this.#keep = keep;
+    this.#ready = ready;
   }
 
   /** k, v [n, kvHeads, headDim] on the device become rows `row …` of the segment here, too. */
@@ -151,6 +156,7 @@ export class DeviceRows {
 
   /** A copy of the host's rows in step memory. */
   #stage(segment: HostSegment, at: number, count: number): KvSegment {
+    this.#ready();
     const copy = (rows: Tensor) => {
       const perHead = headBytes(rows, count);
       if (this.#buffer.length < perHead) this.#buffer = new Uint8Array(perHead);

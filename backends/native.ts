@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Backend, HostMemory, Kernels, Lifetime, TensorFiles } from "./backend.ts";
+import type { Backend, Fetched, HostMemory, Kernels, Lifetime, TensorFiles } from "./backend.ts";
 import type { DType, Shape, Tensor } from "../core/tensor.ts";
 import { elementCount, isBlockType } from "../core/dtype.ts";
 import { type Context, cString, errorOf, fromCString, lastError, type Library, loadLibrary } from "./ffi.ts";
@@ -82,6 +82,8 @@ export class NativeBackend implements Backend {
   readonly host: HostMemory;
   /** Contexts are saved and mapped by the library, or the host's. */
   declare readonly files?: TensorFiles;
+  /** Of a device's library. */
+  declare readonly fetch?: (src: Tensor) => Fetched;
   readonly #attached: Disposable[] = [];
   readonly #onUnload = () => this[Symbol.dispose]();
 
@@ -113,6 +115,7 @@ export class NativeBackend implements Backend {
         code: (dtype) => DTYPE_CODES[dtype],
       });
     } else if (openHost !== undefined) this.files = deviceFiles(this, openHost);
+    if (this.#library.symbols.kvasir_tensor_fetch !== null) this.fetch = (src) => this.#fetch(src);
     // The library's threads must be joined before the process ends; a worker that is terminated skips this.
     globalThis.addEventListener("unload", this.#onUnload);
   }
@@ -219,6 +222,29 @@ export class NativeBackend implements Backend {
     const out = src.dtype === "i32" || src.dtype === "i8" ? new Int32Array(count) : new Float32Array(count);
     this.#check(this.#library.symbols.kvasir_tensor_read(this.#open(), out, id, count));
     return out;
+  }
+
+  #fetch(src: Tensor): Fetched {
+    const symbols = this.#library.symbols;
+    const begin = symbols.kvasir_tensor_fetch as NonNullable<typeof symbols.kvasir_tensor_fetch>;
+    const end = symbols.kvasir_tensor_fetched as NonNullable<typeof symbols.kvasir_tensor_fetched>;
+    const number = new Int32Array(1);
+    const { shape, dtype } = src;
+    this.#check(begin(this.#open(), number, this.#own(src, "tensor to fetch")));
+    let isUnderWay = true;
+    return {
+      take: () => {
+        const out = dtype === "i32" ? new Int32Array(elementCount(shape)) : new Float32Array(elementCount(shape));
+        const context = this.#open();
+        isUnderWay = false;
+        this.#check(end(context, out, number[0] as number, out.length));
+        return out;
+      },
+      [Symbol.dispose]: () => {
+        if (isUnderWay && this.#context !== undefined) this.#check(end(this.#context, null, number[0] as number, 0));
+        isUnderWay = false;
+      },
+    };
   }
 
   /** Copies rows out as they are stored. */

@@ -275,6 +275,7 @@ class NativeIndex implements KvIndex {
 
   #live(): number {
     if (this.#id === 0) throw new Error(`Cannot use index "${this.#spec}": it was disposed`);
+    this.#context.host.ready?.();
     return this.#id;
   }
 }

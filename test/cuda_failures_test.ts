@@ -25,8 +25,8 @@ const FAILURES: readonly (readonly [spec: string, line: RegExp])[] = [
   ],
   // Weights fit, the cache does not.
   [
-    "memory=160",
-    /^kvasir: Cannot create tensor: out of memory for \d+ bytes on the device, use .* backend "hybrid:device=cuda,host=cpu"\n$/,
+    "memory=95",
+    /^kvasir: Cannot (?:create tensor|run kernel): out of memory for \d+ bytes on the device, use .* backend "hybrid:device=cuda,host=cpu"\n$/,
   ],
   ["fault=1", /^kvasir: Cannot use cuda: the device is lost since kernel \w+ failed: .*, open the backend again\n$/],
 ];

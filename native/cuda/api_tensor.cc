@@ -1,4 +1,5 @@
 // Tensors: make, view, write, read.
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -78,6 +79,35 @@ int32_t kvasir_tensor_read(kvasir_context* ctx, void* dst, kvasir_tensor src, do
     ctx->runtime->download(stored.data(), t.data, t.bytes);
     ctx->check_problem();
     widen(t.dtype, stored.data(), n, dst);
+  });
+}
+
+int32_t kvasir_tensor_fetch(kvasir_context* ctx, int32_t* out, kvasir_tensor src) {
+  return guard([&] {
+    const Tensor& t = ctx->tensor(src, "tensor to fetch");
+    if (t.dtype != KVASIR_F32 && t.dtype != KVASIR_I32) {
+      fail(KVASIR_ARGUMENT, "Cannot fetch tensor: it is %s, expected f32 or i32", dtype_name(t.dtype));
+    }
+    auto free = std::find_if(ctx->fetches.begin(), ctx->fetches.end(), [](const auto& fetch) { return !fetch.used; });
+    if (free == ctx->fetches.end()) free = ctx->fetches.insert(free, {ctx->runtime->make_host_copy(), 0, false});
+    free->count = t.elements();
+    if (free->count > 0) free->copy->begin(t.data, free->count * 4);
+    free->used = true;
+    *out = static_cast<int32_t>(free - ctx->fetches.begin()) + 1;
+  });
+}
+
+int32_t kvasir_tensor_fetched(kvasir_context* ctx, void* dst, int32_t fetch, double count) {
+  return guard([&] {
+    if (fetch < 1 || static_cast<size_t>(fetch) > ctx->fetches.size() || !ctx->fetches[static_cast<size_t>(fetch) - 1].used) {
+      fail(KVASIR_ARGUMENT, "Cannot take fetched tensor: %d is none that was begun", fetch);
+    }
+    kvasir_context::Fetch& f = ctx->fetches[static_cast<size_t>(fetch) - 1];
+    if (dst != nullptr && count != static_cast<double>(f.count)) {
+      fail(KVASIR_ARGUMENT, "Cannot take fetched tensor: room for %g elements, it has %zu", count, f.count);
+    }
+    f.used = false;
+    if (dst != nullptr && f.count > 0) std::memcpy(dst, f.copy->wait(), f.count * 4);
   });
 }
 

@@ -38,6 +38,14 @@ struct kvasir_context {
   std::unique_ptr<kvasir::DeviceScratch> scratch, operand;  // operand: a product only its own call sees, while matmul uses scratch
   std::unique_ptr<kvasir::DeviceScratch> attention;         // partial results of splits
 
+  // Copies that were begun; one that was taken serves the next.
+  struct Fetch {
+    std::unique_ptr<kvasir::HostCopy> copy;
+    size_t count = 0;
+    bool used = false;
+  };
+  std::vector<Fetch> fetches;
+
   kvasir_executor executor;  // one thread: by it an index library knows whose device it works on
 
   explicit kvasir_context(std::unique_ptr<kvasir::Runtime> device);

@@ -22,6 +22,16 @@ struct DeviceFacts {
 
 struct Options;
 
+// A copy to the host that runs beside the device's other work. One at a time, any number after each other; ends before its runtime.
+class HostCopy {
+ public:
+  virtual ~HostCopy() = default;
+  // Of what lies at `from` once all that was asked for before is done, and which may change when this returns.
+  virtual void begin(const void* from, size_t bytes) = 0;
+  // Waits for it, and for nothing else. Valid until the next begin.
+  virtual const void* wait() = 0;
+};
+
 // Every function throws Error: KVASIR_DEVICE with what failed, and once a kernel has failed (the device is lost then) with that.
 class Runtime : protected Launcher {
  public:
@@ -48,6 +58,7 @@ class Runtime : protected Launcher {
   // Pinned memory that kernels can read and write where it lies; the same address on both sides. Null when out.
   virtual void* allocate_host(size_t bytes) = 0;
   virtual void free_host(void* data) noexcept = 0;
+  virtual std::unique_ptr<HostCopy> make_host_copy() = 0;
   // Milliseconds of the device between two calls of mark(), the first and the last; waits.
   virtual void mark() = 0;
   virtual double elapsed() = 0;

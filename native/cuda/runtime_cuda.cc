@@ -1,9 +1,10 @@
-// The runtime over CUDA: one stream, one memory pool, a ring of pinned memory for arguments. Linked with the static cudart, which
+// The runtime over CUDA: one stream, beside it one for copies to the host, one memory pool, a ring of pinned memory for arguments. Linked with the static cudart, which
 // looks for the driver when it is first called: the library itself loads anywhere.
 #include <cuda_runtime_api.h>
 
 #include <cstring>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "error.h"
@@ -40,6 +41,7 @@ class CudaRuntime final : public Runtime {
            p.major, p.minor);
     }
     open_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    open_check(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking));
     cudaMemPoolProps pool{};
     pool.allocType = cudaMemAllocationTypePinned;
     pool.location.type = cudaMemLocationTypeDevice;
@@ -140,6 +142,10 @@ class CudaRuntime final : public Runtime {
     }
     cudaFreeHost(data);
   }
+  std::unique_ptr<HostCopy> make_host_copy() override {
+    choose();
+    return std::make_unique<PinnedCopy>(*this);
+  }
   void mark() override {
     enter();
     check(cudaEventRecord(marks_[timing_ ? 1 : 0], stream_), "timing");
@@ -226,6 +232,58 @@ class CudaRuntime final : public Runtime {
     std::vector<cudaGraphNode_t> nodes;
   };
 
+  // By way of a copy on the device, so that what is copied may be written by the next kernel, into pinned memory on a stream of its own.
+  class PinnedCopy final : public HostCopy {
+   public:
+    explicit PinnedCopy(CudaRuntime& runtime) : runtime_(runtime) {
+      for (cudaEvent_t* e : {&made_, &landed_}) runtime.check(cudaEventCreateWithFlags(e, cudaEventDisableTiming), "a copy to the host");
+    }
+    ~PinnedCopy() override {
+      if (!runtime_.lost_.empty()) return;
+      if (under_way_) cudaEventSynchronize(landed_);
+      for (cudaEvent_t e : {made_, landed_}) if (e != nullptr) cudaEventDestroy(e);
+      runtime_.free_host(host_);
+      runtime_.free(device_);
+    }
+    void begin(const void* from, size_t bytes) override {
+      runtime_.enter();
+      if (under_way_) wait();  // dropped
+      reserve(bytes);
+      const char* what = "a copy to the host";
+      runtime_.check(cudaMemcpyAsync(device_, from, bytes, cudaMemcpyDeviceToDevice, runtime_.stream_), what);
+      runtime_.check(cudaEventRecord(made_, runtime_.stream_), what);
+      runtime_.check(cudaStreamWaitEvent(runtime_.copies_, made_, 0), what);
+      runtime_.check(cudaMemcpyAsync(host_, device_, bytes, cudaMemcpyDeviceToHost, runtime_.copies_), what);
+      runtime_.check(cudaEventRecord(landed_, runtime_.copies_), what);
+      under_way_ = true;
+    }
+    const void* wait() override {
+      runtime_.choose();
+      runtime_.check(cudaEventSynchronize(landed_), "running kernels");
+      under_way_ = false;
+      return host_;
+    }
+
+   private:
+    void reserve(size_t bytes) {
+      if (bytes <= bytes_) return;
+      bytes_ = 0;
+      runtime_.free(std::exchange(device_, nullptr));
+      runtime_.free_host(std::exchange(host_, nullptr));
+      device_ = runtime_.allocate(bytes);
+      host_ = runtime_.allocate_host(bytes);
+      if (device_ == nullptr) fail(KVASIR_MEMORY, "Cannot copy to the host: out of memory for %zu bytes%s", bytes, kContextTooLarge);
+      if (host_ == nullptr) fail(KVASIR_MEMORY, "Cannot copy to the host: out of pinned memory for %zu bytes, end what else uses it", bytes);
+      bytes_ = bytes;
+    }
+
+    CudaRuntime& runtime_;
+    cudaEvent_t made_ = nullptr, landed_ = nullptr;
+    void *device_ = nullptr, *host_ = nullptr;
+    size_t bytes_ = 0;
+    bool under_way_ = false;
+  };
+
   static cudaKernelNodeParams node_params(const KernelLaunch& call) {
     cudaKernelNodeParams params{};
     params.func = const_cast<void*>(call.kernel);
@@ -275,6 +333,10 @@ class CudaRuntime final : public Runtime {
     }
     for (cudaEvent_t e : marks_) if (e != nullptr) cudaEventDestroy(e);
     for (cudaEvent_t e : ring_events_) if (e != nullptr) cudaEventDestroy(e);
+    if (copies_ != nullptr) {
+      cudaStreamSynchronize(copies_);
+      cudaStreamDestroy(copies_);
+    }
     if (stream_ != nullptr) cudaStreamSynchronize(stream_);
     if (ring_host_ != nullptr) cudaFreeHost(ring_host_);
     if (ring_ != nullptr) cudaFreeAsync(ring_, stream_);
@@ -284,11 +346,11 @@ class CudaRuntime final : public Runtime {
     }
     if (pool_ != nullptr) cudaMemPoolDestroy(pool_);
     marks_[0] = marks_[1] = ring_events_[0] = ring_events_[1] = nullptr;
-    ring_host_ = ring_ = nullptr, stream_ = nullptr, pool_ = nullptr;
+    ring_host_ = ring_ = nullptr, stream_ = copies_ = nullptr, pool_ = nullptr;
   }
 
   const int device_;
-  cudaStream_t stream_ = nullptr;
+  cudaStream_t stream_ = nullptr, copies_ = nullptr;
   cudaMemPool_t pool_ = nullptr;
   uint8_t *ring_host_ = nullptr, *ring_ = nullptr;
   size_t half_ = 0, in_half_ = 0;

@@ -76,6 +76,15 @@ KVASIR_API int32_t kvasir_tensor_copy(kvasir_context* ctx, kvasir_tensor dst, do
 KVASIR_API int32_t kvasir_tensor_read_rows(kvasir_context* ctx, void* dst, kvasir_tensor src, double bytes, int32_t row);
 
 /*
+ * Reading beside other work: two optional functions, of libraries whose memory is a device's.
+ *
+ * Begins a copy of a tensor of float or int32 to the host: of what it holds once what was asked for before is done. It runs beside
+ * what is asked for next, and src may be written or end. out [out]: a number for kvasir_tensor_fetched. */
+KVASIR_API int32_t kvasir_tensor_fetch(kvasir_context* ctx, int32_t* out, kvasir_tensor src);
+/* Waits for that copy and for nothing else: dst [out] gets its `count` elements. With dst NULL it is dropped. The number ends. */
+KVASIR_API int32_t kvasir_tensor_fetched(kvasir_context* ctx, void* dst, int32_t fetch, double count);
+
+/*
  * Doors for other libraries over this one's memory (kvasir_index.h). Addresses of a device are for a library of that device.
  *
  * Where a plain tensor's elements lie, valid until the tensor ends. NULL on failure: see kvasir_last_error. */

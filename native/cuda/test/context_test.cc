@@ -48,6 +48,33 @@ TEST("cuda: out of memory is an error that leaves the context as it was") {
   EXPECT_EQ(live[1], 0.0);
 }
 
+TEST("cuda: what is fetched is what was there, whatever comes after") {
+  Context ctx("");
+  const kvasir_tensor x = ctx.floats({4}, {1, 2, 3, 4}), y = ctx.floats({2}, {7, 8});
+  int32_t first = 0, second = 0, third = 0;
+  EXPECT_OK(kvasir_add(ctx, x, x, x));  // still to be launched
+  EXPECT_OK(kvasir_tensor_fetch(ctx, &first, x));
+  EXPECT_OK(kvasir_add(ctx, x, x, x));
+  EXPECT_OK(kvasir_tensor_fetch(ctx, &second, x));
+  EXPECT_OK(kvasir_tensor_fetch(ctx, &third, y));
+  EXPECT(first != second && second != third && first != third);
+  EXPECT_OK(kvasir_add(ctx, x, x, x));
+  EXPECT_OK(kvasir_tensor_destroy(ctx, x));
+  float out[4];
+  EXPECT_FAILS(kvasir_tensor_fetched(ctx, out, second, 3), KVASIR_ARGUMENT, "room for 3 elements, it has 4");
+  EXPECT_OK(kvasir_tensor_fetched(ctx, out, second, 4));
+  EXPECT(out[0] == 4 && out[3] == 16);
+  EXPECT_OK(kvasir_tensor_fetched(ctx, nullptr, third, 0));
+  EXPECT_FAILS(kvasir_tensor_fetched(ctx, out, third, 2), KVASIR_ARGUMENT, "none that was begun");
+  EXPECT_OK(kvasir_tensor_fetch(ctx, &third, y));  // where what was dropped lay, or what was taken
+  EXPECT_OK(kvasir_tensor_fetched(ctx, out, first, 4));
+  EXPECT(out[0] == 2 && out[3] == 8);
+  EXPECT_OK(kvasir_tensor_fetched(ctx, out, third, 2));
+  EXPECT(out[0] == 7 && out[1] == 8);
+  EXPECT_FAILS(kvasir_tensor_fetched(ctx, out, 0, 2), KVASIR_ARGUMENT, "none that was begun");
+  EXPECT_FAILS(kvasir_tensor_fetch(ctx, &first, 0), KVASIR_ARGUMENT, "tensor to fetch");
+}
+
 TEST("cuda: a kernel's fault loses the device, not the process, and memory comes back") {
   Context ctx("fault=2");
   const kvasir_tensor x = ctx.floats({4}, {1, 2, 3, 4});
