@@ -9,7 +9,6 @@ import type { Tensor } from "../core/tensor.ts";
 import type { KvLayer } from "../core/kv.ts";
 import type { AttentionPart, Kernels } from "../backends/backend.ts";
 import type { Ops } from "../backends/ops.ts";
-import type { SearchHits } from "../index/index.ts";
 import type { LayerPolicy, Spans } from "./policy.ts";
 import type { SequenceState } from "./state.ts";
 import type { StepClock } from "./step_clock.ts";
@@ -93,7 +92,7 @@ function attendOne({ ops, layer, q, out, clock }: Rows, part: AttendRows, k: Ten
   if (policy === undefined || spans === undefined || isWhole(spans, kv)) {
     ops.backend.kernels.attendCausal(to, queries, kv, sink);
   } else {
-    seen = attendSparsely(ops, state.hits, policy, spans, kv, to, queries, clock);
+    seen = attendSparsely(ops, state, policy, spans, kv, to, queries, clock);
   }
   if (numTokens === 1) state.look?.note(ops.backend, layer, kv, queries, to, seen);
 }
@@ -122,7 +121,7 @@ function attendDecoding(rows: Rows, parts: readonly AttendRows[], k: Tensor, v: 
       seen.push(undefined);
     } else {
       attendDense(row);
-      seen.push(attendSparsely(ops, state.hits, policy, spans, kv, ops.rows(out, row, 1), ops.rows(q, row, 1), clock));
+      seen.push(attendSparsely(ops, state, policy, spans, kv, ops.rows(out, row, 1), ops.rows(q, row, 1), clock));
     }
   }
   attendDense(first + n);
@@ -145,7 +144,7 @@ function isWhole(spans: Spans, kv: KvLayer): boolean {
 /** One query q [1, heads, headDim]; what it looked at. */
 function attendSparsely(
   ops: Ops,
-  hits: SearchHits,
+  { hits, look }: SequenceState,
   policy: LayerPolicy,
   spans: Spans,
   kv: KvLayer,
@@ -156,12 +155,20 @@ function attendSparsely(
   const { attendWindow, attendTopk, merge } = sparseKernels(ops);
   const near = part(ops, q);
   attendWindow(near, q, kv, spans);
-  const search = () => policy.hits(hits, q, kv.length, near.lse);
-  if (!(clock === undefined ? search() : clock.search(search))) {
+  const far = part(ops, q);
+  const clocked = <T>(search: () => T): T => clock === undefined ? search() : clock.search(search);
+  // Nobody looks at hits: they need not be handed over.
+  const isAny = look !== undefined || policy.attend === undefined
+    ? undefined
+    : clocked(() => policy.attend?.(far, q, kv.length, near.lse));
+  if (isAny !== undefined) {
+    merge(out, isAny ? [near, far] : [near]);
+    return { spans };
+  }
+  if (!clocked(() => policy.hits(hits, q, kv.length, near.lse))) {
     merge(out, [near]);
     return { spans };
   }
-  const far = part(ops, q);
   attendTopk(far, q, kv, hits);
   merge(out, hits.rest === undefined ? [near, far] : [near, far, stepPart(ops, q, hits.rest)]);
   policy.attended?.(() => valueSpread(ops, attendTopk, kv, hits, q, out));

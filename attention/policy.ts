@@ -8,6 +8,7 @@
  */
 import type { Tensor } from "../core/tensor.ts";
 import type { KvLayer, KvQueries } from "../core/kv.ts";
+import type { AttentionPart } from "../backends/backend.ts";
 import type { KvIndex, Params, SearchHits } from "../index/index.ts";
 
 /** Disjoint, ascending ranges `[start, end)` of token positions: [start0, end0, start1, end1, …]. */
@@ -73,6 +74,11 @@ export interface LayerPolicy extends Disposable {
   spans(length: number): Spans;
   /** Searches for one query q [heads, headDim]; exact [heads] is the spans' log-sum-exp. False when no hits are needed. */
   hits(out: SearchHits, q: Tensor, length: number, exact: Tensor): boolean;
+  /**
+   * Searches as {@link hits} and attends to what it finds in one call, where the index can: whether there was any; undefined: not this
+   * time, and nothing has happened.
+   */
+  attend?(out: AttentionPart, q: Tensor, length: number, exact: Tensor): boolean | undefined;
   /** Hits were attended: `spread` measures, where it is asked, how far sampled values lie from the output (value_spread.ts). */
   attended?(spread: () => number | undefined): void;
   /** What happened so far. */

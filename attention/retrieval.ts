@@ -6,7 +6,8 @@
  */
 import type { Tensor } from "../core/tensor.ts";
 import type { KvQueries } from "../core/kv.ts";
-import type { Goal, KvIndex, SearchHits } from "../index/index.ts";
+import type { AttentionPart } from "../backends/backend.ts";
+import type { Goal, KvIndex, SearchHits, SearchReport } from "../index/index.ts";
 import type { AttentionPolicy, LayerPolicy, PolicyPlace, PolicyStats, Spans } from "./policy.ts";
 import { lowbias32 } from "../index/draw.ts";
 import { Near } from "./near.ts";
@@ -217,18 +218,37 @@ class RetrievalLayer implements LayerPolicy {
     if (this.#index === undefined || length < this.#params.min_length) return false;
     if (this.#committed < this.#indexed) this.#commit(this.#index);
     this.#index.search(out, q, this.#goal(), exact);
-    const { heads, kvHeads } = this.#place.kv.shape;
-    const rows = this.#params.budget > 0 ? heads : kvHeads;
-    this.#answered++;
-    this.#retrieved += out.report.keysKept / rows;
-    this.#scored += out.report.keysScored / kvHeads;
-    this.#indexBytes += out.report.bytesRead;
+    const isAny = this.#noteSearch(out.report);
     if (this.#answered % ESTIMATE_EVERY === 1) this.#noteError(out);
-    return out.report.keysKept > 0;
+    return isAny;
+  }
+
+  #noteSearch({ keysKept, keysScored, bytesRead }: SearchReport): boolean {
+    const { heads, kvHeads } = this.#place.kv.shape;
+    this.#answered++;
+    this.#retrieved += keysKept / (this.#params.budget > 0 ? heads : kvHeads);
+    this.#scored += keysScored / kvHeads;
+    this.#indexBytes += bytesRead;
+    return keysKept > 0;
+  }
+
+  #measuresSpread(answered: number): boolean {
+    return this.#errors > 0 && (this.#spreads === 0 || (answered + this.#phase) % SPREAD_EVERY === 0);
+  }
+
+  attend(out: AttentionPart, q: Tensor, length: number, exact: Tensor): boolean | undefined {
+    if (this.#index?.attend === undefined || length < this.#params.min_length || this.#params.tail === "surrogate") {
+      return undefined;
+    }
+    // What is measured now and then is measured over hits.
+    const answered = this.#answered + 1;
+    if (answered % ESTIMATE_EVERY === 1 || this.#measuresSpread(answered)) return undefined;
+    if (this.#committed < this.#indexed) this.#commit(this.#index);
+    return this.#noteSearch(this.#index.attend(out, q, this.#goal(), exact));
   }
 
   attended(spread: () => number | undefined): void {
-    if (this.#errors === 0 || (this.#spreads > 0 && (this.#answered + this.#phase) % SPREAD_EVERY !== 0)) return;
+    if (!this.#measuresSpread(this.#answered)) return;
     const measured = spread();
     if (measured === undefined) return;
     this.#spread += measured ** 2;

@@ -119,6 +119,8 @@ export interface HostMemory {
   readonly indexLibrary?: string;
   /** Before a library reads rows it was lent: whatever kernels have appended is there. Absent where it always is. */
   ready?(): void;
+  /** Rows lie apart from where the library works: it encodes them, and cannot attend to them. */
+  readonly isApart?: boolean;
   /** The backend's threads, as long as the backend: `kvasir_executor`. */
   readonly executor: NativePointer;
   /** Disposes `library`, which works with what is lent here, right before the backend ends. */

@@ -363,6 +363,7 @@ export class HybridBackend implements Backend {
       executor: works.executor,
       attach: (library) => host.attach(library),
       ready: () => this.#stream.settle(),
+      isApart: codes === "device",
       address: (tensor) => host.address(onHost(tensor, "tensor to lend")),
       memory: (tensor) => host.memory(onHost(tensor, "tensor to share")),
       input: (tensor) => {

@@ -50,6 +50,11 @@ const SYMBOLS = {
     ],
     result: "i32",
   },
+  kvasir_index_attend: {
+    parameters: ["pointer", "u32", "pointer", "pointer", "buffer", "buffer", "pointer", "pointer"],
+    result: "i32",
+    optional: true,
+  },
   kvasir_index_fork: { parameters: ["pointer", "buffer", "u32", "buffer", "i32"], result: "i32" },
   kvasir_index_save: { parameters: ["pointer", "u32", "buffer"], result: "i32" },
   kvasir_index_save_into: { parameters: ["pointer", "u32", "buffer", "buffer", "f64"], result: "i32" },

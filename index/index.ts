@@ -129,8 +129,8 @@ export interface KvIndex extends Disposable {
    * attended anyway, −∞ for nothing.
    */
   search(out: SearchHits, q: Tensor, goal: Goal, exact: Tensor): void;
-  /** Optional fusion of `search` and `attendTopk` under the same laws. */
-  attend?(out: AttentionPart, q: Tensor, kv: KvLayer, goal: Goal, exact: Tensor): SearchReport;
+  /** Optional: `search` and `attendTopk` in one call under the laws of both, without hits that anybody else could see. No surrogates. */
+  attend?(out: AttentionPart, q: Tensor, goal: Goal, exact: Tensor): SearchReport;
   /** An index with the same contents over `kv`, which holds the same rows (or shares them); what is sealed is shared. */
   fork(kv: KvLayer): KvIndex;
   /** Writes a file, complete or not at all; what is committed comes back. */

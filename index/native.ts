@@ -5,8 +5,18 @@
  */
 import type { Tensor } from "../core/tensor.ts";
 import type { KvChunk, KvLayer, KvQueries, KvSegment } from "../core/kv.ts";
-import type { Backend, NativePointer } from "../backends/backend.ts";
-import type { Certificate, FileRange, Goal, IndexStats, IndexType, KvIndex, Params, SearchHits } from "./index.ts";
+import type { AttentionPart, Backend, NativePointer } from "../backends/backend.ts";
+import type {
+  Certificate,
+  FileRange,
+  Goal,
+  IndexStats,
+  IndexType,
+  KvIndex,
+  Params,
+  SearchHits,
+  SearchReport,
+} from "./index.ts";
 import { NATIVE_STATUS } from "../core/errors.ts";
 import { formatSpec } from "../core/spec.ts";
 import { cString, loadIndexLibrary, textOf } from "./ffi.ts";
@@ -86,6 +96,8 @@ class NativeIndex implements KvIndex {
   readonly observes: boolean;
   /** Not of a device's index: it is made anew from the rows. */
   readonly saveInto?: (path: string, offset: number) => number;
+  /** Of an index over rows that lie where it works, on a device. */
+  readonly attend?: NonNullable<KvIndex["attend"]>;
   #id: number;
 
   private constructor(context: IndexContext, spec: string, kv: KvLayer, id: number, segments: Registered[]) {
@@ -98,6 +110,9 @@ class NativeIndex implements KvIndex {
     context.check(context.library.symbols.kvasir_index_observes(context.pointer, id, observes));
     this.observes = observes[0] === 1;
     if (context.host.indexLibrary === undefined) this.saveInto = (path, offset) => this.#saveInto(path, offset);
+    if (context.library.symbols.kvasir_index_attend !== null && context.host.isApart !== true) {
+      this.attend = (out, q, goal, exact) => this.#attend(out, q, goal, exact);
+    }
   }
 
   static create(context: IndexContext, spec: string, kv: KvLayer): NativeIndex {
@@ -188,10 +203,33 @@ class NativeIndex implements KvIndex {
         rest === undefined ? null : this.#address(rest.o),
         rest === undefined ? null : this.#address(rest.lse),
       );
-      if (status === NATIVE_STATUS.OK) return this.#fillReport(out);
+      if (status === NATIVE_STATUS.OK) return void Object.assign(out.report, this.#reported());
       if (status !== NATIVE_STATUS.CAPACITY || attempt > 0) this.#context.check(status);
       for (const count of this.#context.backend.read(out.counts)) capacity = Math.max(capacity, count);
     }
+  }
+
+  #attend(out: AttentionPart, q: Tensor, goal: Goal, exact: Tensor): SearchReport {
+    const id = this.#live();
+    checkQuery(q, exact, this.#kv.shape);
+    checkGoal(goal);
+    checkQuery(out.o, out.lse, this.#kv.shape);
+    this.#setGoal(goal);
+    const { symbols } = this.#context.library;
+    const attend = symbols.kvasir_index_attend as NonNullable<typeof symbols.kvasir_index_attend>;
+    this.#context.check(
+      attend(
+        this.#context.pointer,
+        id,
+        this.#address(out.o),
+        this.#address(out.lse),
+        this.#report,
+        this.#goal,
+        this.#context.host.input(q),
+        this.#context.host.input(exact),
+      ),
+    );
+    return this.#reported();
   }
 
   fork(kv: KvLayer): KvIndex {
@@ -261,12 +299,9 @@ class NativeIndex implements KvIndex {
     return kind;
   }
 
-  #fillReport({ report }: SearchHits): void {
-    report.certificate = CERTIFICATES[this.#report[0] as number] ?? "none";
-    report.keysScored = this.#report[1] as number;
-    report.keysKept = this.#report[2] as number;
-    report.bytesRead = this.#report[3] as number;
-    report.expectedRecall = this.#report[4] as number;
+  #reported(): SearchReport {
+    const [certificate = 0, keysScored = 0, keysKept = 0, bytesRead = 0, expectedRecall = NaN] = this.#report;
+    return { certificate: CERTIFICATES[certificate] ?? "none", keysScored, keysKept, bytesRead, expectedRecall };
   }
 
   #address(tensor: Tensor): NativePointer {

@@ -7,6 +7,7 @@ import { assertEquals } from "@std/assert";
 import type { Loaded } from "../engine/loaded.ts";
 import type { Backends } from "../backends/mod.ts";
 import { Ops } from "../backends/ops.ts";
+import { Look } from "../attention/look.ts";
 import { SequenceState } from "../attention/state.ts";
 import { Forward } from "../engine/forward.ts";
 import { planAttention } from "../engine/plan.ts";
@@ -23,10 +24,16 @@ export function load(backend: string, backends: Backends = {}): Promise<Loaded> 
   return tinyLoader()({ model: "tiny", backend }, hooks);
 }
 
-/** Logits after each decode step, [steps × vocab], with one interrupted chunk on the way; and what was attended. `settles`: when the prompt is read. */
+/** Logits after each decode step, [steps × vocab], with one interrupted chunk on the way; and what was attended. `settles`: when the prompt is read; `isWatched`: by somebody who looks at hits; `end`: of the tokens. */
 export function run(
   { model, backend }: Loaded,
-  { settles = false, ...options }: { policy: string; index?: string; settles?: boolean },
+  { settles = false, isWatched = false, end = TOKENS.length, ...options }: {
+    policy: string;
+    index?: string;
+    settles?: boolean;
+    isWatched?: boolean;
+    end?: number;
+  },
 ) {
   const { plan } = planAttention(options, backend);
   const before = backend.bytes;
@@ -34,6 +41,10 @@ export function run(
   let stats: ReturnType<SequenceState["stats"]>;
   {
     using state = new SequenceState(backend, model.config.layers, "f32", 400, plan);
+    const { layers } = model.config;
+    if (isWatched) {
+      state.look = new Look({ every: 64, stretches: 4 }, PROMPT, layers.length, (layers[0] as typeof layers[0]).heads);
+    }
     const forward = new Forward(model, new Ops(backend), 512);
     const step = (start: number, numTokens: number, isInterrupted?: () => boolean) => {
       const part = { state, tokens: TOKENS, start, numTokens, numLogits: numTokens === 1 ? 1 : 0 };
@@ -46,7 +57,7 @@ export function run(
     step(100, PROMPT - 100, () => ++asked === 2);
     step(100, PROMPT - 100, () => false);
     if (settles) state.settle();
-    for (let i = PROMPT; i < TOKENS.length; i++) step(i, 1);
+    for (let i = PROMPT; i < end; i++) step(i, 1);
     stats = state.stats();
   }
   assertEquals(backend.bytes, before);

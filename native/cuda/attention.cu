@@ -17,6 +17,9 @@ namespace {
 
 // A share of the keys shorter than this costs more to merge than it hides.
 constexpr int32_t kLeastKeys = 256;
+// How many keys a list has only the device knows: shares are as for so many, however much room it has, so that hits attended to where they were
+// found give the bits of hits that were handed over.
+constexpr int32_t kListKeys = 16 * kLeastKeys;
 // Blocks that a processor has room for, at most: shares beyond them only wait.
 constexpr int32_t kBlocksPerProcessor = 3;
 
@@ -219,7 +222,7 @@ void attend_hits(DeviceScratch& work, const Attention& call, const HitLists& hit
     ListedKeys keys{};
     keys.tokens = hits.tokens, keys.counts = hits.counts, keys.biases = hits.biases;
     keys.capacity = hits.capacity, keys.start = start, keys.end = end;
-    pieces.push_back({table, keys, hits.capacity});
+    pieces.push_back({table, keys, kListKeys});
   });
   if (pieces.empty() || hits.capacity == 0) {
     Piece<ListedKeys> none{};

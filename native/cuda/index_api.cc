@@ -24,6 +24,18 @@ struct DeviceIndex {
   std::unique_ptr<DeviceFlat> flat;
 };
 
+FlatGoal goal_of(const DeviceIndex& index, const double* goal) {
+  const Goal g = parse_goal(goal);
+  if (g.surrogate_tail) fail(KVASIR_UNSUPPORTED, "Cannot search index \"%.200s\": it has no surrogates, use tail=sample", index.spec.c_str());
+  return {g.kind == Goal::kError, g.value, g.sample_tail, g.draw};
+}
+
+void fill_report(double* report, const FlatReport& done) {
+  const double all[KVASIR_REPORT] = {static_cast<double>(done.certificate), done.keys_scored, done.keys_kept, done.bytes_read,
+                                     __builtin_nan("")};
+  std::memcpy(report, all, sizeof all);
+}
+
 [[noreturn]] void refuse(const char* what) {
   fail(KVASIR_UNSUPPORTED, "Cannot %s: indexes on the device live in its memory alone, they are built anew from the cache", what);
 }
@@ -157,6 +169,20 @@ int32_t kvasir_index_settle(kvasir_index_context* ctx, kvasir_index index) {
   return guard([&] { ctx->index(index); });
 }
 
+int32_t kvasir_index_attend(kvasir_index_context* ctx, kvasir_index index, float* o, float* lse, double* report, const double* goal,
+                            const float* q, const float* exact) {
+  return guard([&] {
+    DeviceIndex& i = ctx->index(index);
+    if (o == nullptr || lse == nullptr || report == nullptr || q == nullptr || exact == nullptr) {
+      fail(KVASIR_ARGUMENT, "Cannot attend: an argument is missing");
+    }
+    const FlatGoal g = goal_of(i, goal);
+    FlatReport done;
+    i.flat->attend({o, lse}, g, q, exact, &done);
+    fill_report(report, done);
+  });
+}
+
 int32_t kvasir_index_search(kvasir_index_context* ctx, kvasir_index index, int32_t* tokens, float* bias, int32_t* counts,
                             float* errors, double* report, int32_t capacity, const double* goal, const float* q,
                             const float* exact, float*, float*) {
@@ -167,13 +193,10 @@ int32_t kvasir_index_search(kvasir_index_context* ctx, kvasir_index index, int32
         (capacity > 0 && (tokens == nullptr || bias == nullptr))) {
       fail(KVASIR_ARGUMENT, "Cannot search: an argument is missing");
     }
-    const Goal g = parse_goal(goal);
-    if (g.surrogate_tail) fail(KVASIR_UNSUPPORTED, "Cannot search index \"%.200s\": it has no surrogates, use tail=sample", i.spec.c_str());
+    const FlatGoal g = goal_of(i, goal);
     FlatReport done;
-    fits = i.flat->search({tokens, bias, counts, errors, capacity}, {g.kind == Goal::kError, g.value, g.sample_tail, g.draw}, q, exact, done);
-    const double all[KVASIR_REPORT] = {static_cast<double>(done.certificate), done.keys_scored, done.keys_kept, done.bytes_read,
-                                       __builtin_nan("")};
-    std::memcpy(report, all, sizeof all);
+    fits = i.flat->search({tokens, bias, counts, errors, capacity}, g, q, exact, done);
+    fill_report(report, done);
   });
   if (status != KVASIR_OK || fits) return status;
   return kvasir::report(KVASIR_CAPACITY, "Cannot search: the output has too little room, see counts");

@@ -331,6 +331,7 @@ bool DeviceFlat::search(const FlatHits& to, const FlatGoal& goal, const float* q
 }
 
 void DeviceFlat::attend(const AttentionPart& out, const FlatGoal& goal, const float* q, const float* exact, FlatReport* report) {
+  if (!reaches_rows()) fail(KVASIR_UNSUPPORTED, "Cannot attend to rows: they lie on the host, search and attend to hits there");
   const int32_t most = goal.by_error ? searchable_ : static_cast<int32_t>(std::min(goal.value, static_cast<double>(searchable_)));
   const Buffers b = place(most);
   const int32_t rows = find(b, b.list, goal, q, exact);

@@ -111,6 +111,13 @@ KVASIR_API int32_t kvasir_index_search(kvasir_index_context* ctx, kvasir_index i
                                        int32_t* counts, float* errors, double* report, int32_t capacity, const double* goal,
                                        const float* q, const float* exact, float* rest, float* rest_lse);
 
+/*
+ * Optional, of libraries over a device's memory: kvasir_index_search and kvasir_attend_topk in one call, under the laws of both, where
+ * the rows lie where kernels reach them (else KVASIR_UNSUPPORTED). o [out]: F32 [heads, headDim], lse [out]: F32 [heads], of the hits alone;
+ * all pointers but goal and report are the device's. No surrogates. */
+KVASIR_API int32_t kvasir_index_attend(kvasir_index_context* ctx, kvasir_index index, float* o, float* lse, double* report,
+                                       const double* goal, const float* q, const float* exact);
+
 /* A second index with the same contents that shares what is sealed; segments [in]: `count` ids that hold the same rows. */
 KVASIR_API int32_t kvasir_index_fork(kvasir_index_context* ctx, kvasir_index* out, kvasir_index index,
                                      const kvasir_segment* segments, int32_t count);

@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "attention_case.h"
+#include "error.h"
 #include "harness.h"
 
 using namespace kvasir;
@@ -202,4 +203,15 @@ TEST("cuda index: the fused call gives what a search and attention to its hits g
       for (size_t d = 0; d < 64; d++) EXPECT_NEAR(got[static_cast<size_t>(h) * 64 + d], want[d] / sum, 5e-3);
     }
   }
+  // Rows that no kernel reaches.
+  Layer apart(300, 1, 1, 64, 1, true);
+  const auto there = apart.index(DeviceFlat::kInt4, 300);
+  const DeviceArray<float> o(*apart.runtime, apart.q.size()), lse(*apart.runtime, apart.exact.size());
+  bool refused = false;
+  try {
+    there->attend({o.data(), lse.data()}, {true, 0.1, false, 3}, apart.device_q->data(), apart.device_exact->data(), nullptr);
+  } catch (const Error& e) {
+    refused = e.status == KVASIR_UNSUPPORTED;
+  }
+  EXPECT(refused);
 }
