@@ -7,6 +7,7 @@
 
 #include "byte_kernels.h"
 #include "graph_kernels.h"
+#include "prefetch.h"
 
 namespace kvasir {
 namespace {
@@ -165,7 +166,7 @@ void BytePanels::above(const ByteKernels& kernels, const BytePassed& passed, con
   const size_t lines = panel + 1 < panels() ? static_cast<size_t>(rows.units) * 2 : 0, pieces = static_cast<size_t>((some + kRows - 1) / kRows);
   for (size_t piece = 0; piece < pieces; piece++) {
     for (size_t line = lines * piece / pieces; line < lines * (piece + 1) / pieces; line++) {
-      __builtin_prefetch(codes + kPanel * width + line * 64);
+      prefetch_line(codes + kPanel * width + line * 64);
     }
     const size_t r = piece * kRows;
     const BytePassed part = {passed.thresholds + r, passed.masks + r * passed.stride, passed.stride, passed.scores + r * passed.room,

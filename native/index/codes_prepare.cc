@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "codes.h"
+#include "prefetch.h"
 #include "row_kernels.h"
 
 namespace kvasir {
@@ -12,7 +13,7 @@ namespace {
 
 void fetch_lines(const void* memory, size_t bytes, size_t most) {
   const char* at = static_cast<const char*>(memory);
-  for (size_t i = 0; i < std::min(bytes, most); i += kLine) __builtin_prefetch(at + i, 0, 2);
+  for (size_t i = 0; i < std::min(bytes, most); i += kLine) prefetch_line<2>(at + i);
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "graph_kernels.h"
 #include "graph_keys.h"
 #include "kmeans.h"
+#include "prefetch.h"
 
 namespace kvasir {
 
@@ -49,8 +50,8 @@ class GraphCodes {
   float scale(int32_t node) const { return scales_of(data_[static_cast<size_t>(node >> kBlockBits)])[place(node)]; }
   void prefetch(int32_t node) const {
     const uint8_t* at = row(node);
-    for (size_t i = 0; i < row_bytes_; i += 64) __builtin_prefetch(at + i);
-    __builtin_prefetch(scales_of(data_[static_cast<size_t>(node >> kBlockBits)]) + place(node));
+    for (size_t i = 0; i < row_bytes_; i += 64) prefetch_line(at + i);
+    prefetch_line(scales_of(data_[static_cast<size_t>(node >> kBlockBits)]) + place(node));
   }
 
   // q [group, dim].

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "graph_kernels.h"
+#include "prefetch.h"
 #include "rows.h"
 
 namespace kvasir {
@@ -27,7 +28,7 @@ class GraphKeys {
   }
   void prefetch(int32_t node) const {
     const char* at = static_cast<const char*>(row(node));
-    for (size_t i = 0; i < row_bytes_; i += 64) __builtin_prefetch(at + i);
+    for (size_t i = 0; i < row_bytes_; i += 64) prefetch_line(at + i);
   }
   // out[i * group + g] = q[g] . key of nodes[i], key scales applied.
   void score(float* out, const float* q, int32_t group, const int32_t* nodes, int32_t count) const;

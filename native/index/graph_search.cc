@@ -69,7 +69,7 @@ void GraphSearch::score_fresh(const GraphLinks* links, size_t first) {
       }
       if (passed == 0) continue;
       if (links != nullptr) {
-        for (int32_t i = 0; i < passed; i++) __builtin_prefetch(links->of(fresh[i].node));
+        for (int32_t i = 0; i < passed; i++) prefetch_line(links->of(fresh[i].node));
       }
       insert(g, fresh, passed);
     }

@@ -4,6 +4,7 @@
 
 #include "draw.h"
 #include "kvasir_abi.h"
+#include "prefetch.h"
 #include "row_kernels_body.h"
 #include "select_kernels.h"
 
@@ -115,7 +116,7 @@ void rescore_rows(float* out, const float* q, const T* rows, int32_t dim, int32_
   const size_t bytes = static_cast<size_t>(dim) * sizeof(T);
   const auto prefetch = [&](int32_t i) {
     const char* next = reinterpret_cast<const char*>(row_of(i));
-    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + b);
+    for (size_t b = 0; b < bytes; b += 64) prefetch_line(next + b);
   };
   for (int32_t i = 0; i < count && i < kAhead; i++) prefetch(i);
   for (int32_t i = 0; i < count; i++) {

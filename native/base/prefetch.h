@@ -1,0 +1,14 @@
+// Asking for a line of memory before it is read.
+#pragma once
+
+namespace kvasir {
+
+// Locality: 3 to L1, 2 to L2. gcc takes a function that only prefetches for one without effects, and drops the calls of it (measured: 12.2,
+// where it is not inlined early); the empty statement is an effect.
+template <int Locality = 3>
+inline void prefetch_line(const void* line) {
+  __builtin_prefetch(line, 0, Locality);
+  asm volatile("");
+}
+
+}  // namespace kvasir
