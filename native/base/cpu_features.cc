@@ -26,6 +26,14 @@ bool has_avx512() {
 
 }  // namespace
 
+bool is_amd() {
+#ifdef KVASIR_X86
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
+}
+
 IsaLevel find_isa_level(const char* name) {
   const bool any = std::strcmp(name, "auto") == 0;
   if (std::strcmp(name, "portable") == 0) return IsaLevel::kPortable;

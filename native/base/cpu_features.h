@@ -11,4 +11,7 @@ enum class IsaLevel { kPortable, kAvx2, kAvx512 };
 // the CPU or the build lacks, Error{KVASIR_ARGUMENT} for another name.
 IsaLevel find_isa_level(const char* name);
 
+// Whether AMD made it, whose caches take prefetches another way than Intel's.
+bool is_amd();
+
 }  // namespace kvasir

@@ -185,7 +185,8 @@ struct Bench {
         const int32_t end = std::min(n, (task % ranges + 1) * 4 * Codes::kChunkKeys);
         for (int32_t from = task % ranges * 4 * Codes::kChunkKeys; from < end; from += kPiece) {
           const int32_t some = std::min(kPiece, end - from);
-          l.codes->score_all(p, l.rows, from, from + some, floats, kPiece + 32);
+          l.codes->score_all(p, l.rows, from, from + some, floats, kPiece + 32,
+                             kind == Codes::kInt8 && h + 1 < l.kv_heads ? l.codes->blocks(h + 1, 0) : nullptr);
         }
         return;
       }
@@ -197,7 +198,7 @@ struct Bench {
         const int32_t blocks = (std::min(n - c * Codes::kChunkKeys, Codes::kChunkKeys) + 31) / 32;
         isa.sample->scan(logs.data() + static_cast<size_t>(h * l.group) * stride + static_cast<size_t>(c) * Codes::kChunkKeys,
                          stride, l.codes->kept_shape(), p.codes(), gains, bases, l.codes->blocks(h, c), blocks,
-                         c + 1 < chunks ? l.codes->blocks(h, c + 1) : nullptr, sums);
+                         l.codes->ahead(h, c, h + 1 < l.kv_heads ? l.codes->blocks(h + 1, 0) : nullptr), sums);
       }
     });
   }

@@ -15,19 +15,16 @@
 namespace kvasir {
 namespace {
 
-constexpr size_t kCoarseNear = 1280;  // bytes ahead that come on to L1
-
 // sums[g][half] = scaled integer scores of 16 keys of a coarse block for heads g0 .. g0 + G.
 template <int32_t G>
 inline void score_coarse(__m512 (&sums)[G][2], const CodeShape& shape, const CodeQuery& query, int32_t g0, const uint8_t* block,
-                         const char* ahead) {
+                         const uint8_t* far, const uint8_t* near) {
   const __m512i two = _mm512_set1_epi8(3);
   const int8_t* q = query.rows + static_cast<size_t>(g0) * query.row_bytes;
 #pragma GCC unroll 4
   for (int32_t g = 0; g < G; g++) sums[g][0] = sums[g][1] = _mm512_setzero_ps();
   const uint8_t* scales_at = block + shape.bands * kCoarseBandBytes;
-  const char* near = reinterpret_cast<const char*>(block) + kCoarseNear;
-  for (int32_t band = 0; band < shape.bands; band++, block += kCoarseBandBytes, ahead += kCoarseBandBytes, near += kCoarseBandBytes, q += kNibbleBand) {
+  for (int32_t band = 0; band < shape.bands; band++, block += kCoarseBandBytes, far += kCoarseBandBytes, near += kCoarseBandBytes, q += kNibbleBand) {
     __m512i acc[G][2];
 #pragma GCC unroll 4
     for (int32_t g = 0; g < G; g++) {
@@ -36,10 +33,10 @@ inline void score_coarse(__m512 (&sums)[G][2], const CodeShape& shape, const Cod
 #pragma GCC unroll 2
     for (int32_t j = 0; j < 2; j++) {
       __m512i first = _mm512_loadu_si512(block + j * 64), second = _mm512_loadu_si512(block + 128 + j * 64);
-      _mm_prefetch(ahead + j * 64, _MM_HINT_T1);
-      _mm_prefetch(ahead + 128 + j * 64, _MM_HINT_T1);
-      _mm_prefetch(near + j * 64, _MM_HINT_T0);
-      _mm_prefetch(near + 128 + j * 64, _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(far) + j * 64, _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(far) + 128 + j * 64, _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(near) + j * 64, _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(near) + 128 + j * 64, _MM_HINT_T0);
 #pragma GCC unroll 4
       for (int32_t t = 0; t < 4; t++) {
         const __m512i x = _mm512_and_si512(first, two), y = _mm512_and_si512(second, two);
@@ -63,10 +60,10 @@ inline void score_coarse(__m512 (&sums)[G][2], const CodeShape& shape, const Cod
     }
   }
   for (int32_t pair = 0; pair < shape.pairs; pair++) {
-    _mm_prefetch(ahead + pair * 128, _MM_HINT_T1);
-    _mm_prefetch(ahead + pair * 128 + 64, _MM_HINT_T1);
-    _mm_prefetch(near + pair * 128, _MM_HINT_T0);
-    _mm_prefetch(near + pair * 128 + 64, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(far) + pair * 128, _MM_HINT_T1);
+    _mm_prefetch(reinterpret_cast<const char*>(far) + pair * 128 + 64, _MM_HINT_T1);
+    _mm_prefetch(reinterpret_cast<const char*>(near) + pair * 128, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(near) + pair * 128 + 64, _MM_HINT_T0);
   }
 }
 
@@ -77,34 +74,18 @@ inline __m512i to_logs(const __m512 (&scores)[2], __m512 gain, __m512 base) {
                           _mm512_set1_epi16(kLogLeast));
 }
 
-// Where a scan of `blocks` blocks finds what it prefetches while it is at block b.
-struct CoarseAhead {
-  int32_t distance, blocks;
-  const uint8_t* end;
-  const uint8_t* next;
-
-  CoarseAhead(const CodeShape& shape, const uint8_t* codes, int32_t count, const uint8_t* behind)
-      : distance(static_cast<int32_t>((kNibblesAhead + shape.block_bytes - 1) / shape.block_bytes)), blocks(count),
-        end(codes + static_cast<size_t>(count) * shape.block_bytes), next(behind) {}
-  const char* at(int32_t b, const uint8_t* block, size_t block_bytes) const {
-    const uint8_t* ahead = block + static_cast<size_t>(distance) * block_bytes;
-    if (b + distance >= blocks) ahead = next == nullptr ? block : next + (ahead - end);
-    return reinterpret_cast<const char*>(ahead);
-  }
-};
-
 // Calls after(b, logs) for every block, logs [G] in registers.
 template <int32_t G, class After>
 inline void scan_logs(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query, int32_t g0,
-                      const float* gains, const float* bases, const uint8_t* codes, int32_t blocks, const uint8_t* next,
+                      const float* gains, const float* bases, const uint8_t* codes, int32_t blocks, const ScanAhead& ahead,
                       float* sums, After&& after) {
   __m512 totals[G];
 #pragma GCC unroll 4
   for (int32_t g = 0; g < G; g++) totals[g] = _mm512_setzero_ps();
-  const CoarseAhead ahead(shape, codes, blocks, next);
   for (int32_t b = 0; b < blocks; b++, codes += shape.block_bytes) {
     __m512 scores[G][2];
-    score_coarse<G>(scores, shape, query, g0, codes, ahead.at(b, codes, shape.block_bytes));
+    score_coarse<G>(scores, shape, query, g0, codes, codes + ahead.from(codes, ahead.far),
+                    codes + ahead.from(codes, ahead.near));
     __m512i logs[G];
 #pragma GCC unroll 4
     for (int32_t g = 0; g < G; g++) {
@@ -120,7 +101,7 @@ inline void scan_logs(int16_t* out, size_t stride, const CodeShape& shape, const
   for (int32_t g = 0; g < G; g++) sums[g0 + g] += _mm512_reduce_add_ps(totals[g]);
 }
 
-// SampleKernels::refine for a group of G: 16 candidates at a time, a lane each.
+// SampleKernels::refine for a group of G: 16 candidates at a time, a lane each. (Rows loaded whole, four at a time: slower, cold.)
 template <int32_t G>
 inline void refine_keys(int16_t* out, const Candidates& of, int32_t count, const CodeShape& shape, const CodeQuery& query, int32_t g0,
                         const float* gains, const uint8_t* codes, const uint8_t* fine) {

@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "scan_ahead.h"
+
 namespace kvasir {
 
 constexpr int32_t kBlockKeys = 32, kBand = 32, kUnit = 16, kLine = 64;
@@ -92,7 +94,7 @@ struct CodeKernels {
   QueryCode (*encode_query)(int32_t* whole, int32_t* sums, double* energies, float* x, size_t width, int32_t most);
   // out[g * stride + i] = logit of key i of `blocks` blocks, base [group] included; errors not null: plus bounds * error.
   void (*scan)(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,
-               const uint8_t* codes, const uint16_t* errors, int32_t blocks);
+               const uint8_t* codes, const uint16_t* errors, int32_t blocks, const ScanAhead& ahead);
   // The same for keys `ids`, counted over chunks of 2^chunk_bits keys: base [chunks, group], codes and errors by chunk. Null for
   // 4-bit codes.
   void (*gather)(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,

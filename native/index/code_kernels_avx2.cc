@@ -10,7 +10,6 @@ namespace {
 
 constexpr int32_t kShift = 6;
 constexpr int32_t kTile = 2;         // query heads at a time
-constexpr size_t kAhead = 6 * 1024;  // bytes that a scan prefetches ahead
 constexpr int32_t kKeysAhead = 16;   // keys that a gather prefetches ahead
 
 inline __m256i load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
@@ -28,7 +27,7 @@ inline __m256i sum_quads(__m256i s0, __m256i s1, __m256i s2, __m256i s3) {
 // Eight keys, from `lane` of a block on.
 template <int32_t G, int32_t P>
 void scan_eight(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, int32_t g0, const float* base,
-                const uint8_t* block, const uint16_t* errors, int32_t lane) {
+                const uint8_t* block, const uint16_t* errors, int32_t lane, ptrdiff_t ahead) {
   const size_t line = static_cast<size_t>(shape.units) * kLine;
   const int8_t* const q = query.lines + static_cast<size_t>(g0) * line;
   const size_t plane = static_cast<size_t>(query.group) * line;
@@ -45,7 +44,7 @@ void scan_eight(float* out, size_t stride, const CodeShape& shape, const CodeQue
       const uint8_t* p = keys + j * line + at;
       const __m256i first = load_bytes(p), second = two ? load_bytes(p + kLine) : _mm256_setzero_si256();
       // Two groups of eight share their lines: each fetches half of them.
-      _mm_prefetch(reinterpret_cast<const char*>(p + (lane % 16 == 0 ? 0 : kLine) + kAhead), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(p + (lane % 16 == 0 ? 0 : kLine) + ahead), _MM_HINT_T0);
 #pragma GCC unroll 2
       for (int32_t g = 0; g < G; g++) {
         const int8_t* row = q + static_cast<size_t>(g) * line + at;
@@ -82,23 +81,24 @@ void scan_eight(float* out, size_t stride, const CodeShape& shape, const CodeQue
 
 template <int32_t P>
 void scan_planes(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,
-                 const uint8_t* codes, const uint16_t* errors, int32_t blocks) {
+                 const uint8_t* codes, const uint16_t* errors, int32_t blocks, const ScanAhead& ahead) {
   for (int32_t b = 0; b < blocks; b++) {
     const uint8_t* block = codes + static_cast<size_t>(b) * shape.block_bytes;
+    const ptrdiff_t fetch = ahead.from(block, ahead.once());
     float* to = out + static_cast<size_t>(b) * kBlockKeys;
     const uint16_t* e = errors == nullptr ? nullptr : errors + static_cast<size_t>(b) * kBlockKeys;
     for (int32_t lane = 0; lane < kBlockKeys; lane += 8) {
       int32_t g = 0;
-      for (; g + kTile <= query.group; g += kTile) scan_eight<2, P>(to, stride, shape, query, g, base, block, e, lane);
-      if (g < query.group) scan_eight<1, P>(to, stride, shape, query, g, base, block, e, lane);
+      for (; g + kTile <= query.group; g += kTile) scan_eight<2, P>(to, stride, shape, query, g, base, block, e, lane, fetch);
+      if (g < query.group) scan_eight<1, P>(to, stride, shape, query, g, base, block, e, lane, fetch);
     }
   }
 }
 
 void scan_codes(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,
-                const uint8_t* codes, const uint16_t* errors, int32_t blocks) {
-  if (query.planes == 2) scan_planes<2>(out, stride, shape, query, base, codes, errors, blocks);
-  else scan_planes<1>(out, stride, shape, query, base, codes, errors, blocks);
+                const uint8_t* codes, const uint16_t* errors, int32_t blocks, const ScanAhead& ahead) {
+  if (query.planes == 2) scan_planes<2>(out, stride, shape, query, base, codes, errors, blocks, ahead);
+  else scan_planes<1>(out, stride, shape, query, base, codes, errors, blocks, ahead);
 }
 
 void gather_codes(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,

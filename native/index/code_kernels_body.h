@@ -165,7 +165,7 @@ inline float plain_logit(const CodeShape& shape, const CodeQuery& query, int32_t
 
 template <int32_t kShift>
 void scan_plain(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,
-                const uint8_t* codes, const uint16_t* errors, int32_t blocks) {
+                const uint8_t* codes, const uint16_t* errors, int32_t blocks, const ScanAhead&) {
   for (int32_t b = 0; b < blocks; b++) {
     const uint8_t* block = codes + static_cast<size_t>(b) * shape.block_bytes;
     for (int32_t g = 0; g < query.group; g++) {

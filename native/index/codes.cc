@@ -5,8 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "codes_chunk.h"
 #include "error.h"
-#include "file.h"
 #include "nibble_planes.h"
 #include "row_kernels.h"
 
@@ -15,10 +15,6 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int32_t kJoined = 8;  // blocks of 4-bit codes that are put together for a scan at a time: they stay in L1
-
-// Keys whose mean centres a chunk of `count` keys. Each new centre encodes the chunk again: after every doubling that took as
-// long as encoding twice more.
-int32_t centred_by(int32_t count) { return count < 32 ? 0 : count < 256 ? 32 : count < 1024 ? 256 : 1024; }
 
 // Calls body(from_lane, rows) for stretches of rows [from, to) that lie in one segment; first is the position of key 0.
 template <class F>
@@ -37,32 +33,12 @@ void each_stretch(const Rows& rows, int32_t head, int32_t first, int32_t from, i
 
 }  // namespace
 
-// Storage of a chunk, in memory as in files: Header, centre and sum [units * 16] floats, errors [2048], blocks [64], and of 4-bit
-// codes, whose blocks have the coarse plane, the fine one's rows [2048].
-struct Codes::Header {
-  int32_t summed;   // keys in `sum`
-  int32_t centred;  // keys whose mean is the centre
-  float norm;       // largest norm of a centred key
-  int32_t reserved;
-  // Of 4-bit codes: sums of squares of the keys' scales, by band; the last one is of all bands that follow, too.
-  float squares[Codes::kSquares];
-};
-
-struct Codes::Chunk {
-  std::shared_ptr<const void> holder;  // of data: a mapped file, or memory
-  uint8_t* data = nullptr;
-  Header& header() const { return *reinterpret_cast<Header*>(data); }
-  float* centre() const { return reinterpret_cast<float*>(data + kLine); }
-  float* sum(const CodeShape& s) const { return centre() + s.units * kUnit; }
-  uint16_t* errors(const CodeShape& s) const { return reinterpret_cast<uint16_t*>(sum(s) + s.units * kUnit); }
-};
-
 Codes::Codes(const IndexIsa* isa, Kind kind, int32_t kv_heads, int32_t dim, std::shared_ptr<ChunkMemory> memory)
     : isa_(isa), memory_(memory == nullptr ? std::make_shared<ChunkMemory>() : std::move(memory)), kernels_(kind == kInt4 ? isa->nibbles : isa->codes), kind_(kind), kv_heads_(kv_heads),
       shape_(dim, kind == kInt4 ? 4 : 8), kept_(kind == kInt4 ? coarse_shape(shape_) : shape_),
       // Rounding of the scan and of the float32 scores that it must bound: terms in the longest chain of additions, doubled.
       slack_(static_cast<float>(shape_.bands + dim / 32 + 40) * 0x1p-23f), chunks_(static_cast<size_t>(kv_heads)),
-      blocks_(static_cast<size_t>(kv_heads)), errors_(static_cast<size_t>(kv_heads)), centres_(static_cast<size_t>(kv_heads)),
+      blocks_(static_cast<size_t>(kv_heads)), fines_(static_cast<size_t>(kv_heads)), errors_(static_cast<size_t>(kv_heads)), centres_(static_cast<size_t>(kv_heads)),
       norms_(static_cast<size_t>(kv_heads)), squares_(static_cast<size_t>(kv_heads)) {}
 
 size_t Codes::bytes() const {
@@ -71,18 +47,22 @@ size_t Codes::bytes() const {
 
 size_t Codes::fine_bytes() const { return kind_ == kInt4 ? static_cast<size_t>(shape_.bands * kFineBandBytes) : 0; }
 
-void Codes::copy_blocks(uint8_t* to, const Chunk& from, size_t blocks) const {
-  std::memcpy(to, from.data, codes_at() + blocks * kept_.block_bytes);
-  const size_t fine = codes_at() + kChunkBlocks * kept_.block_bytes;
-  std::memcpy(to + fine, from.data + fine, blocks * kBlockKeys * fine_bytes());
+void Codes::copy_blocks(const Chunk& to, const Chunk& from, size_t blocks) const {
+  std::memcpy(to.about, from.about, about_bytes());
+  std::memcpy(to.blocks, from.blocks, blocks * kept_.block_bytes);
+  if (kind_ == kInt4) std::memcpy(to.fine, from.fine, blocks * kBlockKeys * fine_bytes());
 }
 
 Codes::ChunkPtr Codes::new_chunk() const {
   auto chunk = std::make_shared<Chunk>();
-  const std::shared_ptr<uint8_t> data = memory_->take(chunk_bytes());
-  chunk->data = data.get();
-  chunk->holder = data;
-  std::memset(chunk->data, 0, codes_at());
+  uint8_t** const pieces[] = {&chunk->about, &chunk->blocks, &chunk->fine};
+  const size_t bytes[] = {about_bytes(), kept_.block_bytes * kChunkBlocks, fine_bytes() * kChunkKeys};
+  for (int32_t i = 0; i < 3 && bytes[i] > 0; i++) {
+    const std::shared_ptr<uint8_t> piece = memory_->take(bytes[i]);
+    *pieces[i] = piece.get();
+    chunk->holder[i] = piece;
+  }
+  std::memset(chunk->about, 0, about_bytes());
   return chunk;
 }
 
@@ -95,11 +75,12 @@ void Codes::refresh(size_t from) {
   const size_t dim = static_cast<size_t>(shape_.dim);
   for (size_t h = 0; h < chunks_.size(); h++) {
     const size_t count = chunks_[h].size();
-    blocks_[h].resize(count), errors_[h].resize(count), centres_[h].resize(count * dim), norms_[h].resize(count);
+    blocks_[h].resize(count), fines_[h].resize(count), errors_[h].resize(count), centres_[h].resize(count * dim), norms_[h].resize(count);
     squares_[h].resize(count * squares_of());
     for (size_t c = from; c < count; c++) {
       const Chunk& chunk = *chunks_[h][c];
-      blocks_[h][c] = chunk.data + codes_at();
+      blocks_[h][c] = chunk.blocks;
+      fines_[h][c] = chunk.fine;
       errors_[h][c] = chunk.errors(shape_);
       std::memcpy(&centres_[h][c * dim], chunk.centre(), dim * sizeof(float));
       float square;
@@ -123,7 +104,7 @@ void Codes::append(const Rows& rows, int32_t from, int32_t count, Pool* pool) {
   for (auto& chunks : chunks_) {
     if (size_ % kChunkKeys != 0 && !own_open_) {
       const ChunkPtr copy = new_chunk();
-      copy_blocks(copy->data, *chunks.back(), static_cast<size_t>((size_ % kChunkKeys + kBlockKeys - 1) / kBlockKeys));
+      copy_blocks(*copy, *chunks.back(), static_cast<size_t>((size_ % kChunkKeys + kBlockKeys - 1) / kBlockKeys));
       chunks.back() = copy;
     }
     while (static_cast<int32_t>(chunks.size()) <= last) chunks.push_back(new_chunk());
@@ -186,15 +167,14 @@ void Codes::append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t 
     from = 0;
   }
   std::vector<uint8_t> both(kind_ == kInt4 ? shape_.block_bytes : 0);  // a block before it is taken apart
-  uint8_t* const fine = c.data + codes_at() + kChunkBlocks * kept_.block_bytes;
   each_stretch(rows, head, position, from, to, [&](int32_t at, CodeRows some, size_t row_bytes) {
     for (int32_t left = some.count; left > 0;) {
       const int32_t block = at / kBlockKeys, lane = at % kBlockKeys;
-      uint8_t* codes = c.data + codes_at() + static_cast<size_t>(block) * kept_.block_bytes;
-      uint8_t* const rest = fine + static_cast<size_t>(block * kBlockKeys) * fine_bytes();
+      uint8_t* codes = c.blocks + static_cast<size_t>(block) * kept_.block_bytes;
+      uint8_t* const rest = c.fine + static_cast<size_t>(block * kBlockKeys) * fine_bytes();
       if (lane == 0) {
         std::memset(codes, 0, kept_.block_bytes);
-        std::memset(rest, 0, kBlockKeys * fine_bytes());
+        if (kind_ == kInt4) std::memset(rest, 0, kBlockKeys * fine_bytes());
       }
       some.count = std::min(left, kBlockKeys - lane);
       const float norm = kernels_->encode(both.empty() ? codes : both.data(), c.errors(shape_) + block * kBlockKeys, shape_, c.centre(), slack_, lane, some);
@@ -240,8 +220,14 @@ void Codes::score_exact(const PreparedQuery& query, const Rows& rows, int32_t fr
   }
 }
 
+ScanAhead Codes::ahead(int32_t head, int32_t chunk, const uint8_t* next) const {
+  const int32_t keys = std::min(kChunkKeys, size_ - chunk * kChunkKeys), used = (keys + kBlockKeys - 1) / kBlockKeys;
+  return {blocks(head, chunk) + static_cast<size_t>(used) * kept_.block_bytes, chunk + 1 < chunks() ? blocks(head, chunk + 1) : next,
+          kept_.block_bytes};
+}
+
 void Codes::score_all(const PreparedQuery& query, const Rows& rows, int32_t from, int32_t to, float* out,
-                      size_t stride) const {
+                      size_t stride, const uint8_t* next) const {
   if (from >= to) return;
   const int32_t group = query.group();
   const size_t head = static_cast<size_t>(query.head());
@@ -267,7 +253,8 @@ void Codes::score_all(const PreparedQuery& query, const Rows& rows, int32_t from
           codes = joined.data();
         }
         kernels_->scan(here + b * kBlockKeys, stride, shape_, query.query_, base, codes,
-                       query.upper_ ? errors_[head][static_cast<size_t>(chunk)] + first * kBlockKeys : nullptr, some);
+                       query.upper_ ? errors_[head][static_cast<size_t>(chunk)] + first * kBlockKeys : nullptr, some,
+                       kind_ == kInt4 ? ScanAhead() : ahead(query.head(), chunk, next));
       }
     }
     at = end;
@@ -314,7 +301,8 @@ void Codes::score_joined(const PreparedQuery& query, const int32_t* ids, int32_t
                 key % kBlockKeys, fine(query.head(), chunk) + static_cast<size_t>(key) * fine_bytes());
       errors[i] = errors_[head][static_cast<size_t>(chunk)][key];
     }
-    kernels_->scan(scores.data(), kBlockKeys, shape_, query.query_, none.data(), block.data(), query.upper_ ? errors : nullptr, 1);
+    kernels_->scan(scores.data(), kBlockKeys, shape_, query.query_, none.data(), block.data(), query.upper_ ? errors : nullptr, 1,
+                    ScanAhead());
     for (int32_t g = 0; g < group; g++) {
       for (int32_t i = 0; i < some; i++) {
         out[static_cast<size_t>(g) * stride + static_cast<size_t>(first + i)] =
@@ -322,69 +310,6 @@ void Codes::score_joined(const PreparedQuery& query, const int32_t* ids, int32_t
       }
     }
   }
-}
-
-void Codes::save(FileWriter& to) const {
-  const int32_t meta[4] = {begin_, size_, static_cast<int32_t>(kind_), shape_.dim};
-  to.add("codes", meta, sizeof meta);
-  if (kind_ == kNone) return;
-  for (size_t h = 0; h < chunks_.size(); h++) {
-    std::vector<uint8_t> all(chunks_[h].size() * chunk_bytes());
-    for (size_t c = 0; c < chunks_[h].size(); c++) {
-      const int32_t count = std::min(size_ - static_cast<int32_t>(c) * kChunkKeys, kChunkKeys);
-      const size_t blocks = static_cast<size_t>((count + kBlockKeys - 1) / kBlockKeys);
-      copy_blocks(all.data() + c * chunk_bytes(), *chunks_[h][c], blocks);
-    }
-    to.add("codes.head" + std::to_string(h), all.data(), all.size());
-  }
-}
-
-// A chunk from outside: whatever its numbers are, scoring by them stays finite and inside memory.
-void Codes::check(const Chunk& chunk, int32_t count, int32_t head) const {
-  const Header& header = chunk.header();
-  bool good = header.centred == centred_by(count) && header.summed == header.centred && header.norm >= 0;
-  for (const float square : header.squares) good = good && square >= 0;
-  for (int32_t i = 0; i < shape_.units * kUnit; i++) {
-    good = good && std::isfinite(chunk.centre()[i]) && !std::isnan(chunk.sum(shape_)[i]);
-  }
-  for (int32_t i = 0; i < count; i++) {
-    const uint8_t* block = chunk.data + codes_at() + static_cast<size_t>(i / kBlockKeys) * kept_.block_bytes;
-    good = good && chunk.errors(shape_)[i] <= 0x7f80;
-    for (int32_t band = 0; band < shape_.bands; band++) {
-      uint16_t scale;
-      const int32_t lane = i % kBlockKeys;
-      std::memcpy(&scale, block + (kind_ == kInt4 ? coarse_scale_at(lane, band, shape_.bands) : shape_.scale_at(lane, band)), 2);
-      good = good && (kind_ == kInt4 ? scale & 0x7fff : scale) < 0x7f80;
-    }
-  }
-  if (!good) fail(KVASIR_ARGUMENT, "Cannot open index: codes of head %d are damaged", head);
-}
-
-void Codes::restore(const FileReader& from) {
-  const int32_t* meta = from.array<int32_t>("codes", 4);
-  if (meta[0] < 0 || meta[1] < 0 || meta[0] > INT32_MAX - kChunkKeys - meta[1] || meta[2] != static_cast<int32_t>(kind_) ||
-      meta[3] != shape_.dim) {
-    fail(KVASIR_ARGUMENT, "Cannot open index: codes of kind %d, dimension %d, expected kind %d, dimension %d", meta[2], meta[3],
-         static_cast<int>(kind_), shape_.dim);
-  }
-  begin_ = meta[0];
-  size_ = meta[1];
-  if (kind_ == kNone) return;
-  const size_t count = static_cast<size_t>(chunks());
-  for (size_t h = 0; h < chunks_.size(); h++) {
-    const uint8_t* data = from.array<uint8_t>("codes.head" + std::to_string(h), count * chunk_bytes());
-    chunks_[h].clear();
-    for (size_t c = 0; c < count; c++) {
-      auto chunk = std::make_shared<Chunk>();
-      chunk->holder = from.holder();
-      if (chunk->holder == nullptr) fail(KVASIR_INTERNAL, "Cannot open index: nothing holds its file");
-      chunk->data = const_cast<uint8_t*>(data + c * chunk_bytes());
-      check(*chunk, std::min(size_ - static_cast<int32_t>(c) * kChunkKeys, kChunkKeys), static_cast<int32_t>(h));
-      chunks_[h].push_back(std::move(chunk));
-    }
-  }
-  own_open_ = false;  // the open chunk is the file's
-  refresh(0);
 }
 
 }  // namespace kvasir

@@ -84,8 +84,12 @@ class Codes {
   const uint8_t* blocks(int32_t head, int32_t chunk) const {
     return blocks_[static_cast<size_t>(head)][static_cast<size_t>(chunk)];
   }
+  // For a scan that is in a chunk; next: the codes that are scanned after the head's last, null: none.
+  ScanAhead ahead(int32_t head, int32_t chunk, const uint8_t* next) const;
   // The fine plane of a chunk's 4-bit codes, key by key.
-  const uint8_t* fine(int32_t head, int32_t chunk) const { return blocks(head, chunk) + kept_.block_bytes * kChunkBlocks; }
+  const uint8_t* fine(int32_t head, int32_t chunk) const {
+    return fines_[static_cast<size_t>(head)][static_cast<size_t>(chunk)];
+  }
   size_t fine_bytes() const;  // of a key; 0 unless codes have 4 bits
 
   // Asks memory for what prepare() reads of a head, and for the first codes that a scan reads.
@@ -94,8 +98,9 @@ class Codes {
   // (certified search). Valid until the next append.
   void prepare(PreparedQuery& to, int32_t head, const float* q, int32_t group, float scale, int planes, Scores scores) const;
   // out[g * stride + i - from] for keys [from, to); `from` is a multiple of 32, and there is room for (and -INFINITY is written
-  // to) `to` rounded up to 32.
-  void score_all(const PreparedQuery& query, const Rows& rows, int32_t from, int32_t to, float* out, size_t stride) const;
+  // to) `to` rounded up to 32. next: the codes that are scanned after the head's last; null: none.
+  void score_all(const PreparedQuery& query, const Rows& rows, int32_t from, int32_t to, float* out, size_t stride,
+                 const uint8_t* next = nullptr) const;
   // The same by the rows themselves, exact and without what is behind `to`.
   void score_exact(const PreparedQuery& query, const Rows& rows, int32_t from, int32_t to, float* out, size_t stride) const;
   // out[g * stride + i] for keys ids[i] (positions less begin()), `count` of them, in any order.
@@ -111,11 +116,12 @@ class Codes {
   static constexpr int32_t kSquares = 12;  // bands that a chunk knows the scales of
   size_t squares_of() const { return kind_ == kInt4 ? static_cast<size_t>(shape_.bands < kSquares ? shape_.bands : kSquares) : 0; }
   using ChunkPtr = std::shared_ptr<Chunk>;
-  size_t codes_at() const {
+  size_t about_bytes() const {
     return kLine + 2 * sizeof(float) * static_cast<size_t>(shape_.units * kUnit) + sizeof(uint16_t) * kChunkKeys;
   }
-  size_t chunk_bytes() const { return codes_at() + shape_.block_bytes * kChunkBlocks; }
-  void copy_blocks(uint8_t* to, const Chunk& from, size_t blocks) const;  // to, from: a chunk each
+  size_t chunk_bytes() const { return about_bytes() + shape_.block_bytes * kChunkBlocks; }
+  void copy_blocks(const Chunk& to, const Chunk& from, size_t blocks) const;
+  Chunk place(uint8_t* at) const;  // a chunk of a file
   ChunkPtr new_chunk() const;
   void score_joined(const PreparedQuery& query, const int32_t* ids, int32_t count, float* out, size_t stride) const;
   void add_squares(float* sums, const uint8_t* block, int32_t lane, int32_t count) const;
@@ -133,7 +139,7 @@ class Codes {
   int32_t begin_ = 0, size_ = 0;
   mutable bool own_open_ = true;  // nobody shares the open chunks
   std::vector<std::vector<ChunkPtr>> chunks_;                // [kv_heads][chunks]
-  std::vector<std::vector<const uint8_t*>> blocks_;          // their codes
+  std::vector<std::vector<const uint8_t*>> blocks_, fines_;  // their codes, and fine planes
   std::vector<std::vector<const uint16_t*>> errors_;         // their bounds
   // What every query asks of all chunks, next to each other: [kv_heads][chunks][dim], and the norm of each centre and the
   // largest of its centred keys.

@@ -1,6 +1,7 @@
 #include "isa.h"
 
 #include "cpu_features.h"
+#include "scan_ahead.h"
 
 namespace kvasir {
 namespace {
@@ -15,6 +16,11 @@ const IndexIsa kAvx512 = {"avx512", &kRowsAvx512, &kPanelsAvx512, &kBytesAvx512,
 #endif
 
 }  // namespace
+
+FetchDistances fetch_distances() {
+  static const FetchDistances distances = is_amd() ? FetchDistances{0, 8192} : FetchDistances{12 * 1024, 1280};
+  return distances;
+}
 
 const IndexIsa& find_index_isa(const char* name) {
   switch (find_isa_level(name)) {

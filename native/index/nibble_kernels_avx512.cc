@@ -29,10 +29,9 @@ inline void store_logits(float* out, __m512 first, __m512 second, const uint16_t
 template <int32_t G>
 void scan_tile(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const CodeQuery* low, int32_t g0,
                const float* base, const uint8_t* block, const uint16_t* errors) {
-  const char* ahead = reinterpret_cast<const char*>(block) + kNibblesAhead;
   __m512 scores[G][2], rest[G][2];
-  score_nibbles<G>(scores, shape, query, g0, block, ahead);
-  if (low != nullptr) score_nibbles<G>(rest, shape, *low, g0, block, ahead);
+  score_nibbles<G>(scores, shape, query, g0, block);
+  if (low != nullptr) score_nibbles<G>(rest, shape, *low, g0, block);
   for (int32_t g = 0; g < G; g++) {
     for (int32_t half = 0; half < 2; half++) {
       if (low != nullptr) {
@@ -45,7 +44,7 @@ void scan_tile(float* out, size_t stride, const CodeShape& shape, const CodeQuer
 }
 
 void scan_nibbles(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,
-                  const uint8_t* codes, const uint16_t* errors, int32_t blocks) {
+                  const uint8_t* codes, const uint16_t* errors, int32_t blocks, const ScanAhead&) {
   CodeQuery planes[2] = {query, query};
   std::vector<int32_t> offsets;
   if (query.planes == 2) {

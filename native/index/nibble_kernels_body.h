@@ -125,7 +125,7 @@ inline float nibble_logit(const CodeShape& shape, const CodeQuery& query, const 
 }
 
 [[maybe_unused]] void scan_nibbles_plain(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query,
-                                         const float* base, const uint8_t* codes, const uint16_t* errors, int32_t blocks) {
+                                         const float* base, const uint8_t* codes, const uint16_t* errors, int32_t blocks, const ScanAhead&) {
   for (int32_t b = 0; b < blocks; b++, codes += shape.block_bytes) {
     for (int32_t g = 0; g < query.group; g++) {
       for (int32_t lane = 0; lane < kBlockKeys; lane++) {

@@ -8,8 +8,6 @@
 namespace kvasir {
 namespace {
 
-constexpr size_t kNibblesAhead = 12 * 1024;  // bytes that a scan prefetches ahead, to L2
-
 // The intrinsic gets two register copies a use from gcc 12.
 inline void add_nibbles(__m512i& sum, __m512i nibbles, __m512i q) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(nibbles), "v"(q));
@@ -22,13 +20,13 @@ inline __m512i four_dims(const int8_t* q) {
 // sums[g][half] = scaled integer scores of 16 keys of a block for heads g0 .. g0 + G.
 template <int32_t G>
 inline void score_nibbles(__m512 (&sums)[G][2], const CodeShape& shape, const CodeQuery& query, int32_t g0,
-                          const uint8_t* block, const char* ahead) {
+                          const uint8_t* block) {
   const __m512i low = _mm512_set1_epi8(15);
   const int8_t* const q = query.rows + static_cast<size_t>(g0) * query.row_bytes;
 #pragma GCC unroll 4
   for (int32_t g = 0; g < G; g++) sums[g][0] = sums[g][1] = _mm512_setzero_ps();
   const uint8_t* scales_at = block + shape.bands * kNibbleBandBytes;
-  for (int32_t band = 0; band < shape.bands; band++, block += kNibbleBandBytes, ahead += kNibbleBandBytes) {
+  for (int32_t band = 0; band < shape.bands; band++, block += kNibbleBandBytes) {
     __m512i acc[G][2];
 #pragma GCC unroll 4
     for (int32_t g = 0; g < G; g++) {
@@ -37,8 +35,6 @@ inline void score_nibbles(__m512 (&sums)[G][2], const CodeShape& shape, const Co
 #pragma GCC unroll 4
     for (int32_t j = 0; j < 4; j++) {
       const __m512i first = _mm512_loadu_si512(block + j * 64), second = _mm512_loadu_si512(block + 256 + j * 64);
-      _mm_prefetch(ahead + j * 64, _MM_HINT_T1);
-      _mm_prefetch(ahead + 256 + j * 64, _MM_HINT_T1);
       const __m512i first_low = _mm512_and_si512(first, low), second_low = _mm512_and_si512(second, low);
       const __m512i first_high = _mm512_and_si512(_mm512_srli_epi16(first, 4), low);
       const __m512i second_high = _mm512_and_si512(_mm512_srli_epi16(second, 4), low);
@@ -60,10 +56,6 @@ inline void score_nibbles(__m512 (&sums)[G][2], const CodeShape& shape, const Co
         sums[g][half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[g][half]), scales, sums[g][half]);
       }
     }
-  }
-  for (int32_t pair = 0; pair < shape.pairs; pair++) {
-    _mm_prefetch(ahead + pair * 128, _MM_HINT_T1);
-    _mm_prefetch(ahead + pair * 128 + 64, _MM_HINT_T1);
   }
 }
 

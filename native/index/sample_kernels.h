@@ -10,6 +10,7 @@ namespace kvasir {
 
 struct CodeQuery;
 struct CodeShape;
+struct ScanAhead;
 
 constexpr float kLogUnit = 184.6649652337873f;  // 128 / ln 2: units of L per nat
 constexpr int32_t kLogOne = 127 * 128;          // L of 1
@@ -36,9 +37,10 @@ constexpr int32_t kFoldSums = 16;
 
 struct SampleKernels {
   // out[g * stride + i] = L of key i of `blocks` coarse blocks of 4-bit codes (nibble_planes.h): code sum times gains[g] plus
-  // bases[g]; sums[g] += their bits as floats, not finite where L is beyond kLogMost. next: codes that will be scanned next, or null.
+  // bases[g]; sums[g] += their bits as floats, not finite where L is beyond kLogMost. ahead: of the run
+  // that the blocks are of.
   void (*scan)(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* gains,
-               const float* bases, const uint8_t* codes, int32_t blocks, const uint8_t* next, float* sums);
+               const float* bases, const uint8_t* codes, int32_t blocks, const ScanAhead& ahead, float* sums);
   // out[i] = L of scores[i] given ref, count of them; sums[i % kFoldSums] += their bits as floats, not finite where L is beyond
   // kLogMost: the caller adds them up when it has all.
   void (*fold)(int16_t* out, const float* scores, int32_t count, float ref, float* sums);
@@ -51,7 +53,7 @@ struct SampleKernels {
   // Both in one pass: scan to logs, and the first stage over them.
   int32_t (*sweep)(const Candidates& to, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                    const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
-                   int32_t blocks, const uint8_t* next, uint32_t key, float* sums);
+                   int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums);
   // out[g * of.stride + i] = L of candidate i by both planes, given of.logs by the coarse one. codes, fine: of key 0's block on.
   // gains: of sums of whole codes. Up to 15 entries more may be overwritten.
   void (*refine)(int16_t* out, const Candidates& of, int32_t count, const CodeShape& shape, const CodeQuery& query,

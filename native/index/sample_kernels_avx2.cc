@@ -77,8 +77,7 @@ inline void scan_block(int16_t* out, size_t stride, const CodeShape& shape, cons
 }
 
 void scan_tiles(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* gains,
-                const float* bases, const uint8_t* codes, int32_t blocks, const uint8_t*, float* sums) {
-  constexpr size_t kAhead = 6 * 1024;
+                const float* bases, const uint8_t* codes, int32_t blocks, const ScanAhead& ahead, float* sums) {
   constexpr int32_t kMost = 8;  // heads whose sums are kept at a time
   for (int32_t first = 0; first < query.group; first += kMost) {
     const int32_t end = query.group - first < kMost ? query.group : first + kMost;
@@ -91,8 +90,9 @@ void scan_tiles(int16_t* out, size_t stride, const CodeShape& shape, const CodeQ
     const int32_t group = end - first;
     int16_t* to = out + static_cast<size_t>(first) * stride;
     for (int32_t b = 0; b < blocks; b++, block += shape.block_bytes, to += kNibbleBlock) {
+      const uint8_t* const fetched = block + ahead.from(block, ahead.once());
       for (size_t line = 0; line < shape.block_bytes; line += 64) {
-        _mm_prefetch(reinterpret_cast<const char*>(block) + kAhead + line, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(fetched) + line, _MM_HINT_T0);
       }
       by_fours(group, [&](auto heads, int32_t g) {
         scan_block<decltype(heads)::value>(to, stride, shape, some, g, gains + first, bases + first, block, lanes);
@@ -106,8 +106,8 @@ void scan_tiles(int16_t* out, size_t stride, const CodeShape& shape, const CodeQ
 
 int32_t sweep_keys(const Candidates& found, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                    const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
-                   int32_t blocks, const uint8_t* next, uint32_t key, float* sums) {
-  return sweep_by(scan_tiles, found, logs, stride, shape, query, gains, bases, offsets, codes, block, blocks, next, key, sums);
+                   int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums) {
+  return sweep_by(scan_tiles, found, logs, stride, shape, query, gains, bases, offsets, codes, block, blocks, ahead, key, sums);
 }
 
 // SampleKernels::refine for a group of G: a candidate's 32 dimensions of a band at a time.
@@ -155,7 +155,6 @@ inline void refine_keys(int16_t* out, const Candidates& of, int32_t count, const
 
 void refine_all(int16_t* out, const Candidates& of, int32_t count, const CodeShape& shape, const CodeQuery& query,
                 const float* gains, const uint8_t* codes, const uint8_t* fine) {
-  fetch_fine(of, count, shape, fine);
   by_fours(query.group, [&](auto heads, int32_t g) {
     refine_keys<decltype(heads)::value>(out, of, count, shape, query, g, gains, codes, fine);
   });

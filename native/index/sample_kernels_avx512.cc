@@ -7,16 +7,15 @@ namespace kvasir {
 namespace {
 
 void scan_tiles(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* gains,
-                const float* bases, const uint8_t* codes, int32_t blocks, const uint8_t* next, float* sums) {
+                const float* bases, const uint8_t* codes, int32_t blocks, const ScanAhead& ahead, float* sums) {
   const auto nothing = [](int32_t, const auto&) {};
   // A group of more than four: a block at a time, so that it is read from memory once.
   const int32_t step = query.group <= 4 ? blocks : 1;
   for (int32_t b = 0; b < blocks; b += step) {
     const uint8_t* at = codes + static_cast<size_t>(b) * shape.block_bytes;
-    const uint8_t* after = b + step < blocks ? at + shape.block_bytes : next;
     int16_t* to = out + b * kNibbleBlock;
     by_fours(query.group, [&](auto heads, int32_t g) {
-      scan_logs<decltype(heads)::value>(to, stride, shape, query, g, gains, bases, at, step, after, sums, nothing);
+      scan_logs<decltype(heads)::value>(to, stride, shape, query, g, gains, bases, at, step, ahead, sums, nothing);
     });
   }
 }
@@ -100,7 +99,7 @@ int32_t draw_group(const Candidates& found, const int16_t* logs, size_t stride, 
 template <int32_t G>
 int32_t sweep_group(const Candidates& found, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                     const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
-                    int32_t blocks, const uint8_t* next, uint32_t key, float* sums) {
+                    int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums) {
   const __m512i mixed = _mm512_set1_epi32(static_cast<int32_t>(key));
   __m512i counter = first_counter(block);
   int32_t at[kSome + 1];
@@ -110,8 +109,7 @@ int32_t sweep_group(const Candidates& found, int16_t* logs, size_t stride, const
     const int32_t some = blocks - from < kSome ? blocks - from : kSome;
     const uint8_t* here = codes + static_cast<size_t>(from) * shape.block_bytes;
     int32_t listed = 0;
-    scan_logs<G>(logs + from * kNibbleBlock, stride, shape, query, 0, gains, bases, here, some,
-                 from + some < blocks ? here + static_cast<size_t>(some) * shape.block_bytes : next, sums,
+    scan_logs<G>(logs + from * kNibbleBlock, stride, shape, query, 0, gains, bases, here, some, ahead, sums,
                  [&](int32_t b, const __m512i (&scores)[G]) {
                    __m512i top = _mm512_set1_epi16(kDrawLeast);
 #pragma GCC unroll 4
@@ -144,9 +142,9 @@ int32_t draw_keys(const Candidates& found, const int16_t* logs, size_t stride, c
 // The draw lies in the shadow of the memory that the scan waits for.
 int32_t sweep_keys(const Candidates& found, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                    const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
-                   int32_t blocks, const uint8_t* next, uint32_t key, float* sums) {
+                   int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums) {
   const auto sweep = [&](auto body) {
-    return body(found, logs, stride, shape, query, gains, bases, offsets, codes, block, blocks, next, key, sums);
+    return body(found, logs, stride, shape, query, gains, bases, offsets, codes, block, blocks, ahead, key, sums);
   };
   switch (query.group) {
     case 1: return sweep(sweep_group<1>);
@@ -154,14 +152,13 @@ int32_t sweep_keys(const Candidates& found, int16_t* logs, size_t stride, const 
     case 3: return sweep(sweep_group<3>);
     case 4: return sweep(sweep_group<4>);
     default:
-      scan_tiles(logs, stride, shape, query, gains, bases, codes, blocks, next, sums);
+      scan_tiles(logs, stride, shape, query, gains, bases, codes, blocks, ahead, sums);
       return draw_group<0>(found, logs, stride, offsets, query.group, block, blocks, key);
   }
 }
 
 void refine_all(int16_t* out, const Candidates& of, int32_t count, const CodeShape& shape, const CodeQuery& query,
                 const float* gains, const uint8_t* codes, const uint8_t* fine) {
-  fetch_fine(of, count, shape, fine);
   by_fours(query.group, [&](auto heads, int32_t g) {
     refine_keys<decltype(heads)::value>(out, of, count, shape, query, g, gains, codes, fine);
   });

@@ -122,7 +122,7 @@ void fold_scores(int16_t* out, const float* scores, int32_t count, float ref, fl
 
 [[maybe_unused]] void scan_plain_logs(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query,
                                       const float* gains, const float* bases, const uint8_t* codes, int32_t blocks,
-                                      const uint8_t*, float* sums) {
+                                      const ScanAhead&, float* sums) {
   for (int32_t b = 0; b < blocks; b++, codes += shape.block_bytes) {
     for (int32_t g = 0; g < query.group; g++) {
       const int8_t* q = query.rows + static_cast<size_t>(g) * query.row_bytes;
@@ -246,18 +246,8 @@ inline void top_of(FoldInts* top, const Candidates& of, const int16_t* offsets, 
   }
 }
 
-[[maybe_unused]] inline void fetch_fine(const Candidates& of, int32_t count, const CodeShape& shape, const uint8_t* fine) {
-  const size_t bytes = static_cast<size_t>(shape.bands * kFineBandBytes);
-  for (int32_t i = 0; i < count; i++) {
-    const uint8_t* row = fine + static_cast<size_t>(of.keys[i]) * bytes;
-    __builtin_prefetch(row);
-    __builtin_prefetch(row + bytes - 1);
-  }
-}
-
 [[maybe_unused]] void refine_plain(int16_t* out, const Candidates& of, int32_t count, const CodeShape& shape, const CodeQuery& query,
                                    const float* gains, const uint8_t* codes, const uint8_t* fine) {
-  fetch_fine(of, count, shape, fine);
   for (int32_t i = 0; i < count; i++) {
     const uint8_t* row = fine + static_cast<size_t>(of.keys[i]) * static_cast<size_t>(shape.bands * kFineBandBytes);
     const uint8_t* block = codes + static_cast<size_t>(of.keys[i] / kNibbleBlock) * shape.block_bytes;
@@ -371,8 +361,8 @@ int32_t settle_keys(const Candidates& of, int16_t* tops, const int16_t* offsets,
 [[maybe_unused]] int32_t sweep_by(decltype(SampleKernels::scan) scan, const Candidates& found, int16_t* logs, size_t stride,
                                   const CodeShape& shape, const CodeQuery& query, const float* gains, const float* bases,
                                   const int16_t* offsets, const uint8_t* codes, int32_t block, int32_t blocks,
-                                  const uint8_t* next, uint32_t key, float* sums) {
-  scan(logs, stride, shape, query, gains, bases, codes, blocks, next, sums);
+                                  const ScanAhead& ahead, uint32_t key, float* sums) {
+  scan(logs, stride, shape, query, gains, bases, codes, blocks, ahead, sums);
   return draw_plain(found, logs, stride, offsets, query.group, block, blocks, key);
 }
 

@@ -20,6 +20,7 @@ Sampling::Sampling(const Environment& environment, const LayerShape& shape, cons
   if (m_.so_far.size() < heads) m_.so_far = std::vector<std::atomic<float>>(heads);
   m_.parts.resize(parts * heads), m_.squares.resize(parts * heads);
   m_.found.resize(parts * static_cast<size_t>(shape.kv_heads)), m_.starts.resize(m_.found.size());
+  m_.unrefined.assign(environment_.scratch->size(), -1);
   const bool nibbles = codes.kind() == Codes::kInt4;
   environment_.pool->run(shape.kv_heads, [&](int32_t head, int) {
     const float* q = query.q + static_cast<size_t>(names_[head] * group_ * shape.head_dim);

@@ -35,6 +35,7 @@ struct SampleMemory {
   std::vector<int32_t> found;         // [KV head][chunk]
   std::vector<size_t> starts;         // of what was found
   std::vector<int16_t*> logs;         // of a chunk, by worker
+  std::vector<int32_t> unrefined;     // the chunk, head * chunks + chunk, that a worker has swept last; -1: none
 };
 
 // Draws from the first `count` keys of `codes`: one row of hits for each of the KV heads named. Adds to report's counts.

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "draw_offsets.h"
+#include "prefetch.h"
 #include "sampling.h"
 
 namespace kvasir {
@@ -61,7 +62,7 @@ void Sampling::find_references() {
 // [group][kPiece + kPad].
 float* Sampling::score(int32_t head, int32_t from, int32_t n, int16_t* logs) {
   float* const scores = floats(logs);
-  codes_.score_all(prepared(head), rows_, from, from + n, scores, kPiece + kPad);
+  codes_.score_all(prepared(head), rows_, from, from + n, scores, kPiece + kPad, behind(head));
   for (int32_t g = 0; g < group_ && shape_.softcap > 0; g++) {
     float* const row = scores + static_cast<size_t>(g) * (kPiece + kPad);
     for (int32_t i = 0; i < n; i++) row[i] = shape_.softcap * std::tanh(row[i] / shape_.softcap);
@@ -87,13 +88,17 @@ bool Sampling::scan_and_draw() {
     int32_t candidates;
     if (planes_) {
       candidates = sweep_planes(room, head, chunk, n, logs, offsets, sums);
-      kernels_.refine(refined_ + room, candidates_at(room), candidates, codes_.kept_shape(), prepared(head).codes(),
-                      m_.gains.data() + head * group_, codes_.blocks(names_[head], chunk), codes_.fine(names_[head], chunk));
     } else {
       candidates = sweep_floats(room, head, chunk, n, logs, offsets, sums);
     }
     start(head, chunk) = room;
     found(head, chunk) = candidates;
+    if (planes_) {
+      fetch_fine(head, chunk);
+      int32_t& before = m_.unrefined[static_cast<size_t>(worker)];
+      if (before >= 0) refine(before);
+      before = head * chunks_ + chunk;
+    }
     room += static_cast<size_t>(candidates);
     for (int32_t g = 0; g < group_; g++) {
       std::atomic<float>& so_far = m_.so_far[static_cast<size_t>(head * group_ + g)];
@@ -101,10 +106,33 @@ bool Sampling::scan_and_draw() {
       while (!so_far.compare_exchange_weak(before, before + sums[g], std::memory_order_relaxed)) {
       }
     }
+  }, [&](int32_t worker) {
+    int32_t& last = m_.unrefined[static_cast<size_t>(worker)];
+    if (last >= 0) refine(last);
+    last = -1;
   });
   scored_ += static_cast<double>(count_) * shape_.kv_heads;
   read_ += static_cast<double>(count_) * shape_.kv_heads * (planes_ ? codes_.kept_key_bytes() : key_bytes());
   return add_parts();
+}
+
+// Fine rows of a chunk's candidates lie anywhere in their plane: they are on their way while the next chunk is scanned.
+void Sampling::fetch_fine(int32_t head, int32_t chunk) {
+  const int32_t* keys = keys_ + start(head, chunk);
+  const uint8_t* fine = codes_.fine(names_[head], chunk);
+  for (int32_t i = 0; i < found(head, chunk); i++) {
+    const uint8_t* row = fine + static_cast<size_t>(keys[i]) * codes_.fine_bytes();
+    prefetch_line(row);
+    prefetch_line(row + codes_.fine_bytes() - 1);
+  }
+}
+
+// Scores a chunk's candidates by both planes.
+void Sampling::refine(int32_t place) {
+  const int32_t head = place / chunks_, chunk = place % chunks_;
+  const size_t at = start(head, chunk);
+  kernels_.refine(refined_ + at, candidates_at(at), found(head, chunk), codes_.kept_shape(), prepared(head).codes(),
+                  m_.gains.data() + head * group_, codes_.blocks(names_[head], chunk), codes_.fine(names_[head], chunk));
 }
 
 // Scores one chunk by the coarse plane of 4-bit codes, as logarithms, and draws its candidates; returns how many.
@@ -115,9 +143,7 @@ int32_t Sampling::sweep_planes(size_t room, int32_t head, int32_t chunk, int32_t
   const float* base = prepared(head).base(chunk);
   const int32_t blocks = n / kBlockKeys, block = chunk * (kChunk / kBlockKeys);
   const uint8_t* codes = codes_.blocks(names_[head], chunk);
-  const bool more_chunks = (chunk + 1) * kChunk < count_, more_heads = head + 1 < shape_.kv_heads;
-  const uint8_t* next = more_chunks ? codes_.blocks(names_[head], chunk + 1)
-                        : more_heads ? codes_.blocks(names_[head + 1], 0) : nullptr;
+  const ScanAhead ahead = codes_.ahead(names_[head], chunk, behind(head));
   const uint32_t key = draw_keys(head).first;
   int32_t candidates = 0;
   for (int32_t first = 0; first < group_; first += kMostGroup) {
@@ -132,15 +158,15 @@ int32_t Sampling::sweep_planes(size_t room, int32_t head, int32_t chunk, int32_t
     }
     int16_t* to = logs + static_cast<size_t>(first) * stride;
     if (group_ <= kMostGroup) {
-      candidates = kernels_.sweep(candidates_at(room), to, stride, shape, some, gains, bases, offsets, codes, block, blocks, next, key, sums);
+      candidates = kernels_.sweep(candidates_at(room), to, stride, shape, some, gains, bases, offsets, codes, block, blocks, ahead, key, sums);
     } else {
-      kernels_.scan(to, stride, shape, some, gains, bases, codes, blocks, next, sums + first);
+      kernels_.scan(to, stride, shape, some, gains, bases, codes, blocks, ahead, sums + first);
     }
     if (n % kBlockKeys == 0) continue;
     // The last block has room for keys that are not there.
     to += blocks * kBlockKeys;
-    kernels_.scan(to, stride, shape, some, gains, bases, codes + static_cast<size_t>(blocks) * shape.block_bytes, 1, nullptr,
-                  ignored);
+    kernels_.scan(to, stride, shape, some, gains, bases, codes + static_cast<size_t>(blocks) * shape.block_bytes, 1,
+                  ScanAhead(), ignored);
     for (int32_t g = 0; g < some.group; g++, to += stride) {
       for (int32_t i = 0; i < n % kBlockKeys; i++) sums[first + g] += widen_bfloat(static_cast<uint16_t>(to[i]));
       std::fill(to + n % kBlockKeys, to + kBlockKeys, int16_t{0});

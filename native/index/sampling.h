@@ -34,7 +34,13 @@ class Sampling {
   void find_references();
   bool scan_and_draw();
   int32_t sweep_planes(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums);
+  void fetch_fine(int32_t head, int32_t chunk);
+  void refine(int32_t place);
   int32_t sweep_floats(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums);
+  // The codes that are scanned after a head's last; null: none.
+  const uint8_t* behind(int32_t head) const {
+    return codes_.kind() == Codes::kNone || head + 1 == shape_.kv_heads ? nullptr : codes_.blocks(names_[head + 1], 0);
+  }
   float* score(int32_t head, int32_t from, int32_t n, int16_t* logs);
   float* floats(int16_t* logs) const { return reinterpret_cast<float*>(reinterpret_cast<char*>(logs) + logs_bytes()); }
 
@@ -50,6 +56,11 @@ class Sampling {
   // candidates go, one chunk's behind the other's. What is found does not depend on who takes what.
   template <class F>
   void each_chunk(F&& body) {
+    each_chunk(body, [](int32_t) {});
+  }
+  // And then after(worker) behind the last chunk of a task.
+  template <class F, class After>
+  void each_chunk(F&& body, After&& after) {
     const int32_t threads = environment_.pool->threads(), all = shape_.kv_heads * chunks_;
     const int32_t some = threads == 1 ? chunks_ : std::clamp(all / (6 * threads), 1, chunks_), tasks = (chunks_ + some - 1) / some;
     environment_.pool->run(shape_.kv_heads * tasks, [&](int32_t task, int32_t worker) {
@@ -58,6 +69,7 @@ class Sampling {
       for (int32_t chunk = first; chunk < end; chunk++) {
         body(head, chunk, std::min(kChunk, count_ - chunk * kChunk), room, worker);
       }
+      after(worker);
     });
   }
 

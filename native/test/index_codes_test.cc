@@ -181,6 +181,40 @@ TEST("4-bit codes come apart into planes, and together again") {
   }
 }
 
+TEST("a scan asks for what it will read: further on in its run, then in the next, and never elsewhere") {
+  const std::vector<uint8_t> memory(4096);
+  const uint8_t* const run = memory.data();
+  kvasir::ScanAhead ahead(run + 1000, run + 3000, 100);
+  EXPECT(ahead.near > 0 && ahead.near % 100 == 0 && ahead.far % 100 == 0);
+  for (int32_t at = 0; at < 1000; at += 100) {
+    const ptrdiff_t from = ahead.from(run + at, 300);
+    EXPECT_EQ(at + from, at < 700 ? at + 300 : 3000 + at - 700);
+  }
+  ahead.next = nullptr;
+  EXPECT_EQ(ahead.from(run + 700, 300), ptrdiff_t{0});
+  EXPECT_EQ(ahead.from(run + 600, 300), ptrdiff_t{300});
+  EXPECT_EQ(kvasir::ScanAhead().from(run, 300), ptrdiff_t{0});
+}
+
+TEST("chunks that are encoded at once lie one behind the other, their blocks, their fine planes") {
+  const Cache cache(2, 3 * Codes::kChunkKeys, 64, KVASIR_F16, 5);
+  for (const Codes::Kind kind : {Codes::kInt8, Codes::kInt4}) {
+    Codes codes(&kvasir::find_index_isa("auto"), kind, 2, 64);
+    codes.append(cache.rows, 7, 3 * Codes::kChunkKeys, nullptr);
+    const ptrdiff_t bytes = static_cast<ptrdiff_t>(codes.kept_shape().block_bytes * Codes::kChunkBlocks);
+    for (int32_t head = 0; head < 2; head++) {
+      for (int32_t chunk = 0; chunk < 2; chunk++) {
+        EXPECT_EQ(codes.blocks(head, chunk + 1) - codes.blocks(head, chunk), bytes);
+        const ptrdiff_t fine = static_cast<ptrdiff_t>(codes.fine_bytes() * Codes::kChunkKeys);
+        if (kind == Codes::kInt4) EXPECT_EQ(codes.fine(head, chunk + 1) - codes.fine(head, chunk), fine);
+        const kvasir::ScanAhead ahead = codes.ahead(head, chunk, nullptr);
+        EXPECT(ahead.end == codes.blocks(head, chunk) + bytes && ahead.next == codes.blocks(head, chunk + 1));
+      }
+      EXPECT(codes.ahead(head, 2, codes.blocks(0, 0)).next == codes.blocks(0, 0));
+    }
+  }
+}
+
 TEST("gathered scores are those of the scan") {
   for (const std::string& name : isas()) {
     const IndexIsa& isa = kvasir::find_index_isa(name.c_str());

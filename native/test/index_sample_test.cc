@@ -200,7 +200,7 @@ TEST("instruction sets agree on logarithms of scores, and to the bit on draws fr
         }
         std::vector<int16_t> logs(static_cast<size_t>(group) * 650);
         isa.sample->scan(logs.data(), 650, d.codes.kept_shape(), prepared.codes(), gains.data(), bases.data(), d.codes.blocks(0, 0),
-                         20, nullptr, sums.data());
+                         20, kvasir::ScanAhead(), sums.data());
         std::vector<float> scores(static_cast<size_t>(group) * 650);
         d.codes.score_all(prepared, d.rows, 0, 640, scores.data(), 650);
         // Both planes give what whole codes give.
@@ -251,7 +251,7 @@ TEST("instruction sets agree on logarithms of scores, and to the bit on draws fr
         std::vector<int32_t> swept_keys(640 + 64), drawn_keys(640 + 64);
         swept_keys.resize(static_cast<size_t>(isa.sample->sweep({swept_keys.data(), found.data(), 640 + 64}, swept.data(), 650,
                                                                 d.codes.kept_shape(), prepared.codes(), gains.data(), bases.data(),
-                                                                offsets.data(), d.codes.blocks(0, 0), 96, 20, nullptr, 12345,
+                                                                offsets.data(), d.codes.blocks(0, 0), 96, 20, kvasir::ScanAhead(), 12345,
                                                                 swept_sums.data())));
         const std::vector<int16_t> swept_logs = found;
         drawn_keys.resize(static_cast<size_t>(isa.sample->draw({drawn_keys.data(), found.data(), 640 + 64}, logs.data(), 650,
