@@ -141,7 +141,7 @@ struct Pool::State {
   }
 };
 
-Pool::Pool(int threads) : state_(new State), threads_(threads < 1 ? 1 : threads) {
+Pool::Pool(int threads) : state_(new State), threads_(threads < 1 ? 1 : threads), shares_(new Share[threads_]) {
   State& s = *state_;
   const std::vector<int> usable = usable_cpus();
   if (threads_ > 1 && threads_ <= static_cast<int>(usable.size()) && current_cpu() >= 0) {
@@ -160,7 +160,8 @@ Pool::Pool(int threads) : state_(new State), threads_(threads < 1 ? 1 : threads)
   }
 }
 
-Pool::Pool(const kvasir_executor& borrowed) : borrowed_(borrowed), threads_(borrowed.threads) {}
+Pool::Pool(const kvasir_executor& borrowed)
+    : borrowed_(borrowed), threads_(borrowed.threads), shares_(new Share[threads_]) {}
 
 Pool::~Pool() { shut_down(); }
 

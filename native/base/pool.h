@@ -2,6 +2,7 @@
 // The caller is a thread of the host (a JavaScript worker), so its affinity is never changed: the workers keep off the
 // CPU it runs on instead.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <type_traits>
@@ -35,7 +36,32 @@ class Pool {
     run_erased(tasks, erased, [](void* b, int task, int worker) { (*static_cast<Body*>(b))(task, worker); });
   }
 
+  // As run(), but every worker takes neighbouring tasks in order from a share of its own, and only then from others': what lies
+  // behind a task's memory is most likely its worker's next, and may be fetched.
+  template <class F>
+  void run_shares(int tasks, F&& body) {
+    for (int s = 0; s < threads_; s++) {
+      shares_[s].next.store(border(tasks, s), std::memory_order_relaxed);
+      shares_[s].end = border(tasks, s + 1);
+    }
+    run(tasks < threads_ ? tasks : threads_, [&](int first, int worker) {
+      for (int i = 0; i < threads_; i++) {
+        Share& share = shares_[(first + i) % threads_];
+        for (;;) {
+          const int task = share.next.fetch_add(1, std::memory_order_relaxed);
+          if (task >= share.end) break;
+          body(task, worker);
+        }
+      }
+    });
+  }
+
  private:
+  struct alignas(64) Share {
+    std::atomic<int> next;
+    int end;
+  };
+  int border(int tasks, int share) const { return static_cast<int>(int64_t{tasks} * share / threads_); }
   using Entry = void (*)(void* body, int32_t task, int32_t worker);
   void run_erased(int tasks, void* body, Entry entry);
   void shut_down();
@@ -43,6 +69,7 @@ class Pool {
   std::unique_ptr<State> state_;  // null when the threads are borrowed
   kvasir_executor borrowed_{};
   int threads_;
+  std::unique_ptr<Share[]> shares_;  // of run_shares(), one a thread
 };
 
 }  // namespace kvasir

@@ -30,7 +30,8 @@ bool is_block_type(const PackedWeight& w) { return w.layout.unit_k > 1; }
 
 int div_up(int a, int b) { return a / b + (a % b != 0); }
 
-// Decode: one pass over the weights, about 32 KB a task, at least four tasks a thread where panels suffice.
+// Decode: one pass over the weights, about 32 KB a task, at least four tasks a thread where panels suffice; neighbours go to one thread,
+// as kernels fetch what lies behind a task.
 void stream_products(kvasir_context& ctx, const std::vector<Product>& products, const float* x, int n, int k,
                      bool quantize) {
   const MatmulKernels& kernels = *ctx.isa->matmul;
@@ -62,7 +63,7 @@ void stream_products(kvasir_context& ctx, const std::vector<Product>& products, 
       spans.push_back({static_cast<int>(i), p, std::min(step, w.panels() - p), 0, n});
     }
   }
-  ctx.pool->run(static_cast<int>(spans.size()), [&](int task, int) {
+  ctx.pool->run_shares(static_cast<int>(spans.size()), [&](int task, int) {
     const Span& s = spans[static_cast<size_t>(task)];
     const Product& p = products[static_cast<size_t>(s.product)];
     kernels.stream(*p.w, s.panel, s.panels, in, p.out, p.w->rows);

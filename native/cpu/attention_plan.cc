@@ -126,11 +126,21 @@ void attend_each(kvasir_context& ctx, const AttentionShape& shape, const KvView*
   std::vector<std::atomic<int32_t>> left(static_cast<size_t>(n) * static_cast<size_t>(kv_heads));  // pieces of a head
   for (size_t i = 0; i < left.size(); i++) left[i].store(all[i / kv_heads].pieces, std::memory_order_relaxed);
 
-  ctx.pool->run(tasks, [&](int task, int worker) {
+  // Which ranges of which head of which cache a task is.
+  struct Piece {
+    const Each& each;
+    int32_t cache, head, first, end;
+  };
+  const auto piece_of = [&](int task) {
     const Each& each = *(std::upper_bound(all.begin(), all.end(), task, [](int t, const Each& e) { return t < e.task; }) - 1);
-    const int32_t i = static_cast<int32_t>(&each - all.data());
+    const int32_t piece = (task - each.task) % each.pieces;
+    return Piece{each, static_cast<int32_t>(&each - all.data()), (task - each.task) / each.pieces, piece * together,
+                 std::min(each.plan.ranges, (piece + 1) * together)};
+  };
+  std::vector<int> fetched(scratch.size(), -1);  // by worker: the task whose first rows it has asked for
+  ctx.pool->run_shares(tasks, [&](int task, int worker) {
+    const auto [each, i, head, first, end] = piece_of(task);
     const KvView& kv = caches[i];
-    const int32_t piece = (task - each.task) % each.pieces, head = (task - each.task) / each.pieces;
     AttentionRows to{};
     to.group = group;
     to.count = 1;
@@ -140,15 +150,22 @@ void attend_each(kvasir_context& ctx, const AttentionShape& shape, const KvView*
     float* whole = out + static_cast<size_t>(i) * stride + static_cast<size_t>(head) * group * d;
     KvRun* runs = reinterpret_cast<KvRun*>(scratch[worker]);
     const size_t first_row = each.row + static_cast<size_t>(head) * group;
-    const int32_t end = std::min(each.plan.ranges, (piece + 1) * together);
-    for (int32_t r = piece * together; r < end; r++) {
+    to.fetched = fetched[worker] == task;
+    for (int32_t r = first; r < end; r++, to.fetched = true) {
       const int32_t from = each.oldest + r * each.plan.keys;
       const size_t row = first_row + static_cast<size_t>(r) * heads;
       to.o = each.plan.ranges > 1 ? part_o + row * d : whole;
       to.lse = each.plan.ranges > 1 ? part_lse + row : nullptr;
       const int32_t count = kv.runs(head, from, std::min(kv.end, from + each.plan.keys), runs);
-      to.fetched = to.next.count > 0;
-      to.next = r + 1 < end ? kv.run_from(head, from + each.plan.keys) : KvRun{};
+      if (r + 1 < end) {
+        to.next = kv.run_from(head, from + each.plan.keys);
+      } else if (task + 1 < tasks) {
+        const Piece next = piece_of(task + 1);
+        to.next = caches[next.cache].run_from(next.head, next.each.oldest + next.first * next.each.plan.keys);
+        fetched[worker] = task + 1;
+      } else {
+        to.next = KvRun{};
+      }
       core.attend(shape, to, runs, count, scratch[worker] + runs_bytes);
     }
     if (each.plan.ranges == 1) return;

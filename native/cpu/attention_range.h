@@ -12,8 +12,10 @@
 //   - int8 by integer products (attention_codes.h): hot 10 to 13.5 GB/s, cold 100 % (from 83 %)
 //   - ranges of 128 keys of short caches (8 x 660 keys, cold): the first tile of a range is fetched by the range before it, or
 //     while queries are made ready: 9.0 to 10.3 GB/s beside reads of 11 to 13
-//   - fetched to L2 alone, as a line on its way to L1 holds one of few buffers: 8 caches of 640 keys .96
-//   - lost: 128 keys a tile for int8, 4 % hot, not worth the scratch
+//   - neighbouring tasks go to one thread, and the last range of each fetches the first tile of the next: 8 caches of 850 keys .87,
+//     one .94 (AMD Zen 5, two threads)
+//   - fetched to L1: .89 on Zen 5; on Sapphire Rapids, where few buffers hold lines on their way to L1, to L2 alone was .96
+//   - lost: a whole tile of keys and values ahead, no change; 128 keys a tile for int8, 4 % hot, not worth the scratch
 #pragma once
 #include <cstring>
 #include <type_traits>
@@ -94,8 +96,8 @@ class RangeCore {
         const typename E::T* keys = static_cast<const typename E::T*>(run.keys) + at * d;
         const typename E::T* values = static_cast<const typename E::T*>(run.values) + at * d;
         const size_t bytes = count * d * sizeof(typename E::T);
-        Prefetch<2> values_ahead{reinterpret_cast<const char*>(values), reinterpret_cast<const char*>(values) + bytes};
-        Prefetch<2> keys_ahead{reinterpret_cast<const char*>(keys) + bytes,
+        Prefetch<3> values_ahead{reinterpret_cast<const char*>(values), reinterpret_cast<const char*>(values) + bytes};
+        Prefetch<3> keys_ahead{reinterpret_cast<const char*>(keys) + bytes,
                                reinterpret_cast<const char*>(keys) + bytes};
         if (at + tile < run.count) {
           keys_ahead.end += (run.count - at - tile < tile ? run.count - at - tile : tile) * d * sizeof(typename E::T);
