@@ -50,12 +50,21 @@ void attend_all(kvasir_context& ctx, kvasir_tensor out, const kvasir_tensor* lse
   attend_causal(ctx, shape, kv, to.as<float>(), sums, from.as<float>(), n, heads, window);
 }
 
+// Where the rows of one head go, counted in rows of all heads.
+size_t first_row(const AppendCall& c, int32_t task) {
+  return static_cast<size_t>(task / 2) * static_cast<size_t>(c.capacity) + static_cast<size_t>(c.row);
+}
+
+char* rows_of(const AppendCall& c, int32_t task) {
+  const size_t row_bytes = static_cast<size_t>(c.head_dim) * static_cast<size_t>(kDTypes[c.dtype].bytes);
+  return static_cast<char*>(task % 2 == 0 ? c.keys : c.values) + first_row(c, task) * row_bytes;
+}
+
 // Keys (even tasks) or values of head task / 2.
 void store(const kvasir_context& ctx, const AppendCall& c, int32_t task) {
   const bool key = task % 2 == 0;
-  const size_t head = static_cast<size_t>(task / 2), d = static_cast<size_t>(c.head_dim);
-  const size_t at = head * static_cast<size_t>(c.capacity) + static_cast<size_t>(c.row);
-  void* rows = static_cast<char*>(key ? c.keys : c.values) + at * d * static_cast<size_t>(kDTypes[c.dtype].bytes);
+  const size_t head = static_cast<size_t>(task / 2), d = static_cast<size_t>(c.head_dim), at = first_row(c, task);
+  void* rows = rows_of(c, task);
   float* scales = key ? c.key_scales : c.value_scales;
   ctx.isa->attention->store_rows(c.dtype, rows, scales == nullptr ? nullptr : scales + at, (key ? c.k : c.v) + head * d,
                                  static_cast<size_t>(c.heads) * d, c.n, c.head_dim);
@@ -99,6 +108,13 @@ int32_t kvasir_append_each(kvasir_context* ctx, const int32_t* segments, const i
                            kvasir_tensor v) {
   return guard([&] {
     const std::vector<AppendCall> calls = check_append_each(*ctx->table, segments, rows, count, k, v);
+    // A row a cache and head, each where nothing has been looked at since the last step: all are asked for before the first is written.
+    for (const AppendCall& c : calls) {
+      for (int32_t task = 0; c.head_dim > 0 && task < 2 * c.heads; task++) {
+        const char* const row = rows_of(c, task);
+        for (int32_t at = 0; at < c.head_dim * kDTypes[c.dtype].bytes; at += 64) __builtin_prefetch(row + at, 1);
+      }
+    }
     for (const AppendCall& c : calls) {
       for (int32_t task = 0; c.head_dim > 0 && task < 2 * c.heads; task++) store(*ctx, c, task);
     }

@@ -7,7 +7,8 @@
 //   2. products of four rows take turns, eight sums in flight (an instruction takes 5 clocks, two begin in each): eight
 //      rows .84 of the processor time where another machine shares the core, .97 where none does; bits as before
 //   3. neighbouring tasks go to one thread, and weights are fetched 16 KB ahead in place of 4: on AMD Zen 5 .78 of the time for one
-//      row, .80 for eight (from memory, two threads). 8 KB: .87; 32 KB: no change; to L2 alone: 1.02; 16 KB without the first: slower
+//      row, .80 for eight (from memory, two threads). 8 KB: .87, but for eight rows .98 of 16;
+//      32 KB: no change; to L2 alone: 1.02; 16 KB without the first: slower
 //   Lost, eight rows: one sum a row, the low plane added to the shifted high one, rows one after another 1.2; in turns
 //   no change; two panels a pass that share what is broadcast of x, sixteen sums in flight: no change hot (37 ns a block),
 //   slower from memory.
@@ -28,12 +29,14 @@ inline void dot(__m512i& sum, __m512i codes, const void* x4) {
   asm volatile("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(codes), "m"(*static_cast<const int32_t*>(x4)));
 }
 
-constexpr int kAhead = 16384;  // bytes: hardware prefetch stops at page borders
+// Bytes: hardware prefetch stops at page borders. Where a byte takes longer, less is far enough, and L1 has x to hold as well.
+constexpr int ahead(int rows) { return rows == 8 ? 8192 : 16384; }
 
 // One 16-row panel times N rows of x; sums [N] start at zero.
 template <int T, int N, bool kFast>
 inline void panel_rows(const uint8_t* panel, const StreamBlock* q, int blocks, __m512 sums[N]) {
   using A = Traits<T>;
+  constexpr int kAhead = ahead(N);
   constexpr int kTogether = N < 4 ? N : 4;  // rows whose products take turns
   static_assert(N % kTogether == 0, "Rows come in fours");
   const uint8_t* p = panel;
@@ -106,7 +109,7 @@ inline __m512 load_plain(const uint8_t* p) {
 
 template <int T, int N>
 inline void plain_rows(const uint8_t* panel, const float* x, int k, __m512 sums[N]) {
-  constexpr int kSize = T == KVASIR_F32 ? 64 : 32;
+  constexpr int kSize = T == KVASIR_F32 ? 64 : 32, kAhead = ahead(N);
   __m512 part[N][4];
 #pragma GCC unroll 4
   for (int i = 0; i < N; ++i) {
