@@ -29,6 +29,47 @@ TEST("pool runs every task once, also many jobs in a row") {
   }
 }
 
+TEST("shares: every task once, a worker's own in order") {
+  for (int threads : {1, 2, 3, 7}) {
+    kvasir::Pool pool(threads);
+    for (int tasks : {0, 1, 2, 3, 6, 7, 8, 50, 301}) {
+      for (int job = 0; job < 50; job++) {
+        std::vector<int> seen(static_cast<size_t>(tasks), 0);
+        std::vector<std::vector<int>> by(static_cast<size_t>(threads));
+        pool.run_shares(tasks, [&](int task, int worker) {
+          seen[static_cast<size_t>(task)]++;
+          by[static_cast<size_t>(worker)].push_back(task);
+        });
+        for (int s : seen) EXPECT_EQ(s, 1);
+        for (const std::vector<int>& all : by) {
+          // From its own share to the last one, then from the first on.
+          int falls = 0;
+          for (size_t i = 1; i < all.size(); i++) falls += all[i] < all[i - 1];
+          EXPECT(falls <= 1);
+        }
+      }
+    }
+  }
+}
+
+TEST("shares: one thread takes all in order") {
+  kvasir::Pool pool(1);
+  std::vector<int> order;
+  pool.run_shares(9, [&](int task, int) { order.push_back(task); });
+  for (int i = 0; i < 9; i++) EXPECT_EQ(order[static_cast<size_t>(i)], i);
+}
+
+TEST("shares: who is done early helps the others") {
+  kvasir::Pool pool(2);
+  std::atomic<int> done{0};
+  pool.run_shares(40, [&](int task, int) {
+    // It holds up the rest of its share, which only a helper can run.
+    if (task == 0) while (done.load() < 39) std::this_thread::yield();
+    done++;
+  });
+  EXPECT_EQ(done.load(), 40);
+}
+
 TEST("pool workers wake from sleep") {
   kvasir::Pool pool(2);
   for (int job = 0; job < 20; job++) {
