@@ -42,12 +42,15 @@ function clockLibraries(): void {
   (Deno as { dlopen: unknown }).dlopen = (path: string, definitions: Record<string, unknown>) => {
     const library = dlopen(path, definitions);
     const symbols = Object.fromEntries(
-      Object.entries(library.symbols).map(([name, call]) => [name, (...args: unknown[]) => {
-        const start = performance.now();
-        const result = call(...args);
-        phases.set(name, (phases.get(name) ?? 0) + performance.now() - start);
-        return result;
-      }]),
+      Object.entries(library.symbols).map(([name, call]) => [
+        name,
+        call && ((...args: unknown[]) => { // null: a library may lack it
+          const start = performance.now();
+          const result = call(...args);
+          phases.set(name, (phases.get(name) ?? 0) + performance.now() - start);
+          return result;
+        }),
+      ]),
     );
     return { symbols, close: () => library.close() };
   };
