@@ -12,7 +12,7 @@ import {
   timeFinding,
 } from "./findings.ts";
 import { byMethodAndLength, crossover, groupPoints, paretoFront } from "./points.ts";
-import { fidelityTable, tableToMarkdown } from "./tables.ts";
+import { fidelityTable, tableToMarkdown, taskTables } from "./tables.ts";
 
 const interval = (x: number) => [x, 0.8 * x, 1.2 * x] as const;
 
@@ -91,6 +91,18 @@ Deno.test("cells of other machines, models and backends are not mixed; of equal 
   assertEquals(new Set(groups.map(({ slug }) => slug)).size, 2);
   assertEquals(groups[0]?.commits.length, 2);
   assertEquals(byMethodAndLength(groups[0]?.points ?? []).length, 13);
+});
+
+Deno.test("a task's table names who is on the front, where the task tells methods apart", () => {
+  const [{ points }] = groupPoints(cells) as [ReturnType<typeof groupPoints>[0]];
+  const notes = taskTables(points).filter(({ title }) => title.startsWith("copy")).map(({ note }) => note);
+  assertEquals(notes.length, 3);
+  assert(!notes[0]?.includes("front"));
+  // The 100 best keys are more than 600, and worse.
+  assertStringIncludes(
+    notes[2] as string,
+    "On the front of margins and keys: `streaming-llm:window=512`, `kvasir`, `full`.",
+  );
 });
 
 Deno.test("titles say what the points show", () => {

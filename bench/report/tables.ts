@@ -6,7 +6,7 @@
 import type { Interval } from "../quality_table.ts";
 import { formatLength, formatNumber } from "./findings.ts";
 import { median } from "../../core/median.ts";
-import type { Point } from "./points.ts";
+import { paretoFront, type Point } from "./points.ts";
 
 /** A table. */
 export interface Table {
@@ -61,6 +61,13 @@ export function fidelityTable(points: readonly Point[]): Table | undefined {
   };
 }
 
+/** Whom nobody answers better for as few keys. */
+function frontOf(group: readonly Point[]): string {
+  const margin = ({ quality }: Point) => quality.kind === "questions" ? quality.marginMinusFull[0] : -Infinity;
+  const front = paretoFront(group, ({ keys }) => keys, (point) => -margin(point));
+  return ` On the front of margins and keys: ${front.map(({ method }) => `\`${method}\``).join(", ")}.`;
+}
+
 /** Answers by task; differences are paired. */
 export function taskTables(points: readonly Point[]): Table[] {
   const asked = points.filter((point) => point.quality.kind === "questions");
@@ -74,7 +81,7 @@ export function taskTables(points: readonly Point[]): Table[] {
       title: `${task}, ${formatLength(length)} tokens, ${mode}${isInformative ? "" : ": not informative"}`,
       note: `Right by rank, chance ${
         percent(chance)
-      }; margins in nats; differences to full attention paired, 95 % intervals.`,
+      }; margins in nats; differences to full attention paired, 95 % intervals.${isInformative ? frontOf(group) : ""}`,
       head: [
         "method",
         "keys",
