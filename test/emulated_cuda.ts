@@ -16,7 +16,17 @@ import { formatParams } from "../core/spec.ts";
 
 const emulated: BackendType = {
   summary: "CUDA's kernels on the CPU",
-  defaults: { seed: 1, graphs: true, wgmma: true, memory: 0, fault: 0, driver: 13000, devices: 1 },
+  defaults: {
+    seed: 1,
+    graphs: true,
+    wgmma: true,
+    tma: true,
+    maps: true,
+    memory: 0,
+    fault: 0,
+    driver: 13000,
+    devices: 1,
+  },
   async prepare(report) {
     await buildEmulated(report);
   },

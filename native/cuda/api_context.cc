@@ -31,7 +31,8 @@ int32_t kvasir_context_describe(kvasir_context* ctx, char* buf, int32_t cap) {
     const DeviceFacts& facts = ctx->runtime->facts();
     std::string name;
     for (char c : facts.name) name += c == ',' || c == '=' || c == ':' || c == ' ' ? '_' : c;
-    const std::string text = "device=" + name + ",sm=" + std::to_string(facts.capability);
+    const std::string text = "device=" + name + ",sm=" + std::to_string(facts.capability) +
+                             ",prompts=" + (!facts.wgmma ? "mma" : !facts.tma ? "wgmma" : "wgmma+tma");
     if (buf == nullptr || cap <= static_cast<int32_t>(text.size())) {
       fail(KVASIR_ARGUMENT, "Cannot describe context: buffer of %d bytes, needs %zu", cap, text.size() + 1);
     }

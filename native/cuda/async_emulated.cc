@@ -55,9 +55,12 @@ namespace {
 
 // As it lies in the kernel's 8 bytes.
 struct Phase {
-  uint16_t count, pending, parity, mark;
+  int64_t bytes : 22;  // of copies that the phase still waits for; below zero where more came than was said
+  uint64_t count : 11, pending : 11, parity : 1, mark : 19;
 };
-constexpr uint16_t kMark = 0x5ab3;
+static_assert(sizeof(Phase) == 8, "as an mbarrier");
+constexpr uint64_t kMark = 0x5ab3d;
+constexpr int64_t kMostBytes = (int64_t{1} << 20) - 1;  // that a device's can wait for
 
 Phase& phase_of(uint64_t* phase, Place at) {
   Phase& p = *reinterpret_cast<Phase*>(phase);
@@ -68,19 +71,33 @@ Phase& phase_of(uint64_t* phase, Place at) {
 }  // namespace
 
 void phase_make(uint64_t* phase, uint32_t count) {
-  const Phase made = {static_cast<uint16_t>(count), static_cast<uint16_t>(count), 0, kMark};
+  Phase made{};
+  made.count = count, made.pending = count, made.mark = kMark;
   std::memcpy(phase, &made, sizeof made);
+  note_write(phase, sizeof made);
 }
 
-void phase_arrive(uint64_t* phase, Place at) {
-  Machine& m = machine();
-  Phase& p = phase_of(phase, at);
-  if (--p.pending > 0) return;
+namespace {
+
+void complete(Machine& m, uint64_t* phase, Phase& p) {
+  if (p.pending > 0 || p.bytes != 0) return;
   p.pending = p.count, p.parity ^= 1;
   for (uint32_t i = 0; i < m.threads; i++) {
     if (m.fibers[i].state == State::kPhase && m.fibers[i].arg == phase) wake(m, m.fibers[i]);
   }
 }
+
+}  // namespace
+
+void phase_arrive_expecting(uint64_t* phase, uint32_t bytes, Place at) {
+  Phase& p = phase_of(phase, at);
+  if (p.pending == 0) fault(at, "more arrivals than a phase counts, before its copies have landed");
+  if (p.bytes + static_cast<int64_t>(bytes) > kMostBytes) fault(at, "a phase that waits for more bytes than it can count");
+  p.bytes += bytes, p.pending--;
+  complete(machine(), phase, p);
+}
+
+void phase_arrive(uint64_t* phase, Place at) { phase_arrive_expecting(phase, 0, at); }
 
 void phase_wait(uint64_t* phase, uint32_t parity, Place at) {
   Machine& m = machine();
@@ -89,6 +106,65 @@ void phase_wait(uint64_t* phase, uint32_t parity, Place at) {
     f.state = State::kPhase, f.at = at, f.arg = phase;
     leave_to_scheduler(m);
   }
+}
+
+namespace {
+
+// body(place, coordinates): of every 16 bytes of the box, from the beginning of shared memory, swizzled as operands are: pieces trade
+// places by address bits 7 to 9.
+template <class F>
+void each_piece(const BoxCopy& copy, F&& body) {
+  const uint32_t row_bytes = copy.map.box[0] * 2;
+  for (uint32_t head = 0; head < copy.map.box[2]; head++) {
+    for (uint32_t row = 0; row < copy.map.box[1]; row++) {
+      for (uint32_t byte = 0; byte < row_bytes; byte += 16) {
+        const uint32_t linear = copy.to + (head * copy.map.box[1] + row) * row_bytes + byte;
+        const int64_t at[] = {copy.from[0] + static_cast<int64_t>(byte / 2), copy.from[1] + static_cast<int64_t>(row),
+                              copy.from[2] + static_cast<int64_t>(head)};
+        body(linear ^ (linear >> 7 & 7) << 4, at);
+      }
+    }
+  }
+}
+
+uint32_t box_bytes(const BoxMap& map) { return map.box[0] * map.box[1] * map.box[2] * 2; }
+
+}  // namespace
+
+void copy_box_later(void* to, const void* map, int32_t element, int32_t row, int32_t head, uint64_t* phase, Place at) {
+  Machine& m = machine();
+  BoxCopy copy{};
+  std::memcpy(&copy.map, map, sizeof copy.map);
+  if (copy.map.mark != kBoxMapMark) fault(at, "a copy by a tensor map that was not made");
+  copy.to = shared_offset(to), copy.from[0] = element, copy.from[1] = row, copy.from[2] = head, copy.phase = phase, copy.at = at;
+  if (copy.to % 128 != 0) fault(at, "a copy by tensor map to where 128 bytes do not begin");
+  if (copy.to + box_bytes(copy.map) > m.memory.size()) fault(at, "a copy by tensor map beyond shared memory");
+  phase_of(phase, at);
+  if (m.writers[shared_offset(phase) / 16] != 0) fault(at, "a copy by tensor map counts on a phase that was made and not fenced");
+  each_piece(copy, [&](uint32_t place, const int64_t*) {
+    if (m.writers[place / 16] != 0) fault(at, "a copy by tensor map over what thread %u wrote and has not fenced", m.writers[place / 16] - 1u);
+    std::memset(m.memory.data() + place, 0xff, 16);
+  });
+  m.boxes.push_back(copy);
+}
+
+void land(Machine& m, const BoxCopy& copy) {
+  const BoxMap& map = copy.map;
+  each_piece(copy, [&](uint32_t place, const int64_t* from) {
+    for (uint32_t i = 0; i < 8; i++) {
+      const int64_t element = from[0] + i;
+      const auto within = [&](int dim, int64_t at) { return at >= 0 && at < static_cast<int64_t>(map.sizes[dim]); };
+      uint16_t half = 0;
+      if (within(0, element) && within(1, from[1]) && within(2, from[2])) {
+        const int64_t head = from[2] * static_cast<int64_t>(map.strides[1]), row = from[1] * static_cast<int64_t>(map.strides[0]);
+        std::memcpy(&half, map.base + head + row + element * 2, 2);
+      }
+      std::memcpy(m.memory.data() + place + 2 * i, &half, 2);
+    }
+  });
+  Phase& p = *reinterpret_cast<Phase*>(copy.phase);
+  p.bytes -= box_bytes(map);
+  complete(m, copy.phase, p);
 }
 
 void products_begin() { machine().running->may_multiply = true; }

@@ -6,12 +6,29 @@
 namespace kvasir {
 namespace {
 
+// Of all segments, or none: a map that the driver refuses leaves the launch to copies by hand.
+template <int kDim>
+SegmentMaps maps_of(Runtime& runtime, const AttendArguments& args) {
+  SegmentMaps maps{};
+  if (!runtime.facts().tma) return maps;
+  for (int32_t i = 0; i < args.table.count; i++) {
+    const KeySegment& s = args.table.segments[i];
+    if (s.count == 0) continue;  // nothing is looked for there
+    const TensorRows rows{s.keys, args.kv_heads, s.capacity, s.count, kDim, WgmmaShape<kDim>::kKeys};
+    if (!runtime.describe_rows(maps.keys[i], rows)) return maps;
+    if (!runtime.describe_rows(maps.values[i], {s.values, rows.heads, rows.capacity, rows.count, rows.dim, rows.box})) return maps;
+  }
+  maps.used = 1;
+  return maps;
+}
+
 template <int kDim, class Keys>
 bool launch_of(DeviceScratch& work, const AttendArguments& args, const Keys& keys, int32_t lists) {
   const size_t bytes = WgmmaShape<kDim>::kBytes;
   if (bytes + sizeof(TilePhases) > work.runtime.facts().block_shared) return false;
   const dim3 grid(blocks_of(args.n * args.group, kWgmmaRows), static_cast<uint32_t>(lists), static_cast<uint32_t>(args.splits));
-  launch(work.runtime, "attend_wgmma", attend_wgmma<kDim, Keys>, grid, dim3(kWgmmaThreads), bytes, args, keys);
+  launch(work.runtime, "attend_wgmma", attend_wgmma<kDim, Keys>, grid, dim3(kWgmmaThreads), bytes, args, keys,
+         maps_of<kDim>(work.runtime, args));
   return true;
 }
 

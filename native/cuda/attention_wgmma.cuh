@@ -2,112 +2,19 @@
 // FlashAttention-3 (Shah et al. 2024, sections 3.1 and 3.2). Rows of a block are (query, head of the group) pairs of one KV head.
 //
 // Two warpgroups have 64 rows each and all keys of a tile; the third copies. Keys and values go through two stages each, handed over by
-// phases: `full` when the four producing warps' copies have landed and are fenced, `empty` when all eight warps that read them are done. The
+// phases: `full` when a stage's copies have landed (attention_producer.cuh), `empty` when all eight warps that read them are done. The
 // products of a tile's keys run beside those of the values of the tile before it, and the softmax of the one beside the other.
-// Copies are cp.async with the swizzle done by hand, not the tensor copies of TMA: a cache lies in segments, and a tile may lie in two.
 //
 // Ladder (not measured: no device was at hand)
-//   1  this file: 128 rows x 128 keys (64 for heads of 256), queries in shared memory, weights in registers, f16
+//   1  this file: 128 rows x 128 keys (64 for heads of 256), queries in shared memory, weights in registers, f16; tiles by cp.async
+//   2  tiles that lie in one segment by tensor maps (TMA), handed over by the bytes that land; cuda:tma=false is 1
 #pragma once
 #include <type_traits>
 
 #include "attention_best.cuh"
-#include "attention_keys.cuh"
-#include "hopper.h"
-#include "mutants.h"
+#include "attention_producer.cuh"
 
 namespace kvasir {
-
-template <int kDim>
-struct WgmmaShape {
-  static constexpr int32_t kKeys = kDim > 128 ? 64 : 128;  // of a tile
-  static constexpr int32_t kBlocks = kDim / 64;            // an operand's, side by side
-  static constexpr int32_t kStages = 2;
-  static constexpr int32_t kColumns = kDim > 128 ? 128 : kDim;  // of outputs that one product makes
-  static constexpr uint32_t kKeyBlock = kKeys * kOperandRow, kQueryBlock = 64 * kOperandRow;
-  static constexpr uint32_t kTile = kBlocks * kKeyBlock, kQueries = kBlocks * kQueryBlock;  // bytes; queries of a warpgroup
-  static constexpr size_t kBytes = kOperandAligned + 2 * kQueries + 2 * kStages * kTile;
-};
-
-constexpr int32_t kWgmmaThreads = 384, kConsumers = 256, kProducers = 128, kConsumerWarps = kConsumers / 32;
-
-struct TilePhases {
-  uint64_t full_keys[2], empty_keys[2], full_values[2], empty_values[2];
-};
-
-// Keys and values of a block, brought by 128 threads.
-template <int kDim>
-class TileProducer {
-  using Shape = WgmmaShape<kDim>;
-  static constexpr int32_t kPieces = kDim / 8, kAtOnce = kProducers / kPieces;  // keys
-
- public:
-  __device__ TileProducer(const AttendArguments& args, int32_t kv_head, KeyRange range, uint8_t* keys, uint8_t* values, TilePhases& phases)
-      : args_(args), kv_head_(kv_head), range_(range), keys_(keys), values_(values), phases_(phases),
-        thread_(static_cast<int32_t>(threadIdx.x) - kConsumers) {}
-
-  __device__ void run(int32_t tiles) {
-    for (int32_t tile = 0; tile < tiles; tile++) {
-      const int32_t stage = tile % Shape::kStages;
-      const uint32_t before = static_cast<uint32_t>(tile / Shape::kStages & 1) ^ 1;
-      phase_wait(&phases_.empty_keys[stage], before);
-      load<true>(tile, keys_ + static_cast<uint32_t>(stage) * Shape::kTile);
-      if (tile > 0) hand_over<1>(&phases_.full_values[(tile - 1) % Shape::kStages]);
-      phase_wait(&phases_.empty_values[stage], before);
-      load<false>(tile, values_ + static_cast<uint32_t>(stage) * Shape::kTile);
-      hand_over<1>(&phases_.full_keys[stage]);
-    }
-    if (tiles > 0) hand_over<0>(&phases_.full_values[(tiles - 1) % Shape::kStages]);
-  }
-
- private:
-  // All copies but those of the last kLeft loads have landed.
-  template <int kLeft>
-  __device__ void hand_over(uint64_t* phase) {
-    copies_wait<kLeft>();
-    if (!is_seeded(Mutant::kWgmmaFence)) fence_operands();
-    phase_arrive(phase);
-  }
-
-  // The same piece of every kAtOnce-th key; zeros behind the last one.
-  template <bool kIsKey>
-  __device__ void load(int32_t tile, uint8_t* to) {
-    const int32_t piece = thread_ % kPieces;
-#pragma unroll 4
-    for (int32_t key = thread_ / kPieces; key < Shape::kKeys; key += kAtOnce) {
-      const int32_t position = range_.from + tile * Shape::kKeys + key;
-      const uint32_t place = !kIsKey && is_seeded(Mutant::kWgmmaSwizzle) ? static_cast<uint32_t>(key * 128 + piece % 8 * 16)
-                                                                        : piece_of(static_cast<uint32_t>(key), static_cast<uint32_t>(piece % 8));
-      uint8_t* at = to + static_cast<uint32_t>(piece / 8) * Shape::kKeyBlock + place;
-      if (position >= range_.to) {
-        store_piece(at, make_uint4(0, 0, 0, 0));
-        continue;
-      }
-      if (position < segment_.start || position >= segment_.start + segment_.count) find(position);
-      const size_t row = static_cast<size_t>(kv_head_) * static_cast<size_t>(segment_.capacity) + static_cast<size_t>(position - segment_.start);
-      copy_async(at, (kIsKey ? segment_.keys : segment_.values) + row * (kDim * 2) + piece * 16);
-    }
-    copies_commit();
-  }
-
-  __device__ void find(int32_t position) {
-    int32_t i = args_.table.count - 1;
-    while (i > 0 && position < args_.table.segments[i].start) i--;
-    const KeySegment& s = args_.table.segments[i];
-    segment_ = {s.keys, s.values, s.start, s.count, s.capacity};
-  }
-
-  const AttendArguments& args_;
-  const int32_t kv_head_;
-  const KeyRange range_;
-  uint8_t *const keys_, *const values_;
-  TilePhases& phases_;
-  const int32_t thread_;
-  struct {
-    const char *keys, *values;
-    int32_t start, count, capacity;
-  } segment_{nullptr, nullptr, 0, 0, 0};
-};
 
 // 64 rows of a warpgroup; a lane holds rows lane / 4 and lane / 4 + 8 of its warp's 16.
 template <int kDim, class Keys>
@@ -334,7 +241,8 @@ class TileConsumer {
 // Grid: (blocks of kWgmmaRows rows, lists, splits).
 template <int kDim, class Keys>
 __global__ void __launch_bounds__(kWgmmaThreads, 1)
-    attend_wgmma(const KVASIR_GRID_CONSTANT AttendArguments args, const KVASIR_GRID_CONSTANT Keys keys) {
+    attend_wgmma(const KVASIR_GRID_CONSTANT AttendArguments args, const KVASIR_GRID_CONSTANT Keys keys,
+                 const KVASIR_GRID_CONSTANT SegmentMaps maps) {
   using Shape = WgmmaShape<kDim>;
   KVASIR_DYNAMIC_SHARED(uint8_t, shared);
   KVASIR_SHARED(TilePhases, all_phases, [1]);
@@ -351,14 +259,15 @@ __global__ void __launch_bounds__(kWgmmaThreads, 1)
   uint8_t* const value_tiles = key_tiles + Shape::kStages * Shape::kTile;
   if (threadIdx.x == 0) {
     for (int32_t stage = 0; stage < Shape::kStages; stage++) {
-      phase_make(&phases.full_keys[stage], kProducers), phase_make(&phases.full_values[stage], kProducers);
+      phase_make(&phases.full_keys[stage], kProducerWarps), phase_make(&phases.full_values[stage], kProducerWarps);
       phase_make(&phases.empty_keys[stage], kConsumerWarps), phase_make(&phases.empty_values[stage], kConsumerWarps);
     }
+    fence_operands();  // copies by tensor maps see the phases
   }
   __syncthreads();
   if (threadIdx.x >= kConsumers) {
     give_registers<40>();
-    TileProducer<kDim>(args, args.kv_head(list), range, key_tiles, value_tiles, phases).run(tiles);
+    TileProducer<kDim>(args, maps, args.kv_head(list), range, key_tiles, value_tiles, phases).run(tiles);
   } else {
     take_registers<232>();
     TileConsumer<kDim, Keys>(args, keys, range, queries, operand_address(key_tiles), operand_address(value_tiles), phases, block_row).run(tiles);

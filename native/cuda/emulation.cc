@@ -151,6 +151,7 @@ void report_deadlock(Machine& m) {
 void run_block(Machine& m, dim3 block) {
   std::memset(m.memory.data(), 0xff, m.memory.size());
   m.writers.assign(m.memory.size() / 16 + 1, 0);
+  m.boxes.clear();
   m.arrays.clear();
   m.used = (kGuard + m.asked + kGuard + 15) / 16 * 16;
   m.waiting = m.done = 0;
@@ -169,17 +170,25 @@ void run_block(Machine& m, dim3 block) {
     wake(m, f);
   }
   while (m.done < m.threads && !m.failed) {
-    if (m.ready.empty()) {
+    if (m.ready.empty() && m.boxes.empty()) {
       report_deadlock(m);
       break;
     }
-    const uint32_t at = m.draw(static_cast<uint32_t>(m.ready.size()));
+    const uint32_t at = m.draw(static_cast<uint32_t>(m.ready.size() + m.boxes.size()));
+    if (at >= m.ready.size()) {
+      const auto lands = m.boxes.begin() + static_cast<std::ptrdiff_t>(at - m.ready.size());
+      const BoxCopy copy = *lands;
+      m.boxes.erase(lands);
+      land(m, copy);
+      continue;
+    }
     m.running = &m.fibers[m.ready[at]];
     m.ready[at] = m.ready.back();
     m.ready.pop_back();
     here = &m.running->coordinates;
     change(m.scheduler, m.running->saved);
   }
+  if (!m.failed && !m.boxes.empty()) fail(m, &m.fibers[0], m.boxes[0].at, "the block ended before a copy by tensor map had landed");
   if (!m.failed) check_guards(m);
 }
 

@@ -77,7 +77,11 @@ void fence_operands();
 // Phases (mbarrier): complete when `count` arrivals were counted, over and over; waits until the phase of a parity is.
 void phase_make(uint64_t* phase, uint32_t count);
 void phase_arrive(uint64_t* phase, Place at);
+// The same, and the phase is complete only when so many more bytes of copies have landed.
+void phase_arrive_expecting(uint64_t* phase, uint32_t bytes, Place at);
 void phase_wait(uint64_t* phase, uint32_t parity, Place at);
+// Copies the box of a tensor map (tensor_map.h) at these coordinates, some time later, and counts its bytes on the phase.
+void copy_box_later(void* to, const void* map, int32_t element, int32_t row, int32_t head, uint64_t* phase, Place at);
 // Products of a warpgroup (wgmma), 64 rows, sums over 16: done when they are waited for.
 struct AsyncProduct {
   float* d;            // [columns / 2]

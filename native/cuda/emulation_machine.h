@@ -32,6 +32,23 @@ struct Copy {
   size_t bytes, zeros;
 };
 
+// What a tensor map holds: halves [sizes[2], sizes[1], sizes[0]], rows of which lie strides apart, in bytes.
+struct BoxMap {
+  const uint8_t* base;
+  uint64_t strides[2];
+  uint32_t sizes[3], box[3], mark;
+};
+constexpr uint32_t kBoxMapMark = 0x7a5ab0c5;
+
+// A copy by tensor map on its way. It lands whenever the scheduler says, in any order.
+struct BoxCopy {
+  BoxMap map;
+  uint32_t to;      // from the beginning of shared memory
+  int32_t from[3];  // coordinates of the box's first element
+  uint64_t* phase;
+  Place at;
+};
+
 enum class State { kReady, kBarrier, kGroup, kPhase, kDone };
 
 struct Fiber {
@@ -75,6 +92,7 @@ struct Machine {
   std::vector<uint8_t> memory;
   size_t used = 0, asked = 0;
   std::vector<SharedArray> arrays;
+  std::vector<BoxCopy> boxes;     // under way
   std::vector<uint16_t> writers;  // of 16 bytes of memory each: 1 + the thread that wrote there and has not fenced it
 
   ~Machine() {
@@ -90,6 +108,7 @@ Machine& machine();
 void fail(Machine& m, const Fiber* f, Place at, const char* what);
 void leave_to_scheduler(Machine& m);
 void wake(Machine& m, Fiber& f);
+void land(Machine& m, const BoxCopy& copy);
 
 }  // namespace emulation
 }  // namespace kvasir

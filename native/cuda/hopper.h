@@ -1,12 +1,13 @@
-// What compute capability 9.0 has beside mma.sync, by name: phases that threads wait for (mbarrier), and products of a warpgroup of
-// 128 threads whose operands lie in shared memory (wgmma). PTX ISA 9.7.13 and 9.7.15; each has its twin in async_emulated.cc. Where
-// code is not compiled for sm_90a, products and waits trap: who launches asks DeviceFacts::wgmma.
+// What compute capability 9.0 has beside mma.sync, by name: phases that threads wait for (mbarrier), copies of boxes by tensor maps (TMA),
+// and products of a warpgroup of 128 threads whose operands lie in shared memory (wgmma). PTX ISA 9.7.9.27, 9.7.13 and 9.7.15; each has
+// its twin in async_emulated.cc. Where code is not compiled for sm_90a, products, copies and waits trap: who launches asks DeviceFacts.
 //
 // An operand is rows of 64 halves (128 bytes) that begin at a multiple of 1024 bytes, pieces of 16 bytes swizzled; what is wider is
 // further blocks of such rows. `piece_of` says where a piece goes.
 #pragma once
 #include "device.h"
 #include "tensor_core.h"
+#include "tensor_map.h"
 
 namespace kvasir {
 
@@ -21,6 +22,10 @@ inline uint32_t operand_address(const void* p) { return emulation::shared_offset
 inline void phase_make(uint64_t* phase, uint32_t count) { emulation::phase_make(phase, count); }
 inline void phase_arrive(uint64_t* phase, KVASIR_HERE) { emulation::phase_arrive(phase, at); }
 inline void phase_wait(uint64_t* phase, uint32_t parity, KVASIR_HERE) { emulation::phase_wait(phase, parity, at); }
+inline void phase_arrive_expecting(uint64_t* phase, uint32_t bytes, KVASIR_HERE) { emulation::phase_arrive_expecting(phase, bytes, at); }
+inline void copy_box(void* to, const TensorMap& map, int32_t element, int32_t row, int32_t head, uint64_t* phase, KVASIR_HERE) {
+  emulation::copy_box_later(to, &map, element, row, head, phase, at);
+}
 inline void store_piece(void* to, uint4 piece) {
   std::memcpy(to, &piece, sizeof piece);
   emulation::note_write(to, sizeof piece);
@@ -66,6 +71,22 @@ __device__ __forceinline__ void phase_wait(uint64_t* phase, uint32_t parity) {
     asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
                  : "=r"(done) : "r"(shared_address(phase)), "r"(parity) : "memory");
   } while (done == 0);
+#else
+  __trap();
+#endif
+}
+// An arrival after which so many bytes of boxes have to land before the phase is complete.
+__device__ __forceinline__ void phase_arrive_expecting(uint64_t* phase, uint32_t bytes) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(phase)), "r"(bytes) : "memory");
+#endif
+}
+// By one thread: the box at these coordinates comes to a block of an operand, later, and counts its bytes on the phase. Needs no fence.
+__device__ __forceinline__ void copy_box(void* to, const TensorMap& map, int32_t element, int32_t row, int32_t head, uint64_t* phase) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];"
+               ::"r"(shared_address(to)), "l"(reinterpret_cast<uint64_t>(&map)), "r"(element), "r"(row), "r"(head), "r"(shared_address(phase))
+               : "memory");
 #else
   __trap();
 #endif

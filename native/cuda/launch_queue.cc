@@ -9,15 +9,15 @@ namespace kvasir {
 
 void KeptLaunch::keep(const KernelLaunch& launch) {
   call_ = launch;
-  size_t words = 0;
-  for (int32_t i = 0; i < launch.count; i++) words += (launch.sizes[i] + 15) / 16 * 2;
-  bytes_.resize(words);
+  size_t lines = 0;
+  for (int32_t i = 0; i < launch.count; i++) lines += (launch.sizes[i] + sizeof(Line) - 1) / sizeof(Line);
+  lines_.resize(lines);
   args_.resize(static_cast<size_t>(launch.count));
   size_t at = 0;
   for (int32_t i = 0; i < launch.count; i++) {
-    std::memcpy(bytes_.data() + at, launch.args[i], launch.sizes[i]);
-    args_[static_cast<size_t>(i)] = bytes_.data() + at;
-    at += (launch.sizes[i] + 15) / 16 * 2;
+    std::memcpy(lines_.data() + at, launch.args[i], launch.sizes[i]);
+    args_[static_cast<size_t>(i)] = lines_.data() + at;
+    at += (launch.sizes[i] + sizeof(Line) - 1) / sizeof(Line);
   }
   call_.args = args_.data();
 }

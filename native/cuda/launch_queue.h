@@ -36,8 +36,12 @@ class KeptLaunch {
   const KernelLaunch& call() const { return call_; }
 
  private:
+  // As aligned as any argument is (tensor maps).
+  struct alignas(128) Line {
+    uint8_t bytes[128];
+  };
   KernelLaunch call_{};
-  std::vector<uint64_t> bytes_;
+  std::vector<Line> lines_;
   std::vector<void*> args_;
 };
 

@@ -25,6 +25,8 @@ Options parse_options(const char* text) {
       options.graphs = truth(key, value);
     } else if (key == "wgmma") {
       options.wgmma = truth(key, value);
+    } else if (key == "tma") {
+      options.tma = truth(key, value);
 #ifdef KVASIR_EMULATION
     } else if (key == "seed") {
       options.seed = static_cast<uint64_t>(number(1L << 40, "0 to 2^40"));
@@ -34,11 +36,13 @@ Options parse_options(const char* text) {
       options.fault = static_cast<int>(number(1 << 30, "which launch, from 1 on"));
     } else if (key == "driver") {
       options.driver = static_cast<int>(number(99999, "a version such as 13000"));
+    } else if (key == "maps") {
+      options.maps = truth(key, value);
     } else if (key == "devices") {
       options.devices = static_cast<int>(number(8, "0 to 8"));
 #endif
     } else {
-      fail(KVASIR_ARGUMENT, "Cannot open cuda: option \"%.60s\" is unknown, expected device, graphs, wgmma", key.c_str());
+      fail(KVASIR_ARGUMENT, "Cannot open cuda: option \"%.60s\" is unknown, expected device, graphs, wgmma, tma", key.c_str());
     }
   }
   return options;

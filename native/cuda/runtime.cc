@@ -15,6 +15,11 @@ void Runtime::lose(const std::string& what) {
   fail(KVASIR_DEVICE, "Cannot use cuda: the device is lost, %s", what.c_str());
 }
 
+bool Runtime::describe_rows(TensorMap& map, const TensorRows& of) {
+  facts_.tma = facts_.tma && make_tensor_map(map, of);
+  return facts_.tma;
+}
+
 void fail_driver(int version) {
   if (version == 0) fail(KVASIR_DEVICE, "Cannot open cuda: this machine has no NVIDIA driver, use backend \"cpu\"");
   fail(KVASIR_DEVICE, "Cannot open cuda: the driver is for CUDA %d.%d, update it to 580 or later (CUDA 13.0) or use backend \"cpu\"",

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "launch_queue.h"
+#include "tensor_map.h"
 
 namespace kvasir {
 
@@ -18,6 +19,7 @@ struct DeviceFacts {
   size_t block_shared = 0; // most dynamic shared memory of a block
   size_t cache = 0;        // bytes of L2
   bool wgmma = false;      // kernels that are compiled for sm_90a run, and are wanted
+  bool tma = false;        // and they may copy by tensor maps; until the driver refuses one
 };
 
 struct Options;
@@ -59,6 +61,8 @@ class Runtime : protected Launcher {
   virtual void* allocate_host(size_t bytes) = 0;
   virtual void free_host(void* data) noexcept = 0;
   virtual std::unique_ptr<HostCopy> make_host_copy() = 0;
+  // Makes a tensor map where facts().tma; false, from then on with facts() that say so, where the driver refuses it.
+  bool describe_rows(TensorMap& map, const TensorRows& of);
   // Milliseconds of the device between two calls of mark(), the first and the last; waits.
   virtual void mark() = 0;
   virtual double elapsed() = 0;

@@ -52,6 +52,9 @@ class CudaRuntime final : public Runtime {
     open_check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep));
     open_check(cudaMallocHost(reinterpret_cast<void**>(&ring_host_), 2 * kHalf));
     open_check(cudaMallocFromPoolAsync(reinterpret_cast<void**>(&ring_), 2 * kHalf, pool_, stream_));
+    TensorMap probe;
+    facts_.tma = options.tma && facts_.wgmma;
+    describe_rows(probe, {ring_, 1, 64, 64, kBoxColumns, 64});
     for (cudaEvent_t& e : ring_events_) open_check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
     for (cudaEvent_t& e : marks_) open_check(cudaEventCreate(&e));
   }

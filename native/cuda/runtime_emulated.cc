@@ -20,7 +20,8 @@ constexpr int kStagings = 32;
 class EmulatedRuntime final : public Runtime {
  public:
   explicit EmulatedRuntime(const Options& options) : Runtime(options.graphs), options_(options) {
-    facts_ = {"emulated", 90, 4, options.memory == 0 ? size_t{1} << 40 : options.memory, 232448 - 1024, size_t{1} << 20, options.wgmma};
+    facts_ = {"emulated", 90, 4, options.memory == 0 ? size_t{1} << 40 : options.memory, 232448 - 1024, size_t{1} << 20, options.wgmma,
+              options.wgmma && options.tma && options.maps};
   }
   ~EmulatedRuntime() override {
     queue_.end();

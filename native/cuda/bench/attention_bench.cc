@@ -79,6 +79,8 @@ double decode(Bench& b, int32_t length) {
   return ms;
 }
 
+const char* prompts_by(const DeviceFacts& facts) { return !facts.wgmma ? "mma.sync" : facts.tma ? "wgmma by TMA" : "wgmma"; }
+
 // Prompts, and beside them what it costs to keep the best keys of every 8th query.
 void prompt(Bench& b, int32_t length) {
   constexpr int32_t kBest = 100, kEvery = 8;
@@ -86,7 +88,7 @@ void prompt(Bench& b, int32_t length) {
   const double ms = b.time([&] { attend_causal(layer.partials, layer.call(length), 0); }, 1);
   const double flops = 2.0 * length * static_cast<double>(length) * kDim * kHeads;  // of the half that is seen
   std::printf("{\"row\":\"prompt attention, %s\",\"length\":%d,\"ms\":%.3f,\"tflop_per_s\":%.1f}\n",
-              b.runtime->facts().wgmma ? "wgmma" : "mma.sync", length, ms, flops / (ms * 1e9));
+              prompts_by(b.runtime->facts()), length, ms, flops / (ms * 1e9));
   const size_t kept = static_cast<size_t>(sampled_queries(0, length, kEvery)) * kHeads * kBest;
   const Buffer tokens(*b.runtime, kept * 4), scores(*b.runtime, kept * 4);
   PromptSink sink{};
@@ -95,7 +97,7 @@ void prompt(Bench& b, int32_t length) {
   const double own = ms + b.time([&] { fill_sink(layer.partials, layer.call(length), 0, sink); }, 1);
   std::printf("{\"row\":\"prompt attention with the best %d of every %dth query, %s\",\"length\":%d,\"ms\":%.3f,\"times_plain\":%.3f,"
               "\"own_pass_ms\":%.3f,\"own_pass_times_plain\":%.3f}\n",
-              kBest, kEvery, b.runtime->facts().wgmma ? "wgmma" : "mma.sync", length, fused, fused / ms, own, own / ms);
+              kBest, kEvery, prompts_by(b.runtime->facts()), length, fused, fused / ms, own, own / ms);
 }
 
 // The flat index's sampled attention over the same cache: time against exact attention, and the output's error.
@@ -161,12 +163,14 @@ int main(int argc, char** argv) {
     if (!recorded.empty()) return;
     if (lengths.empty()) lengths = b.tiny ? std::vector<int32_t>{600} : std::vector<int32_t>{32768, 131072, 1048576};
     measure_copy(b);
-    {
-      Bench tiles(false);
-      tiles.tiny = b.tiny;
-      prompt(tiles, b.tiny ? 70 : 32768);
+    // Each way that the device has, the one that is used last.
+    for (const bool wgmma : {false, true}) {
+      Bench other(wgmma, false);
+      if (other.runtime->facts().wgmma != wgmma || (wgmma && !b.runtime->facts().tma)) continue;
+      other.tiny = b.tiny;
+      prompt(other, b.tiny ? 70 : 32768);
     }
-    prompt(b, b.tiny ? 70 : 32768);
+    if (b.runtime->facts().wgmma) prompt(b, b.tiny ? 70 : 32768);
     for (const int32_t length : lengths) {
       const double exact = decode(b, length);
       sampled(b, length, false, exact);

@@ -17,9 +17,9 @@ namespace kvasir {
 constexpr float kError = 0.05f;  // of sampled attention
 
 // What a kernel costs is timed without graphs.
-inline Options one_by_one(bool wgmma) {
+inline Options one_by_one(bool wgmma, bool tma) {
   Options options;
-  options.graphs = false, options.wgmma = wgmma;
+  options.graphs = false, options.wgmma = wgmma, options.tma = tma;
   return options;
 }
 
@@ -28,7 +28,7 @@ struct Bench {
   bool tiny = false;
   double copy_rate = 0;  // GB/s, both directions counted
 
-  explicit Bench(bool wgmma = true) : runtime(Runtime::open(one_by_one(wgmma))) {}
+  explicit Bench(bool wgmma = true, bool tma = true) : runtime(Runtime::open(one_by_one(wgmma, tma))) {}
 
   // Milliseconds of one call: the best of some rounds.
   double time(const std::function<void()>& body, int32_t calls) {

@@ -22,7 +22,7 @@ struct Best {
 };
 
 AttentionCase case_of(const Prompt& p, uint64_t seed = 1) {
-  return AttentionCase(p.dtype, p.n, p.length, p.kv_heads, p.group, p.dim, p.start, p.cuts, p.softcap, p.sharp, seed, p.wgmma);
+  return AttentionCase(p.dtype, p.n, p.length, p.kv_heads, p.group, p.dim, p.start, p.cuts, p.softcap, p.sharp, seed, p.wgmma, p.wgmma);
 }
 
 Best found(AttentionCase& c, const Prompt& p, bool with_sums = false, bool fused = true) {

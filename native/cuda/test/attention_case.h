@@ -28,9 +28,9 @@ inline float test_widened(uint16_t bits) {
   return static_cast<float>(h);
 }
 
-inline Options seeded(uint64_t seed, bool wgmma = false) {
+inline Options seeded(uint64_t seed, bool wgmma = false, bool tma = false) {
   Options options;
-  options.wgmma = wgmma;
+  options.wgmma = wgmma, options.tma = tma;
 #ifdef KVASIR_EMULATION
   options.seed = seed * 1000;
 #else
@@ -45,8 +45,9 @@ class AttentionCase {
   std::vector<float> o, lse;  // what the last run() gave
 
   AttentionCase(int32_t dtype, int32_t n, int32_t length, int32_t kv_heads, int32_t group, int32_t dim, int32_t start,
-                const std::vector<int32_t>& cuts, float softcap, float sharp, uint64_t seed = 1, bool wgmma = false)
-      : runtime(Runtime::open(seeded(seed, wgmma))), dtype_(dtype), n_(n), length_(length), kv_heads_(kv_heads), group_(group), dim_(dim),
+                const std::vector<int32_t>& cuts, float softcap, float sharp, uint64_t seed = 1, bool wgmma = false,
+                bool tma = false)
+      : runtime(Runtime::open(seeded(seed, wgmma, tma))), dtype_(dtype), n_(n), length_(length), kv_heads_(kv_heads), group_(group), dim_(dim),
         start_(start), softcap_(softcap) {
     std::mt19937 random(static_cast<uint32_t>(length * 31 + dim));
     std::normal_distribution<float> bell;

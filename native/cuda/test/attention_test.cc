@@ -21,9 +21,9 @@ struct Shape {
   std::vector<int32_t> cuts = {};
 };
 
-// wgmma: by products of warpgroups where a prompt can be.
-void check_causal(const Shape& s, bool wgmma = false) {
-  AttentionCase c(s.dtype, s.n, s.length, s.kv_heads, s.group, s.dim, s.start, s.cuts, s.softcap, s.sharp, 1, wgmma);
+// wgmma: by products of warpgroups where a prompt can be; tma: of tiles copied by tensor maps where they can be.
+void check_causal(const Shape& s, bool wgmma = false, bool tma = false) {
+  AttentionCase c(s.dtype, s.n, s.length, s.kv_heads, s.group, s.dim, s.start, s.cuts, s.softcap, s.sharp, 1, wgmma, tma);
   c.run([&](DeviceScratch& work, const Attention& a) { attend_causal(work, a, s.window); });
   c.expect("causal", [&](int32_t query, int32_t, int32_t row) -> double {
     const int32_t at = s.length - s.n + query;
@@ -76,19 +76,38 @@ TEST("cuda attention: causal, windows, soft caps, segments, sharp distributions"
 }
 
 TEST("cuda attention: products of warpgroups") {
-  for (const int32_t dim : {64, 128, 256}) {
-    check_causal({KVASIR_F16, 17, 17, 1, 1, dim}, true);
-    check_causal({KVASIR_F16, 45, 300, 2, 3, dim}, true);
-    check_causal({KVASIR_F16, 130, 130, 1, 1, dim, 0, 0, 0, 4}, true);
+  for (const bool tma : {false, true}) {
+    for (const int32_t dim : {64, 128, 256}) {
+      check_causal({KVASIR_F16, 17, 17, 1, 1, dim}, true, tma);
+      check_causal({KVASIR_F16, 45, 300, 2, 3, dim}, true, tma);
+      check_causal({KVASIR_F16, 130, 130, 1, 1, dim, 0, 0, 0, 4}, true, tma);
+    }
+    check_causal({KVASIR_F16, 64, 128, 1, 2, 64}, true, tma);
+    check_causal({KVASIR_F16, 33, 700, 1, 4, 64, 0, 0, 0, 4}, true, tma);  // splits
+    check_causal({KVASIR_F16, 20, 700, 12, 1, 64}, true, tma);             // stages come back
+    for (const int32_t window : {1, 97, 500}) check_causal({KVASIR_F16, 150, 420, 1, 1, 64, window}, true, tma);
+    check_causal({KVASIR_F16, 100, 200, 1, 2, 64, 0, 1000, 5, 8, {1, 33, 64, 96, 190}}, true, tma);
+    std::vector<int32_t> cuts;
+    for (int32_t i = 3; i < 120; i += 5) cuts.push_back(i);
+    check_causal({KVASIR_F16, 30, 120, 1, 2, 64, 20, 7, 0, 1, cuts}, true, tma);
   }
-  check_causal({KVASIR_F16, 64, 128, 1, 2, 64}, true);
-  check_causal({KVASIR_F16, 33, 700, 1, 4, 64, 0, 0, 0, 4}, true);  // splits
-  check_causal({KVASIR_F16, 20, 700, 12, 1, 64}, true);             // stages come back
-  for (const int32_t window : {1, 97, 500}) check_causal({KVASIR_F16, 150, 420, 1, 1, 64, window}, true);
-  check_causal({KVASIR_F16, 100, 200, 1, 2, 64, 0, 1000, 5, 8, {1, 33, 64, 96, 190}}, true);
-  std::vector<int32_t> cuts;
-  for (int32_t i = 3; i < 120; i += 5) cuts.push_back(i);
-  check_causal({KVASIR_F16, 30, 120, 1, 2, 64, 20, 7, 0, 1, cuts}, true);
+}
+
+// Tiles of one segment come by tensor maps, those of two by hand, in turns: first, last, several, none.
+TEST("cuda attention: however tiles are copied, the bits are the same") {
+  for (const int32_t dim : {64, 128, 256}) {
+    for (const auto& cuts : {std::vector<int32_t>{}, {128}, {100}, {300, 310, 500}, {520, 639}, {1, 2, 700}}) {
+      std::vector<float> o, lse;
+      for (const bool tma : {false, true}) {
+        AttentionCase c(KVASIR_F16, 20, 720, 1, 2, dim, 50, cuts, 0, 2, tma ? 2 : 1, true, tma);
+        EXPECT_EQ(c.runtime->facts().tma, tma && c.runtime->facts().wgmma);
+        c.run([&](DeviceScratch& work, const Attention& a) { attend_causal(work, a, 0); });
+        c.expect("copied", [&](int32_t query, int32_t, int32_t row) { return row <= 700 + query ? 0.0 : -INFINITY; });
+        if (tma) EXPECT(c.o == o && c.lse == lse);
+        o = c.o, lse = c.lse;
+      }
+    }
+  }
 }
 
 TEST("cuda attention: split keys merge to the whole") {
@@ -142,12 +161,13 @@ TEST("cuda attention: many spans, many queries, long lists") {
 
 TEST("cuda attention: the order of threads changes no bit") {
   // Tiles of either cache, floats, products of warpgroups; few rows and many.
-  for (const auto& [type, dim, wgmma] :
-       {std::tuple{KVASIR_F16, 64, false}, {KVASIR_F16, 256, false}, {KVASIR_I8, 80, false}, {KVASIR_F32, 33, false}, {KVASIR_F16, 64, true}}) {
+  for (const auto& [type, dim, wgmma, tma] :
+       {std::tuple{KVASIR_F16, 64, false, false}, {KVASIR_F16, 256, false, false}, {KVASIR_I8, 80, false, false}, {KVASIR_F32, 33, false, false},
+        {KVASIR_F16, 64, true, false}, {KVASIR_F16, 64, true, true}}) {
     for (const int32_t n : {1, 40}) {
       std::vector<float> first;
       for (uint64_t seed = 1; seed <= 20; seed++) {
-        AttentionCase c(type, n, 70, 1, 4, dim, 0, {20}, 0, 2, seed, wgmma);
+        AttentionCase c(type, n, 70, 1, 4, dim, 0, {20}, 0, 2, seed, wgmma, tma);
         c.run([&](DeviceScratch& work, const Attention& a) { attend_causal(work, a, 0); });
         if (seed == 1) first = c.o;
         EXPECT(c.o == first);

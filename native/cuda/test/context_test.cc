@@ -16,6 +16,21 @@ TEST("cuda: a machine that cannot run it is told in one sentence") {
   EXPECT(last_error().find("expected device") != std::string::npos);
 }
 
+TEST("cuda: a context says how prompts are attended to") {
+  const auto described = [](const char* options) {
+    Context ctx(options);
+    char text[200];
+    EXPECT_OK(kvasir_context_describe(ctx, text, sizeof text));
+    return std::string(text);
+  };
+  EXPECT_EQ(described(""), std::string("device=emulated,sm=90,prompts=wgmma+tma"));
+  EXPECT_EQ(described("tma=false"), std::string("device=emulated,sm=90,prompts=wgmma"));
+  EXPECT_EQ(described("maps=false"), std::string("device=emulated,sm=90,prompts=wgmma"));
+  EXPECT_EQ(described("wgmma=false"), std::string("device=emulated,sm=90,prompts=mma"));
+  EXPECT(kvasir_context_create("tma=1") == nullptr);
+  EXPECT_EQ(last_error(), std::string("Cannot open cuda: tma is \"1\", expected true or false"));
+}
+
 TEST("cuda: tensors are written, viewed, copied and read") {
   Context ctx("");
   const kvasir_tensor x = ctx.floats({2, 3}, {1, 2, 3, 4, 5, 6});

@@ -7,6 +7,8 @@
 
 #include "harness.h"
 #include "half.h"
+#include "options.h"
+#include "runtime.h"
 
 using namespace kvasir;
 
@@ -135,4 +137,109 @@ TEST("hopper: phases hand a stage back and forth, and one that nobody completes 
     const char* sentence = emulation::run({"test", dim3(1), dim3(64), 0, seed}, [&] { kernel(false); });
     EXPECT(sentence != nullptr && has(sentence, "phase"));
   }
+}
+
+namespace {
+
+// Boxes of 8 rows of 64 halves out of [heads][capacity][128], of which `count` rows are there.
+constexpr int32_t kHeads = 2, kCapacity = 11, kCount = 9, kBox = 8;
+constexpr uint32_t kBoxBytes = kBox * kOperandRow;
+
+enum class BoxBug { kNone, kNoMap, kNoFence, kNoWait, kBytes, kUnfenced, kPlace };
+
+struct Boxes {
+  std::string fault;
+  std::vector<uint16_t> left, right;  // as they were asked for: elements 0 and 64 on
+};
+
+Boxes copy_boxes(const std::vector<uint16_t>& rows, int32_t row, int32_t head, uint64_t seed, BoxBug bug = BoxBug::kNone) {
+  TensorMap map{};
+  if (bug != BoxBug::kNoMap) EXPECT(make_tensor_map(map, {rows.data(), kHeads, kCapacity, kCount, 128, kBox}));
+  Boxes result;
+  const auto kernel = [&] {
+    KVASIR_DYNAMIC_SHARED(uint8_t, shared);
+    KVASIR_SHARED(uint64_t, full, [1]);
+    uint8_t* to = shared + (0u - operand_address(shared)) % kOperandAligned;
+    if (bug == BoxBug::kPlace) to += 64;
+    if (threadIdx.x == 0) {
+      phase_make(&full[0], 2);
+      if (bug != BoxBug::kNoFence) fence_operands();
+      if (bug == BoxBug::kUnfenced) store_piece(to + 16, make_uint4(0, 0, 0, 0));
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      phase_arrive_expecting(&full[0], bug == BoxBug::kBytes ? kBoxBytes : 2 * kBoxBytes);
+      copy_box(to, map, 0, row, head, &full[0]);
+      copy_box(to + kBoxBytes, map, 64, row, head, &full[0]);
+    }
+    if (threadIdx.x == 1) phase_arrive(&full[0]);
+    if (bug == BoxBug::kNoWait) return;
+    phase_wait(&full[0], 0);
+    if (threadIdx.x != 2) return;
+    for (uint32_t block = 0; block < 2; block++) {
+      std::vector<uint16_t>& halves = block == 0 ? result.left : result.right;
+      halves.resize(kBox * 64);
+      for (uint32_t r = 0; r < kBox; r++) {
+        for (uint32_t piece = 0; piece < 8; piece++) std::memcpy(&halves[r * 64 + piece * 8], to + block * kBoxBytes + piece_of(r, piece), 16);
+      }
+    }
+  };
+  const char* sentence = emulation::run({"test", dim3(1), dim3(64), kOperandAligned + 2 * kBoxBytes, seed}, kernel);
+  if (sentence != nullptr) result.fault = sentence;
+  return result;
+}
+
+}  // namespace
+
+TEST("hopper: boxes of a tensor map are what lies there, swizzled, and zeros outside") {
+  const std::vector<uint16_t> rows = halves(static_cast<size_t>(kHeads * kCapacity) * 128, 3);
+  for (uint64_t seed = 0; seed < 20; seed++) {
+    for (const auto& [row, head] : {std::pair{0, 0}, {1, 1}, {4, 1}, {-3, 0}, {kCount, 1}, {0, kHeads}}) {
+      const Boxes got = copy_boxes(rows, row, head, seed);
+      EXPECT_EQ(got.fault, "");
+      bool same = got.left.size() == kBox * 64;
+      for (int32_t r = 0; same && r < kBox; r++) {
+        const bool inside = row + r >= 0 && row + r < kCount && head < kHeads;
+        for (int32_t i = 0; i < 128; i++) {
+          const uint16_t want = inside ? rows[static_cast<size_t>((head * kCapacity + row + r) * 128 + i)] : 0;
+          same = same && (i < 64 ? got.left : got.right)[static_cast<size_t>(r * 64 + i % 64)] == want;
+        }
+      }
+      EXPECT(same);
+    }
+  }
+}
+
+TEST("hopper: boxes of no map, to wrong places, not waited for or counted wrongly are reported") {
+  const std::vector<uint16_t> rows = halves(static_cast<size_t>(kHeads * kCapacity) * 128, 3);
+  EXPECT(has(copy_boxes(rows, 0, 0, 1, BoxBug::kNoMap).fault, "a tensor map that was not made"));
+  EXPECT(has(copy_boxes(rows, 0, 0, 1, BoxBug::kNoFence).fault, "made and not fenced"));
+  EXPECT(has(copy_boxes(rows, 0, 0, 1, BoxBug::kUnfenced).fault, "has not fenced"));
+  EXPECT(has(copy_boxes(rows, 0, 0, 1, BoxBug::kPlace).fault, "where 128 bytes do not begin"));
+  // Whoever does not wait may have left before they land; a phase of half the bytes may be complete after one of two, or never.
+  const Boxes whole = copy_boxes(rows, 0, 0, 1);
+  int late = 0, torn = 0;
+  for (uint64_t seed = 0; seed < 20; seed++) {
+    late += has(copy_boxes(rows, 0, 0, seed, BoxBug::kNoWait).fault, "before a copy by tensor map had landed");
+    const Boxes half = copy_boxes(rows, 0, 0, seed, BoxBug::kBytes);
+    torn += has(half.fault, "phase") || has(half.fault, "had landed") || half.left != whole.left || half.right != whole.right;
+  }
+  EXPECT(late > 0);
+  EXPECT(torn > 0);
+}
+
+TEST("hopper: maps that the driver refuses are refused") {
+  const std::vector<uint16_t> rows = halves(1024, 3);
+  TensorMap map{};
+  EXPECT(make_tensor_map(map, {rows.data(), 1, 8, 8, 128, 8}));
+  EXPECT(!make_tensor_map(map, {rows.data() + 1, 1, 8, 8, 64, 8}));  // not at 16 bytes
+  EXPECT(!make_tensor_map(map, {rows.data(), 1, 8, 8, 60, 8}));      // rows are not
+  EXPECT(!make_tensor_map(map, {rows.data(), 1, 8, 8, 128, 257}));
+  EXPECT(!make_tensor_map(map, {rows.data(), 1, 8, 0, 128, 8}));
+  const auto runtime = Runtime::open({});
+  EXPECT(runtime->facts().tma);
+  EXPECT(runtime->describe_rows(map, {rows.data(), 1, 8, 8, 128, 8}));
+  EXPECT(!runtime->describe_rows(map, {rows.data(), 1, 8, 8, 60, 8}));
+  EXPECT(!runtime->facts().tma);  // and from then on none is asked for
+  EXPECT(!runtime->describe_rows(map, {rows.data(), 1, 8, 8, 128, 8}));
 }
