@@ -2,10 +2,10 @@
  * Two backends as one: weights, prompts and windows on a device, keys and values in a host's memory, which may be larger.
  *
  * What leaves the window lies on the host alone; there the index searches and retrieved rows are attended. Per layer the
- * query goes there and one partial result comes back, which the device merges. Prompts are attended on the device, to which
- * earlier rows come in pieces, so that its memory does not grow with the length; new rows go down beside what the device does next
- * (`hybrid_stream.ts`). With `codes=device` the index works on
- * the device: it reads rows where they lie once, to encode them, and searches without the query leaving.
+ * query goes there beside the device's own window (`hybrid_prefetch.ts`), and one partial result comes back, which the device merges.
+ * Prompts are attended on the device, to which earlier rows come in pieces, so that its memory does not grow with the length; new rows
+ * go down beside what the device does next (`hybrid_stream.ts`). With `codes=device` the index works on the device: it reads rows where
+ * they lie once, to encode them, and searches without the query leaving.
  *
  * @module
  */
@@ -18,14 +18,10 @@ import { Unsupported } from "../core/errors.ts";
 import { formatSpec, lookUp, parseSpec, resolveParams } from "../core/spec.ts";
 import { DeviceRows, STAGE } from "./hybrid_cache.ts";
 import { hybridFiles } from "./hybrid_files.ts";
-import { deviceKernels } from "./hybrid_kernels.ts";
+import { checkRanges, deviceKernels, type Parts, partsOf } from "./hybrid_kernels.ts";
+import { Prefetch } from "./hybrid_prefetch.ts";
 import { RowStream } from "./hybrid_stream.ts";
 import { type HybridTensor, type Side, Wrapper } from "./hybrid_memory.ts";
-
-/** What attention in parts takes. */
-type Parts = Required<
-  Pick<Kernels, "attendWindow" | "attendTopk" | "merge" | "attendCausalPart" | "mergeParts">
->;
 
 /** Registry entry, over the backends that may be its sides. */
 export function hybrid(sides: Readonly<Record<string, BackendType>>): BackendType {
@@ -81,6 +77,7 @@ export class HybridBackend implements Backend {
   readonly #tensors: Wrapper;
   readonly #rows: DeviceRows;
   readonly #stream: RowStream;
+  readonly #prefetch: Prefetch;
   readonly #near: Parts;
   readonly #far: Parts;
 
@@ -93,12 +90,12 @@ export class HybridBackend implements Backend {
     this.spec = formatSpec("hybrid", { device: device.spec, host: host.spec, codes, keep });
     this.#tensors = new Wrapper(this);
     this.#stream = new RowStream(device, host);
+    this.#prefetch = new Prefetch(device, host);
     this.#rows = new DeviceRows(device, host, keep, () => this.#stream.settle());
     this.#near = partsOf(device);
     this.#far = partsOf(host);
-    const on = (side: Side) => (tensor: Tensor, what: string) => this.#tensors.on(side, tensor, what);
     this.kernels = {
-      ...deviceKernels(device.kernels, on("device")),
+      ...deviceKernels(device.kernels, (tensor, what) => this.#toWrite(tensor, what)),
       copy: (dst, at, src, from, count) => this.#copy(dst, at, src, from, count),
       append: (segment, row, k, v) => this.#append(segment, row, k, v),
       attendCausal: (out, q, kv, sink) => {
@@ -137,7 +134,7 @@ export class HybridBackend implements Backend {
     if (side === "host") {
       this.#stream.forget(inner);
       this.#rows.forget(inner);
-    }
+    } else this.#prefetch.drop();
     this.sides[side].free(inner);
   }
 
@@ -153,7 +150,7 @@ export class HybridBackend implements Backend {
     if (side === "host") {
       this.#stream.settle();
       this.#rows.forget(inner);
-    }
+    } else this.#prefetch.drop();
     this.sides[side].write(inner, src, row);
   }
 
@@ -180,11 +177,13 @@ export class HybridBackend implements Backend {
 
   /** See {@link HybridBackend.mark}. */
   release(mark: number): void {
+    this.#prefetch.drop();
     this.#device.release(mark);
   }
 
   /** Of both. */
   endStep(): void {
+    this.#prefetch.drop();
     this.#stream.settle();
     this.#device.endStep();
     this.#host.endStep();
@@ -217,12 +216,12 @@ export class HybridBackend implements Backend {
     if (side === "host") {
       this.#stream.settle();
       this.#rows.forget(inner);
-    }
+    } else this.#prefetch.drop();
     this.sides[side].kernels.copy(inner, at, this.#tensors.on(side, src, "copy from"), from, count);
   }
 
   #append(segment: KvSegment, row: number, k: Tensor, v: Tensor): void {
-    const [keys, values] = [k, v].map((x) => this.#tensors.on("device", x, "append rows")) as [Tensor, Tensor];
+    const [keys, values] = [k, v].map((x) => this.#toWrite(x, "append rows")) as [Tensor, Tensor];
     const to = this.#inner(segment);
     // Two at most are under way.
     this.#stream.settle(1);
@@ -233,7 +232,7 @@ export class HybridBackend implements Backend {
   /** Pieces of the past, one after the other, then the new rows among themselves. */
   #attendCausal(out: { readonly o: Tensor; readonly lse?: Tensor }, q: Tensor, kv: KvLayer): void {
     const queries = this.#tensors.on("device", q, "attendCausal q");
-    const o = this.#tensors.on("device", out.o, "attendCausal out");
+    const o = this.#toWrite(out.o, "attendCausal out");
     const lse = out.lse === undefined ? undefined : this.#tensors.on("device", out.lse, "attendCausal lse");
     const inner = this.#innerLayer(kv);
     const n = q.shape[0] as number;
@@ -263,11 +262,21 @@ export class HybridBackend implements Backend {
     const ranges: [number, number][] = [];
     for (let i = 0; i < spans.length; i += 2) ranges.push([spans[i] as number, spans[i + 1] as number]);
     checkRanges(ranges, kv);
-    if (ranges.every(([from, to]) => from === to)) {
-      const begin = kv.segments[0]?.start ?? 0;
-      const some = this.#rows.layer(inner, begin, Math.min(begin + kv.length, this.#rows.boundary(inner, begin) + 1));
-      this.#near.attendWindow(part, queries, some, new Int32Array());
-    } else this.#addPieces(part, queries, inner, ranges, true);
+    this.#prefetch.drop();
+    // A decode step's query goes down beside the window that is attended to, and what a search on the host wants of that follows it.
+    const goesDown = q.shape[0] === 1;
+    if (goesDown) this.#prefetch.begin(queries);
+    try {
+      if (ranges.every(([from, to]) => from === to)) {
+        const begin = kv.segments[0]?.start ?? 0;
+        const some = this.#rows.layer(inner, begin, Math.min(begin + kv.length, this.#rows.boundary(inner, begin) + 1));
+        this.#near.attendWindow(part, queries, some, new Int32Array());
+      } else this.#addPieces(part, queries, inner, ranges, true);
+      if (goesDown && this.indexSide === "host") this.#prefetch.begin(part.lse);
+    } catch (error) {
+      this.#prefetch.drop();
+      throw error;
+    }
     this.#rows.trim(inner);
   }
 
@@ -299,7 +308,7 @@ export class HybridBackend implements Backend {
     }
   }
 
-  /** On the host; hits may lie on either side. */
+  /** On the host; hits may lie on either side. Nobody waits for the result to have come up: the device's next kernel finds it there. */
   #attendTopk(out: AttentionPart, q: Tensor, kv: KvLayer, hits: Hits): void {
     const queries = this.#tensors.on("device", q, "attendTopk q");
     const to = this.#onDevicePart(out, "attendTopk");
@@ -310,28 +319,30 @@ export class HybridBackend implements Backend {
         o: this.#host.alloc(q.shape, "f32", "step"),
         lse: this.#host.alloc(q.shape.slice(0, 2), "f32", "step"),
       };
-      const there = (x: Tensor, what: string) => {
-        const own = this.#tensors.own(x, what);
-        return own.side === "host" ? own.inner : this.#toHost(own.inner);
-      };
-      const found: Hits = {
-        tokens: there(hits.tokens, "attendTopk tokens"),
-        counts: there(hits.counts, "attendTopk counts"),
-        ...(hits.bias === undefined ? {} : { bias: there(hits.bias, "attendTopk bias") }),
-      };
-      this.#far.attendTopk(part, this.#toHost(queries), this.#innerLayer(kv), found);
+      const [query, found] = this.#onHost(queries, hits);
+      this.#far.attendTopk(part, query, this.#innerLayer(kv), found);
       this.#device.write(to.o, this.#host.read(part.o));
       this.#device.write(to.lse, this.#host.read(part.lse));
     } finally {
+      this.#prefetch.drop();
       this.#host.release(mark);
     }
   }
 
-  /** A copy in the host's step memory of an f32 or i32 tensor on the device. */
-  #toHost(x: Tensor): Tensor {
-    const copy = this.#host.alloc(x.shape, x.dtype, "step");
-    this.#host.write(copy, this.#device.read(x));
-    return copy;
+  /** Queries and hits as the host sees them. */
+  #onHost(queries: Tensor, { tokens, counts, bias }: Hits): readonly [Tensor, Hits] {
+    const named = Object.entries({ tokens, counts, ...(bias === undefined ? {} : { bias }) });
+    const own = named.map(([name, tensor]) => [name, this.#tensors.own(tensor, `attendTopk ${name}`)] as const);
+    const far = own.flatMap(([, { side, inner }]) => side === "device" ? [inner] : []);
+    const [query, ...copies] = this.#prefetch.bring(queries, ...far);
+    const there = own.map(([name, { side, inner }]) => [name, side === "host" ? inner : copies.shift() as Tensor]);
+    return [query, Object.fromEntries(there) as Hits];
+  }
+
+  /** A tensor of the device that a kernel may write: what was begun to go down may be of such. */
+  #toWrite(tensor: Tensor, what: string): Tensor {
+    this.#prefetch.drop();
+    return this.#tensors.on("device", tensor, what);
   }
 
   #lse(q: Tensor): Tensor {
@@ -369,29 +380,8 @@ export class HybridBackend implements Backend {
       input: (tensor) => {
         const { side, inner }: HybridTensor = this.#tensors.own(tensor, "tensor to lend");
         if (side === "host") return host.address(inner);
-        return codes === "device" ? works.address(inner) : host.address(this.#toHost(inner));
+        return codes === "device" ? works.address(inner) : host.address(this.#prefetch.bring(inner)[0]);
       },
     };
-  }
-}
-
-function partsOf({ spec, kernels }: Backend): Parts {
-  const { attendWindow, attendTopk, merge, attendCausalPart, mergeParts } = kernels;
-  if (
-    attendWindow !== undefined && attendTopk !== undefined && merge !== undefined && attendCausalPart !== undefined &&
-    mergeParts !== undefined
-  ) return { attendWindow, attendTopk, merge, attendCausalPart, mergeParts };
-  throw new Unsupported(`Cannot use "${spec}" in a hybrid: it lacks attention in parts`);
-}
-
-/** As every backend checks spans. */
-function checkRanges(ranges: readonly (readonly [number, number])[], kv: KvLayer): void {
-  const begin = kv.segments[0]?.start ?? 0;
-  let last = begin;
-  for (const [from, to] of ranges) {
-    if (!(from >= last && to >= from && to <= begin + kv.length)) {
-      throw new RangeError(`Cannot attend: span ${from} to ${to}, the cache holds ${begin} to ${begin + kv.length}`);
-    }
-    last = to;
   }
 }

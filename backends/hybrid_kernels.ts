@@ -4,8 +4,14 @@
  * @module
  */
 import type { Tensor } from "../core/tensor.ts";
-import type { AttentionPart, Kernels } from "./backend.ts";
+import type { KvLayer } from "../core/kv.ts";
+import type { AttentionPart, Backend, Kernels } from "./backend.ts";
 import { Unsupported } from "../core/errors.ts";
+
+/** What attention in parts takes. */
+export type Parts = Required<
+  Pick<Kernels, "attendWindow" | "attendTopk" | "merge" | "attendCausalPart" | "mergeParts">
+>;
 
 /** All that need no cache. */
 export function deviceKernels(
@@ -61,4 +67,26 @@ export function deviceKernels(
 function needed<T>(kernel: T | undefined): T {
   if (kernel === undefined) throw new Unsupported("Cannot merge attention: the device lacks the kernel");
   return kernel;
+}
+
+/** Of a side; throws `Unsupported` where it lacks them. */
+export function partsOf({ spec, kernels }: Backend): Parts {
+  const { attendWindow, attendTopk, merge, attendCausalPart, mergeParts } = kernels;
+  if (
+    attendWindow !== undefined && attendTopk !== undefined && merge !== undefined && attendCausalPart !== undefined &&
+    mergeParts !== undefined
+  ) return { attendWindow, attendTopk, merge, attendCausalPart, mergeParts };
+  throw new Unsupported(`Cannot use "${spec}" in a hybrid: it lacks attention in parts`);
+}
+
+/** As every backend checks spans. */
+export function checkRanges(ranges: readonly (readonly [number, number])[], kv: KvLayer): void {
+  const begin = kv.segments[0]?.start ?? 0;
+  let last = begin;
+  for (const [from, to] of ranges) {
+    if (!(from >= last && to >= from && to <= begin + kv.length)) {
+      throw new RangeError(`Cannot attend: span ${from} to ${to}, the cache holds ${begin} to ${begin + kv.length}`);
+    }
+    last = to;
+  }
 }

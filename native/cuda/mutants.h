@@ -36,6 +36,7 @@ enum class Mutant {
   kScanOffset,            // index_scan.cuh: what nibbles are above what they stand for is not taken back
   kDrawFirstStage,        // index_draw.cuh: what the first 16 bits let through stays
   kGraphStale,            // launch_queue.cc: a graph's nodes keep the arguments of their first run
+  kUploadOrder,           // upload_ring.cc: kernels do not wait for what is on its way to the device
   kSelectTie,             // index_select.cuh: of equal scores the later are kept
 };
 

@@ -46,7 +46,8 @@ class Runtime : protected Launcher {
 
   virtual void* allocate(size_t bytes) = 0;      // null when memory is out; aligned to 256 bytes
   virtual void free(void* data) noexcept = 0;    // after what was asked for before; null does nothing
-  // from may change when it returns.
+  // from may change when it returns: it lies in pinned memory then, and lands on the stream, in its turn. Beside what the device does
+  // (upload_ring.h), where it is larger than kMostDirect.
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
   // Waits.
   virtual void download(void* to, const void* from, size_t bytes) = 0;
@@ -70,6 +71,7 @@ class Runtime : protected Launcher {
   // Copies a few bytes (at most kMostStaged) to where kernels launched from now on can read them, without waiting but for the
   // launches of some hundred stagings ago. Valid for the launches until the next but one staging fills its half: use it at once.
   static constexpr size_t kMostStaged = size_t{1} << 19;
+  static constexpr size_t kMostDirect = size_t{64} << 10;
   template <class T>
   const T* stage(const T* values, size_t count) {
     return static_cast<const T*>(stage_bytes(values, count * sizeof(T)));

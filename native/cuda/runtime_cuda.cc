@@ -1,5 +1,5 @@
-// The runtime over CUDA: one stream, beside it one for copies to the host, one memory pool, a ring of pinned memory for arguments. Linked with the static cudart, which
-// looks for the driver when it is first called: the library itself loads anywhere.
+// The runtime over CUDA: one stream, beside it one for copies to the host and one for large ones from it, one memory pool, a ring of pinned
+// memory for arguments. Linked with the static cudart, which looks for the driver when it is first called: the library itself loads anywhere.
 #include <cuda_runtime_api.h>
 
 #include <cstring>
@@ -11,6 +11,7 @@
 #include "options.h"
 #include "runtime.h"
 #include "runtime_fail.h"
+#include "upload_cuda.h"
 
 namespace kvasir {
 namespace {
@@ -57,6 +58,8 @@ class CudaRuntime final : public Runtime {
     describe_rows(probe, {ring_, 1, 64, 64, kBoxColumns, 64});
     for (cudaEvent_t& e : ring_events_) open_check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
     for (cudaEvent_t& e : marks_) open_check(cudaEventCreate(&e));
+    uploads_ = std::make_unique<CudaUploads>(stream_, pool_, [this](cudaError_t e, const char* what) { check(e, what); });
+    upload_ring_ = std::make_unique<UploadRing>(*uploads_);
   }
 
   ~CudaRuntime() override { close(); }
@@ -91,9 +94,10 @@ class CudaRuntime final : public Runtime {
   void upload(void* to, const void* from, size_t bytes) override {
     enter();
     if (bytes <= kMostDirect) {
-      check(cudaMemcpyAsync(to, stage_bytes(from, bytes), bytes, cudaMemcpyDeviceToDevice, stream_), "a copy to the device");
+      check(cudaMemcpyAsync(to, pin(from, bytes), bytes, cudaMemcpyHostToDevice, stream_), "a copy to the device");
       return;
     }
+    if (upload_ring_->upload(to, from, bytes)) return;
     // From memory that is not pinned: returns when it has been read.
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "a copy to the device");
   }
@@ -192,6 +196,15 @@ class CudaRuntime final : public Runtime {
   const void* stage_bytes(const void* values, size_t bytes) override {
     choose();
     if (bytes > kMostStaged) fail(KVASIR_INTERNAL, "Cannot stage %zu bytes, at most %zu", bytes, kMostStaged);
+    uint8_t* pinned = pin(values, bytes);
+    uint8_t* to = ring_ + (pinned - ring_host_);
+    check(cudaMemcpyAsync(to, pinned, bytes, cudaMemcpyHostToDevice, stream_), "a copy of arguments");
+    return to;
+  }
+
+ private:
+  // A copy in the ring of pinned memory, for what is queued at once.
+  uint8_t* pin(const void* values, size_t bytes) {
     const size_t room = (bytes + 255) / 256 * 256;
     if (in_half_ + room > kHalf) {
       queue_.send();  // what was asked for with this half
@@ -204,12 +217,8 @@ class CudaRuntime final : public Runtime {
     const size_t at = half_ * kHalf + in_half_;
     in_half_ += room;
     std::memcpy(ring_host_ + at, values, bytes);
-    check(cudaMemcpyAsync(ring_ + at, ring_host_ + at, bytes, cudaMemcpyHostToDevice, stream_), "a copy of arguments");
-    return ring_ + at;
+    return ring_host_ + at;
   }
-
- private:
-  static constexpr size_t kMostDirect = size_t{64} << 10;
 
   // A chain of kernel nodes. One that still runs when it ends is let go of by the driver once it is done.
   struct CudaGraph final : LaunchGraph {
@@ -330,6 +339,9 @@ class CudaRuntime final : public Runtime {
   void close() noexcept {
     cudaSetDevice(device_);
     queue_.end();
+    upload_ring_.reset();
+    if (uploads_ != nullptr && !lost_.empty()) uploads_->abandon();
+    uploads_.reset();
     if (!lost_.empty()) {
       cudaDeviceReset();  // nothing else brings its memory back; other contexts on the device are lost as well
       return;
@@ -359,6 +371,8 @@ class CudaRuntime final : public Runtime {
   size_t half_ = 0, in_half_ = 0;
   cudaEvent_t ring_events_[2] = {}, marks_[2] = {};
   bool timing_ = false;
+  std::unique_ptr<CudaUploads> uploads_;
+  std::unique_ptr<UploadRing> upload_ring_;
   std::set<const void*> large_;  // kernels that may use more than 48 KB
 };
 

@@ -1,7 +1,9 @@
 // The runtime's twin on the host: allocations with guard zones, launches by emulation.cc. Everything happens at once, in order.
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include "options.h"
 #include "runtime.h"
 #include "runtime_fail.h"
+#include "upload_ring.h"
 
 namespace kvasir {
 namespace {
@@ -46,7 +49,11 @@ class EmulatedRuntime final : public Runtime {
     aligned_free(found->first - kGuard);
     blocks_.erase(found);
   }
-  void upload(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
+  void upload(void* to, const void* from, size_t bytes) override {
+    enter();
+    if (bytes <= kMostDirect) std::memmove(to, from, bytes);
+    else upload_ring_.upload(to, from, bytes);
+  }
   void download(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
   void copy(void* to, const void* from, size_t bytes) override {
     enter();
@@ -131,6 +138,45 @@ class EmulatedRuntime final : public Runtime {
     std::vector<uint8_t> under_way_, landed_;
   };
 
+  // Kernels' stream does what it is asked at once, the other when somebody waits for it.
+  class LateUploads final : public UploadStreams {
+   public:
+    bool allocate(size_t bytes, uint8_t** pinned, uint8_t** staging) override {
+      memory_.assign(2 * bytes, 0xff);
+      *pinned = memory_.data(), *staging = memory_.data() + bytes;
+      return true;
+    }
+    void copy(Lane lane, void* to, const void* from, size_t bytes) override {
+      if (lane == Lane::kKernels) std::memcpy(to, from, bytes);
+      else under_way_.push_back({to, from, bytes, -1});
+    }
+    void record(Lane lane, int event) override {
+      if (lane == Lane::kUploads) under_way_.push_back({nullptr, nullptr, 0, event});
+    }
+    void wait(Lane lane, int event) override {
+      if (lane == Lane::kKernels) wait(event);
+    }
+    void wait(int event) override {
+      const auto is_it = [&](const Step& s) { return s.event == event; };
+      if (std::none_of(under_way_.begin(), under_way_.end(), is_it)) return;
+      for (bool found = false; !found; under_way_.pop_front()) {
+        const Step& s = under_way_.front();
+        found = is_it(s);
+        if (s.bytes > 0) std::memcpy(s.to, s.from, s.bytes);
+      }
+    }
+
+   private:
+    struct Step {
+      void* to;
+      const void* from;
+      size_t bytes;
+      int event;  // that has happened then, or -1
+    };
+    std::vector<uint8_t> memory_;
+    std::deque<Step> under_way_;
+  };
+
   // As on a device: arguments and grids are what the graph has until they are set.
   class EmulatedGraph final : public LaunchGraph {
    public:
@@ -168,6 +214,8 @@ class EmulatedRuntime final : public Runtime {
     return true;
   }
   const Options options_;
+  LateUploads uploads_;
+  UploadRing upload_ring_{uploads_};
   std::map<uint8_t*, size_t> blocks_;
   size_t used_ = 0;
   int launches_ = 0;
