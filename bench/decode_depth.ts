@@ -1,11 +1,13 @@
 /**
- * Decode speed at a depth, preset against exact attention over the same cache, without reading a prompt of that length:
+ * Decode speed at a depth, preset against exact attention over the same cache:
  *
- *     deno run -A bench/decode_depth.ts MODEL HEADS.kvqk [--depth 8192 --depth 32768] [--preset kvasir] [--error 0.05]
- *         [--policy SPEC --index SPEC] [--kv f16|i8] [--steps 24] [--backend cpu:threads=2] [--profile]
+ *     deno run -A bench/decode_depth.ts MODEL HEADS.kvqk|--text FILE [--depth 8192 --depth 32768] [--preset kvasir] [--error 0.05]
+ *         [--policy SPEC --index SPEC] [--kv f16|i8] [--steps 24] [--backend cpu:threads=2] [--rope-freq-base B] [--profile]
  *
- * The cache is filled with keys and values that the same model once made (docs/recorded_heads.md), repeated from their 64th row
- * on as often as it takes: how fast a step is depends on the cache only by how many rows are retrieved, which is printed. The
+ * With `--text` the model reads so many tokens of it and goes on with those that follow. Depths that would take too long to read are
+ * filled with keys and values that the same model once made (docs/recorded_heads.md), repeated from their 64th row
+ * on as often as it takes, under the RoPE base that they were made with: how fast a step is depends on the cache only by how many
+ * rows are retrieved, which is printed. What repeats, and tokens that no text goes on with, make rows more than a text would. The
  * preset and exact attention are forks of that cache and take turns, a step each; times are medians over steps, the ratio is the
  * median of the ratios of a turn. `--profile` also prints the milliseconds a step that native calls take, by name.
  *
@@ -27,6 +29,8 @@ import { RecordedHeads } from "./recorded.ts";
 const CHUNK = 1024;
 /** Rows that repeat begin here: the first tokens of a text are like no others. */
 const FIRST_REPEATED = 64;
+/** Tokens of a text that are read at a time. */
+const PROMPT_CHUNK = 512;
 /** Steps that warm up. */
 const WARMING = 4;
 
@@ -95,6 +99,21 @@ function fill(backend: Backend, state: SequenceState, heads: RecordedHeads, dept
   backend.endStep();
 }
 
+/** Reads a text into an empty cache, attending to everything. */
+function read(
+  backend: Backend,
+  forward: Forward,
+  state: SequenceState,
+  tokens: ArrayLike<number>,
+  depth: number,
+): void {
+  for (let start = 0; start < depth; start += PROMPT_CHUNK) {
+    const numTokens = Math.min(PROMPT_CHUNK, depth - start);
+    forward.run([{ state, tokens, start, numTokens, numLogits: 0, isPrompt: true }]);
+    backend.endStep();
+  }
+}
+
 /** What one depth gave. */
 interface DepthLine {
   readonly depth: number;
@@ -120,18 +139,23 @@ async function main(): Promise<void> {
       kv: { type: "string", default: "f16" },
       steps: { type: "string", default: "24" },
       backend: { type: "string", default: "cpu" },
+      text: { type: "string" },
+      "rope-freq-base": { type: "string" },
       profile: { type: "boolean", default: false },
     },
   });
-  if (file === undefined || recorded === undefined) {
-    throw new RangeError("Cannot measure: give a model and recorded heads");
+  if (file === undefined || (recorded === undefined) === (values.text === undefined)) {
+    throw new RangeError("Cannot measure: give a model, and recorded heads or a text");
   }
   if (values.profile) clockLibraries();
   const depths = values.depth.map(Number), steps = Number(values.steps), kv = values.kv as KvType;
   const hooks = { backends: {}, progress: () => {}, notice: console.error, signal: { aborted: false } };
-  using loaded = await load({ model: file, backend: values.backend }, hooks);
-  using heads = new RecordedHeads(recorded);
-  const { model, backend } = loaded;
+  using heads = recorded === undefined ? undefined : new RecordedHeads(recorded);
+  const freqBase = Number(values["rope-freq-base"] ?? heads?.header.ropeBase ?? 0);
+  const rope = freqBase === 0 ? {} : { rope: { freqBase } };
+  using loaded = await load({ model: file, backend: values.backend, ...rope }, hooks);
+  const { model, backend, tokenizer } = loaded;
+  const text = values.text === undefined ? undefined : tokenizer.encode(Deno.readTextFileSync(values.text));
   const options = {
     preset: values.preset,
     ...(values.error === undefined ? {} : { error: Number(values.error) }),
@@ -139,14 +163,20 @@ async function main(): Promise<void> {
     ...(values.index === undefined ? {} : { index: values.index }),
   };
   const { plan } = planAttention(options, backend);
-  const forward = new Forward(model, new Ops(backend), 16);
+  const forward = new Forward(model, new Ops(backend), PROMPT_CHUNK);
   for (const depth of depths) {
     const room = depth + steps + WARMING + 1;
     using base = new SequenceState(backend, model.config.layers, kv, room, undefined);
-    fill(backend, base, heads, depth);
+    if (text !== undefined && text.length < room) {
+      throw new RangeError(
+        `Cannot measure a depth of ${depth}: the text has ${text.length} tokens, ${room} are needed`,
+      );
+    }
+    const tokens = text ?? Int32Array.from({ length: room }, (_, i) => 100 + (i * 7919) % 500);
+    if (heads === undefined) read(backend, forward, base, tokens, depth);
+    else fill(backend, base, heads, depth);
     using exact = base.fork(depth, room);
     using preset = base.fork(depth, room, { plan });
-    const tokens = Int32Array.from({ length: room }, (_, i) => 100 + (i * 7919) % 500);
     const ms: [number[], number[]] = [[], []];
     const spent: [Record<string, number>, Record<string, number>] = [{}, {}];
     for (let step = 0; step < steps + WARMING; step++) {

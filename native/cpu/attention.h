@@ -48,6 +48,7 @@ struct KvGather {
   const float* bias;      // [count], added to the logits; null: none
   int32_t count;
   bool fetched;  // it was the `next` of the call before
+  bool to_l1;    // the caches of this CPU want all of it asked for to L1
 };
 
 // The range core over gathered rows; positions and window of `rows` do not matter. next: what the same thread gathers after

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "context.h"
+#include "cpu_features.h"
 #include "isa.h"
 
 namespace kvasir {
@@ -211,10 +212,12 @@ void attend_topk(kvasir_context& ctx, const AttentionShape& shape, const KvView&
   const size_t most_runs = kv.segments.size() + 1, runs_bytes = round_up(2 * most_runs * sizeof(KvRun));
   const std::vector<char*> scratch = take_scratch(ctx, runs_bytes + core.scratch_bytes(shape, shared));
   const Parts parts(ctx, out, ranges, static_cast<size_t>(heads), d);
+  static const bool to_l1 = is_amd();
   const auto gather_of = [&](int32_t unit, KvRun* runs) {
     const int32_t piece = unit % ranges, row = unit / ranges;
     const size_t first = static_cast<size_t>(row) * hits.capacity + static_cast<size_t>(piece) * range;
     KvGather gather{};
+    gather.to_l1 = to_l1;
     gather.count = std::clamp(hits.counts[row] - piece * range, 0, range);
     if (gather.count == 0) return gather;  // no positions, no segments to look for
     gather.segments = runs;
