@@ -13,7 +13,7 @@ namespace {
 
 void fetch_lines(const void* memory, size_t bytes, size_t most) {
   const char* at = static_cast<const char*>(memory);
-  for (size_t i = 0; i < std::min(bytes, most); i += kLine) prefetch_line<2>(at + i);
+  for (size_t i = 0; i < std::min(bytes, most); i += kLine) prefetch_line<3>(at + i);
 }
 
 }  // namespace
