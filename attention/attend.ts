@@ -6,7 +6,7 @@
  * @module
  */
 import type { Tensor } from "../core/tensor.ts";
-import type { KvLayer } from "../core/kv.ts";
+import type { KvLayer, KvQueries } from "../core/kv.ts";
 import type { AttentionPart, Kernels } from "../backends/backend.ts";
 import type { Ops } from "../backends/ops.ts";
 import type { LayerPolicy, Spans } from "./policy.ts";
@@ -80,7 +80,7 @@ function attendOne({ ops, layer, q, out, clock }: Rows, part: AttendRows, k: Ten
   const start = kv.length;
   state.cache.append(layer, ops.rows(k, row, numTokens), ops.rows(v, row, numTokens));
   const policy = state.policies[layer];
-  policy?.observe?.({ start, count: numTokens, q: ops.rows(q, row, numTokens) }, isExact);
+  policy?.observe?.(new StepQueries(ops, q, row, numTokens, start), isExact);
   // A sink sees what all of a prompt's tokens look at, also where nobody asks for their outputs.
   const sink = isExact ? policy?.sink?.(start, numTokens) : undefined;
   const asking = sink === undefined ? numQueries : numTokens;
@@ -102,8 +102,7 @@ function attendDecoding(rows: Rows, parts: readonly AttendRows[], k: Tensor, v: 
   const { ops, layer, q, out, clock } = rows;
   const first = (parts[0] as AttendRows).row;
   const n = parts.length;
-  const caches = parts.map(({ state }) => state.cache);
-  KvCache.appendEach(ops, caches, layer, ops.rows(k, first, n), ops.rows(v, first, n));
+  KvCache.appendEach(ops, parts.map(({ state }) => state.cache), layer, ops.rows(k, first, n), ops.rows(v, first, n));
   const dense: KvLayer[] = [];
   const seen: (Seen | undefined)[] = [];
   const attendDense = (end: number) => {
@@ -111,10 +110,11 @@ function attendDecoding(rows: Rows, parts: readonly AttendRows[], k: Tensor, v: 
     if (dense.length > 0) ops.attendEach(ops.rows(out, start, dense.length), ops.rows(q, start, dense.length), dense);
     dense.length = 0;
   };
+  let isWatched = false;
   for (const { state, row } of parts) {
     const kv = layerOf(state, layer);
     const policy = state.policies[layer];
-    policy?.observe?.({ start: kv.length - 1, count: 1, q: ops.rows(q, row, 1) }, false);
+    policy?.observe?.(new StepQueries(ops, q, row, 1, kv.length - 1), false);
     const spans = policy?.spans(kv.length);
     if (policy === undefined || spans === undefined || isWhole(spans, kv)) {
       dense.push(kv);
@@ -123,10 +123,29 @@ function attendDecoding(rows: Rows, parts: readonly AttendRows[], k: Tensor, v: 
       attendDense(row);
       seen.push(attendSparsely(ops, state, policy, spans, kv, ops.rows(out, row, 1), ops.rows(q, row, 1), clock));
     }
+    isWatched ||= state.look !== undefined;
   }
   attendDense(first + n);
+  if (!isWatched) return;
   for (const [i, { state, row }] of parts.entries()) {
     state.look?.note(ops.backend, layer, layerOf(state, layer), ops.rows(q, row, 1), ops.rows(out, row, 1), seen[i]);
+  }
+}
+
+/** Rows of a step's queries, as a view that is made only for those who look: few indexes learn from queries. */
+class StepQueries implements KvQueries {
+  readonly #ops: Ops;
+  readonly #all: Tensor;
+  readonly #row: number;
+
+  constructor(ops: Ops, all: Tensor, row: number, readonly count: number, readonly start: number) {
+    this.#ops = ops;
+    this.#all = all;
+    this.#row = row;
+  }
+
+  get q(): Tensor {
+    return this.#ops.rows(this.#all, this.#row, this.count);
   }
 }
 

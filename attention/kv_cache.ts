@@ -183,9 +183,16 @@ export class KvCache implements Disposable {
 
   /** Row `i` of k, v [n, kvHeads, headDim] goes behind the last row of layer `layer` of `caches[i]`; room must have been reserved. */
   static appendEach(ops: Ops, caches: readonly KvCache[], layer: number, k: Tensor, v: Tensor): void {
-    const segments = caches.map((cache) => cache.#open(layer));
-    ops.appendEach(segments, Int32Array.from(segments, ({ count }) => count), k, v);
-    for (let i = 0; i < caches.length; i++) (caches[i] as KvCache).#grow(layer, segments[i] as KvSegment, 1);
+    const n = caches.length;
+    const segments: KvSegment[] = [];
+    const rows = new Int32Array(n);
+    for (let i = 0; i < n; i++) {
+      const segment = (caches[i] as KvCache).#open(layer);
+      segments.push(segment);
+      rows[i] = segment.count;
+    }
+    ops.appendEach(segments, rows, k, v);
+    for (let i = 0; i < n; i++) (caches[i] as KvCache).#grow(layer, segments[i] as KvSegment, 1);
   }
 
   /** Stores k, v [n, kvHeads, headDim] behind layer `layer`'s last row; room must have been reserved. */
