@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dtype.h"
+#include "prefetch.h"
 #include "tensor.h"
 
 namespace kvasir {
@@ -51,6 +52,13 @@ class Table {
   // Throws Error{KVASIR_ARGUMENT} naming `what` when the id is stale, foreign or 0.
   Slot& find(uint32_t id, const char* what);
   Tensor& tensor(uint32_t id, const char* what) { return find(id, what).tensor; }
+  // Asks for what find() will read: a step of many sequences comes by hundreds of slots that were last looked at a step ago. Any id.
+  void fetch(uint32_t id) const {
+    const uint32_t index = id & kIndexMask;
+    if (index >= slots.size()) return;
+    const char* const slot = reinterpret_cast<const char*>(&slots[index]);
+    for (size_t at = 0; at < sizeof(Slot); at += 64) prefetch_line(slot + at);
+  }
   // Both return the id; the caller has checked shapes. create allocates (or makes a packed weight).
   uint32_t create(int32_t dtype, int32_t rank, const int32_t* shape, int32_t lifetime);
   uint32_t view(uint32_t parent, int32_t rank, const int32_t* shape, double offset);
