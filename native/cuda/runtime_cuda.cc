@@ -58,8 +58,6 @@ class CudaRuntime final : public Runtime {
     describe_rows(probe, {ring_, 1, 64, 64, kBoxColumns, 64});
     for (cudaEvent_t& e : ring_events_) open_check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
     for (cudaEvent_t& e : marks_) open_check(cudaEventCreate(&e));
-    uploads_ = std::make_unique<CudaUploads>(stream_, pool_, [this](cudaError_t e, const char* what) { check(e, what); });
-    upload_ring_ = std::make_unique<UploadRing>(*uploads_);
   }
 
   ~CudaRuntime() override { close(); }
@@ -96,6 +94,10 @@ class CudaRuntime final : public Runtime {
     if (bytes <= kMostDirect) {
       check(cudaMemcpyAsync(to, pin(from, bytes), bytes, cudaMemcpyHostToDevice, stream_), "a copy to the device");
       return;
+    }
+    if (upload_ring_ == nullptr) {
+      uploads_ = std::make_unique<CudaUploads>(stream_, pool_, [this](cudaError_t e, const char* what) { check(e, what); });
+      upload_ring_ = std::make_unique<UploadRing>(*uploads_);
     }
     if (upload_ring_->upload(to, from, bytes)) return;
     // From memory that is not pinned: returns when it has been read.

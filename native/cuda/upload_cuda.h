@@ -14,28 +14,19 @@ class CudaUploads final : public UploadStreams {
   // check(status, what) throws for what is none of success.
   using Check = std::function<void(cudaError_t, const char*)>;
 
-  CudaUploads(cudaStream_t kernels, cudaMemPool_t pool, Check check) : kernels_(kernels), pool_(pool), check_(std::move(check)) {
-    check_(cudaStreamCreateWithFlags(&uploads_, cudaStreamNonBlocking), kWhat);
-    for (cudaEvent_t& e : events_) check_(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), kWhat);
-  }
-  ~CudaUploads() override {
-    if (is_abandoned_) return;
-    if (uploads_ != nullptr) cudaStreamSynchronize(uploads_);
-    cudaStreamSynchronize(kernels_);
-    if (pinned_ != nullptr) cudaFreeHost(pinned_);
-    if (staging_ != nullptr) cudaFreeAsync(staging_, kernels_);
-    for (cudaEvent_t e : events_) if (e != nullptr) cudaEventDestroy(e);
-    if (uploads_ != nullptr) cudaStreamDestroy(uploads_);
-  }
+  CudaUploads(cudaStream_t kernels, cudaMemPool_t pool, Check check) : kernels_(kernels), pool_(pool), check_(std::move(check)) {}
+  ~CudaUploads() override { release(); }
   // The device is lost, and all of this with it.
   void abandon() noexcept { is_abandoned_ = true; }
 
   bool allocate(size_t bytes, uint8_t** pinned, uint8_t** staging) override {
-    if (cudaMallocHost(reinterpret_cast<void**>(&pinned_), bytes) != cudaSuccess) pinned_ = nullptr;
-    if (pinned_ == nullptr || cudaMallocFromPoolAsync(reinterpret_cast<void**>(&staging_), bytes, pool_, kernels_) != cudaSuccess) {
+    bool made = cudaStreamCreateWithFlags(&uploads_, cudaStreamNonBlocking) == cudaSuccess;
+    for (cudaEvent_t& e : events_) made = made && cudaEventCreateWithFlags(&e, cudaEventDisableTiming) == cudaSuccess;
+    made = made && cudaMallocHost(reinterpret_cast<void**>(&pinned_), bytes) == cudaSuccess &&
+           cudaMallocFromPoolAsync(reinterpret_cast<void**>(&staging_), bytes, pool_, kernels_) == cudaSuccess;
+    if (!made) {
       cudaGetLastError();
-      if (pinned_ != nullptr) cudaFreeHost(std::exchange(pinned_, nullptr));
-      staging_ = nullptr;
+      release();
       return false;
     }
     // Memory of a pool is there for other streams once its own has come to where it was asked for.
@@ -53,6 +44,15 @@ class CudaUploads final : public UploadStreams {
 
  private:
   static constexpr const char* kWhat = "a copy to the device";
+  void release() noexcept {
+    if (is_abandoned_) return;
+    if (uploads_ != nullptr) cudaStreamSynchronize(uploads_);
+    if (staging_ != nullptr) cudaFreeAsync(staging_, kernels_);
+    if (pinned_ != nullptr) cudaFreeHost(pinned_);
+    for (cudaEvent_t& e : events_) if (e != nullptr) cudaEventDestroy(std::exchange(e, nullptr));
+    if (uploads_ != nullptr) cudaStreamDestroy(uploads_);
+    uploads_ = nullptr, pinned_ = staging_ = nullptr;
+  }
   cudaStream_t stream(Lane lane) const { return lane == Lane::kKernels ? kernels_ : uploads_; }
 
   const cudaStream_t kernels_;
