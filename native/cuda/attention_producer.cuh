@@ -1,9 +1,10 @@
 // Tiles of keys and values on their way to attention_wgmma.cuh: the warpgroup that copies them, and the stages it hands over.
 //
-// A cache lies in segments. A tile whose rows lie in one of them comes by its tensor maps (TMA): one thread says how many bytes the stage
-// waits for and asks for boxes of 64 halves a row, swizzled on the way; rows behind the segment's last come as zeros. Rows of the segment
-// behind the range are copied too, and have no weight. A tile of two segments, and all of them where the driver has no tensor maps,
-// comes by cp.async with the swizzle done by hand, which each thread waits for and fences. Either way each producing warp arrives once.
+// A cache lies in segments. A tile comes by their tensor maps (TMA), in boxes of 64 rows of 64 halves, where no box has rows of two of them:
+// one thread says how many bytes the stage waits for and asks for the boxes, which are swizzled on the way; rows behind a segment's last
+// come as zeros. Rows of the segment behind the range are copied too, and have no weight. Other tiles, and all of them where the driver has
+// no tensor maps, come by cp.async with the swizzle done by hand, which each thread waits for and fences. Either way each producing warp
+// arrives once.
 #pragma once
 #include "attention_keys.cuh"
 #include "hopper.h"
@@ -16,6 +17,7 @@ struct WgmmaShape {
   static constexpr int32_t kKeys = kDim > 128 ? 64 : 128;  // of a tile
   static constexpr int32_t kBlocks = kDim / 64;            // an operand's, side by side
   static constexpr int32_t kStages = 2;
+  static constexpr int32_t kBoxRows = 64, kBoxes = kKeys / kBoxRows;  // of a tile's block
   static constexpr int32_t kColumns = kDim > 128 ? 128 : kDim;  // of outputs that one product makes
   static constexpr uint32_t kKeyBlock = kKeys * kOperandRow, kQueryBlock = 64 * kOperandRow;
   static constexpr uint32_t kTile = kBlocks * kKeyBlock, kQueries = kBlocks * kQueryBlock;  // bytes; queries of a warpgroup
@@ -52,7 +54,7 @@ class TileProducer {
     for (int32_t tile = 0; tile < tiles; tile++) {
       const int32_t stage = tile % Shape::kStages;
       const uint32_t before = static_cast<uint32_t>(tile / Shape::kStages & 1) ^ 1;
-      const bool boxes = maps_.used != 0 && is_whole(tile);
+      const bool boxes = maps_.used != 0 && fits_boxes(tile);
       phase_wait(&phases_.empty_keys[stage], before);
       load<true>(tile, boxes, keys_ + static_cast<uint32_t>(stage) * Shape::kTile, &phases_.full_keys[stage]);
       if (owes) hand_over<1>(&phases_.full_values[(tile - 1) % Shape::kStages]);
@@ -65,11 +67,14 @@ class TileProducer {
   }
 
  private:
-  // Whether the tile's rows, as many as there are, lie in one segment, which segment_ is then.
-  __device__ bool is_whole(int32_t tile) {
-    const int32_t from = range_.from + tile * Shape::kKeys, to = at_most(from + Shape::kKeys, range_.to);
-    find(from);
-    return is_seeded(Mutant::kTensorSeam) || to <= segment_.end;
+  // Whether each box's rows, as many as there are, lie in one segment.
+  __device__ bool fits_boxes(int32_t tile) {
+    const int32_t end = at_most(range_.from + (tile + 1) * Shape::kKeys, range_.to);
+    for (int32_t from = range_.from + tile * Shape::kKeys; from < end; from += Shape::kBoxRows) {
+      find(from);
+      if (!is_seeded(Mutant::kTensorSeam) && at_most(from + Shape::kBoxRows, end) > segment_.end) return false;
+    }
+    return true;
   }
 
   // What was copied, but for the last kLeft loads, has landed.
@@ -90,13 +95,16 @@ class TileProducer {
   }
 
   template <bool kIsKey>
-  __device__ void load_boxes(int32_t tile, uint8_t* to, uint64_t* full) const {
-    const TensorMap& map = kIsKey ? maps_.keys[segment_.number] : maps_.values[segment_.number];
-    const int32_t row = range_.from + tile * Shape::kKeys - segment_.start;
+  __device__ void load_boxes(int32_t tile, uint8_t* to, uint64_t* full) {
     phase_arrive_expecting(full, is_seeded(Mutant::kTensorBytes) ? Shape::kTile / 2 : Shape::kTile);
+    for (int32_t box = 0; box < Shape::kBoxes; box++, to += Shape::kBoxRows * kOperandRow) {
+      const int32_t position = range_.from + tile * Shape::kKeys + box * Shape::kBoxRows;
+      if (position < range_.to) find(position);  // behind the range nothing has weight
+      const TensorMap& map = kIsKey ? maps_.keys[segment_.number] : maps_.values[segment_.number];
 #pragma unroll
-    for (int32_t block = 0; block < Shape::kBlocks; block++) {
-      copy_box(to + static_cast<uint32_t>(block) * Shape::kKeyBlock, map, block * kBoxColumns, row, kv_head_, full);
+      for (int32_t block = 0; block < Shape::kBlocks; block++) {
+        copy_box(to + static_cast<uint32_t>(block) * Shape::kKeyBlock, map, block * kBoxColumns, position - segment_.start, kv_head_, full);
+      }
     }
   }
 

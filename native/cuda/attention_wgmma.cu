@@ -6,7 +6,7 @@
 namespace kvasir {
 namespace {
 
-// Of all segments, or none: a map that the driver refuses leaves the launch to copies by hand.
+// Of all segments, or none: a map that the driver refuses leaves all launches to copies by hand.
 template <int kDim>
 SegmentMaps maps_of(Runtime& runtime, const AttendArguments& args) {
   SegmentMaps maps{};
@@ -14,7 +14,7 @@ SegmentMaps maps_of(Runtime& runtime, const AttendArguments& args) {
   for (int32_t i = 0; i < args.table.count; i++) {
     const KeySegment& s = args.table.segments[i];
     if (s.count == 0) continue;  // nothing is looked for there
-    const TensorRows rows{s.keys, args.kv_heads, s.capacity, s.count, kDim, WgmmaShape<kDim>::kKeys};
+    const TensorRows rows{s.keys, args.kv_heads, s.capacity, s.count, kDim, WgmmaShape<kDim>::kBoxRows};
     if (!runtime.describe_rows(maps.keys[i], rows)) return maps;
     if (!runtime.describe_rows(maps.values[i], {s.values, rows.heads, rows.capacity, rows.count, rows.dim, rows.box})) return maps;
   }

@@ -7,7 +7,7 @@
 //
 // Ladder (not measured: no device was at hand)
 //   1  this file: 128 rows x 128 keys (64 for heads of 256), queries in shared memory, weights in registers, f16; tiles by cp.async
-//   2  tiles that lie in one segment by tensor maps (TMA), handed over by the bytes that land; cuda:tma=false is 1
+//   2  tiles by tensor maps (TMA) where no box of 64 rows lies in two segments, handed over by the bytes that land; cuda:tma=false is 1
 #pragma once
 #include <type_traits>
 

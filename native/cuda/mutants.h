@@ -27,7 +27,7 @@ enum class Mutant {
   kWgmmaSwizzle,          // attention_wgmma.cuh: pieces of values do not trade places
   kWgmmaRelease,          // attention_wgmma.cuh: values are let go of before their products are waited for
   kTensorBytes,           // attention_producer.cuh: a stage waits for half of the bytes that come
-  kTensorSeam,            // attention_producer.cuh: a tile of two segments is copied as if it lay in the first
+  kTensorSeam,            // attention_producer.cuh: a box of two segments is copied as if it lay in the first
   kBestSlack,             // attention_best.cuh: bounds of candidates leave out what rounding did
   kBestPlaces,            // attention_best.cuh: the lanes of a quad note at the same places
   kBestTooMany,           // attention_settle.cuh: a row of too many candidates is settled by those there are

@@ -93,10 +93,10 @@ TEST("cuda attention: products of warpgroups") {
   }
 }
 
-// Tiles of one segment come by tensor maps, those of two by hand, in turns: first, last, several, none.
+// Tiles come by tensor maps, or by hand where a box has two segments, in turns: first, last, several, none, a hybrid's blocks of 64.
 TEST("cuda attention: however tiles are copied, the bits are the same") {
   for (const int32_t dim : {64, 128, 256}) {
-    for (const auto& cuts : {std::vector<int32_t>{}, {128}, {100}, {300, 310, 500}, {520, 639}, {1, 2, 700}}) {
+    for (const auto& cuts : {std::vector<int32_t>{}, {128}, {100}, {300, 310, 500}, {520, 639}, {1, 2, 700}, {64, 128, 192, 256, 600}}) {
       std::vector<float> o, lse;
       for (const bool tma : {false, true}) {
         AttentionCase c(KVASIR_F16, 20, 720, 1, 2, dim, 50, cuts, 0, 2, tma ? 2 : 1, true, tma);
