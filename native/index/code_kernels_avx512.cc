@@ -37,17 +37,18 @@ struct Fetch {
   ptrdiff_t far, near;
 };
 
-// Two lines, to L2 and to L1. Lines are asked for in the order in which they lie, whatever order they are read in: memory gives 86 % of
+// Two lines, those that are far by prefetches of locality L. Lines are asked for in the order in which they lie, whatever order they are read in: memory gives 86 % of
 // what a plain loop gets from it so, 78 % in the other (Zen 5). A block's lines all at once: slower.
+template <int L>
 inline void fetch_lines(const uint8_t* at, const Fetch& fetch) {
-  prefetch_line<2>(at + fetch.far);
-  prefetch_line<2>(at + fetch.far + kLine);
+  prefetch_line<L>(at + fetch.far);
+  prefetch_line<L>(at + fetch.far + kLine);
   prefetch_line(at + fetch.near);
   prefetch_line(at + fetch.near + kLine);
 }
 
 // U: units of a key where that is known, as strides are constants then; else 0.
-template <int32_t G, int32_t P, int32_t U>
+template <int32_t G, int32_t P, int32_t U, int L>
 void scan_tile(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, int32_t g0, const float* base,
                const uint8_t* block, const uint16_t* errors, const Fetch& fetch) {
   const int32_t units = U == 0 ? shape.units : U, bands = U == 0 ? shape.bands : U / 2;
@@ -74,7 +75,7 @@ void scan_tile(float* out, size_t stride, const CodeShape& shape, const CodeQuer
       for (size_t j = 0; j < 4; j++) {
         first[j] = _mm512_loadu_si512(keys + j * line + at);
         second[j] = two ? _mm512_loadu_si512(keys + j * line + at + kLine) : _mm512_setzero_si512();
-        fetch_lines(keys + 4 * at + j * 2 * kLine, fetch);
+        fetch_lines<L>(keys + 4 * at + j * 2 * kLine, fetch);
       }
 #pragma GCC unroll 2
       for (int32_t p = 0; p < P; p++) {
@@ -95,7 +96,7 @@ void scan_tile(float* out, size_t stride, const CodeShape& shape, const CodeQuer
       }
       const uint8_t* const scales_at = half_scales + static_cast<size_t>(band / 2) * 2 * kLine;
       const __m512i pair = _mm512_loadu_si512(scales_at);
-      prefetch_line<2>(scales_at + fetch.far);
+      prefetch_line<L>(scales_at + fetch.far);
       prefetch_line(scales_at + fetch.near);
       const __m512 scales = _mm512_castsi512_ps(band % 2 == 0 ? _mm512_slli_epi32(pair, 16)
                                                               : _mm512_and_si512(pair, _mm512_set1_epi32(-65536)));
@@ -117,7 +118,7 @@ void scan_tile(float* out, size_t stride, const CodeShape& shape, const CodeQuer
   }
 }
 
-template <int32_t P, int32_t U>
+template <int32_t P, int32_t U, int L>
 void scan_planes(float* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* base,
                  const uint8_t* codes, const uint16_t* errors, int32_t blocks, const ScanAhead& ahead) {
   for (int32_t b = 0; b < blocks; b++) {
@@ -126,10 +127,10 @@ void scan_planes(float* out, size_t stride, const CodeShape& shape, const CodeQu
     float* to = out + static_cast<size_t>(b) * kBlockKeys;
     const uint16_t* e = errors == nullptr ? nullptr : errors + static_cast<size_t>(b) * kBlockKeys;
     int32_t g = 0;
-    for (; g + kTile <= query.group; g += kTile) scan_tile<4, P, U>(to, stride, shape, query, g, base, block, e, fetch);
-    if (query.group - g == 3) scan_tile<3, P, U>(to, stride, shape, query, g, base, block, e, fetch);
-    else if (query.group - g == 2) scan_tile<2, P, U>(to, stride, shape, query, g, base, block, e, fetch);
-    else if (query.group - g == 1) scan_tile<1, P, U>(to, stride, shape, query, g, base, block, e, fetch);
+    for (; g + kTile <= query.group; g += kTile) scan_tile<4, P, U, L>(to, stride, shape, query, g, base, block, e, fetch);
+    if (query.group - g == 3) scan_tile<3, P, U, L>(to, stride, shape, query, g, base, block, e, fetch);
+    else if (query.group - g == 2) scan_tile<2, P, U, L>(to, stride, shape, query, g, base, block, e, fetch);
+    else if (query.group - g == 1) scan_tile<1, P, U, L>(to, stride, shape, query, g, base, block, e, fetch);
   }
 }
 
@@ -137,8 +138,9 @@ void scan_codes(float* out, size_t stride, const CodeShape& shape, const CodeQue
                 const uint8_t* codes, const uint16_t* errors, int32_t blocks, const ScanAhead& ahead) {
   const auto scan = [&](auto units) {
     constexpr int32_t U = decltype(units)::value;
-    if (query.planes == 2) scan_planes<2, U>(out, stride, shape, query, base, codes, errors, blocks, ahead);
-    else scan_planes<1, U>(out, stride, shape, query, base, codes, errors, blocks, ahead);
+    const auto planes = ahead.to_l1 ? (query.planes == 2 ? scan_planes<2, U, 3> : scan_planes<1, U, 3>)
+                                    : (query.planes == 2 ? scan_planes<2, U, 2> : scan_planes<1, U, 2>);
+    planes(out, stride, shape, query, base, codes, errors, blocks, ahead);
   };
   switch (shape.units) {
     case 4: return scan(std::integral_constant<int32_t, 4>());

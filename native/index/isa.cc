@@ -18,7 +18,7 @@ const IndexIsa kAvx512 = {"avx512", &kRowsAvx512, &kPanelsAvx512, &kBytesAvx512,
 }  // namespace
 
 FetchDistances fetch_distances() {
-  static const FetchDistances distances = is_amd() ? FetchDistances{0, 8192} : FetchDistances{12 * 1024, 1280};
+  static const FetchDistances distances = is_amd() ? FetchDistances{8192, 4096, true} : FetchDistances{12 * 1024, 1280, false};
   return distances;
 }
 
