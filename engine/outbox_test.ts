@@ -44,6 +44,20 @@ describe("Outbox", () => {
     assertEquals(posted.slice(3), ["7:1"]);
   });
 
+  it("waits longer where more are told, up to what a reader would notice", () => {
+    for (const [requests, holdMs] of [[1, 16], [4, 16], [8, 32], [100, 40]] as const) {
+      const { box, posted } = open();
+      const all = Array.from({ length: requests }, (_, id) => id);
+      for (const id of all) box.add(id, [token(0)]);
+      box.turn(0);
+      for (const id of all) box.add(id, [token(1)]);
+      box.turn(holdMs - 1);
+      assertEquals(posted.length, 1, `${requests} requests, ${holdMs - 1} ms`);
+      box.turn(holdMs);
+      assertEquals(posted.length, 2, `${requests} requests, ${holdMs} ms`);
+    }
+  });
+
   it("posts all requests' events in one piece, in order", () => {
     const { box, posted } = open();
     box.add(1, [{ type: "prefill", done: 1, total: 2 }]);

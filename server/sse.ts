@@ -33,28 +33,39 @@ export function eventBody(
   leave: () => Promise<void>,
 ): ReadableStream<Uint8Array> {
   const encoder = new TextEncoder();
-  let pending: Promise<IteratorResult<string>> | undefined;
   let waitMs = firstMs;
+  /** When the client began to wait for the next text; undefined: it does not. */
+  let sinceMs: number | undefined;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  // One timer that looks now and then, as one for each text costs more than the text.
+  const watch = (controller: ReadableStreamDefaultController<Uint8Array>, ms: number) => {
+    timer = setTimeout(() => {
+      let leftMs = sinceMs === undefined ? waitMs : sinceMs + waitMs - performance.now();
+      if (leftMs <= 0) {
+        controller.enqueue(PING);
+        sinceMs = performance.now();
+        leftMs = waitMs = everyMs;
+      }
+      watch(controller, leftMs);
+    }, ms);
+  };
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
-      pending ??= source.next();
-      let timer: ReturnType<typeof setTimeout> | undefined;
-      const silence = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), waitMs));
+      sinceMs = performance.now();
+      if (timer === undefined) watch(controller, waitMs);
+      let isOpen = false;
       try {
-        const next = await Promise.race([pending, silence]);
-        if (next === undefined) {
-          waitMs = everyMs;
-          controller.enqueue(PING);
-          return;
-        }
-        pending = undefined;
+        const next = await source.next();
         if (next.done) controller.close();
         else controller.enqueue(encoder.encode(next.value));
+        isOpen = next.done !== true;
       } finally {
-        clearTimeout(timer);
+        sinceMs = undefined;
+        if (!isOpen) clearTimeout(timer);
       }
     },
     async cancel() {
+      clearTimeout(timer);
       // A generator that waits hears `return` only after what it waits for.
       await leave();
       await source.return(undefined);
