@@ -21,7 +21,7 @@ export const DEFAULT_PRESET = "kvasir";
 export const presets: Readonly<Record<string, Preset>> = {
   full: { summary: "exact attention to everything", policy: "full" },
   kvasir: {
-    summary: "an unbiased sample of keys, as large as the wanted error takes; dense below 3072 tokens",
+    summary: "an unbiased sample of keys, as large as the wanted error takes; dense below 4096 tokens",
     policy: "retrieval:sinks=4,window=512,error=0.05",
     index: "flat:codes=int4",
   },

@@ -44,10 +44,10 @@ const DEFAULTS = {
   /** With a budget: `none` takes the best keys, `sample` an unbiased sample, `surrogate` lets the index stand for the rest. */
   tail: "none",
   /**
-   * Below so many tokens attention is dense. Decoding breaks even at about 2,000 (docs/retrieval.md says how to measure that);
-   * half as many again, so that it is nowhere slower than exact attention.
+   * Below so many tokens attention is dense: where decoding breaks even on the machine with the quickest memory that was measured, so
+   * that it is nowhere slower than exact attention (docs/retrieval.md; 2,000 where memory is slow).
    */
-  min_length: 3072,
+  min_length: 4096,
   /** Whether tokens after the prompt join the index, too; else they stay in the window for ever, as methods need that choose once. */
   grow: true,
   /** So many first layers attend to everything. */
