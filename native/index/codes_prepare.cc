@@ -11,9 +11,16 @@
 namespace kvasir {
 namespace {
 
-void fetch_lines(const void* memory, size_t bytes, size_t most) {
+// To L1 where the CPU ignores some of what it is asked for to L2.
+template <int L>
+void fetch_lines(const void* memory, size_t bytes) {
   const char* at = static_cast<const char*>(memory);
-  for (size_t i = 0; i < std::min(bytes, most); i += kLine) prefetch_line<3>(at + i);
+  for (size_t i = 0; i < bytes; i += kLine) prefetch_line<L>(at + i);
+}
+
+void fetch_some(const void* memory, size_t bytes, size_t most) {
+  const auto fetch = fetch_distances().to_l1 ? fetch_lines<3> : fetch_lines<2>;
+  fetch(memory, std::min(bytes, most));
 }
 
 }  // namespace
@@ -22,10 +29,10 @@ void Codes::fetch(int32_t head) const {
   constexpr size_t kCentres = 4096, kPointers = 512, kFirstCodes = 8192;  // bytes: what hides behind the work on the first queries
   const size_t h = static_cast<size_t>(head);
   if (blocks_[h].empty()) return;
-  fetch_lines(centres_[h].data(), centres_[h].size() * sizeof(float), kCentres);
-  fetch_lines(norms_[h].data(), norms_[h].size() * sizeof(Norms), kPointers);
-  fetch_lines(blocks_[h].data(), blocks_[h].size() * sizeof(uint8_t*), kPointers);
-  if (kind_ != kNone) fetch_lines(blocks_[h].front(), kept_.block_bytes * kChunkBlocks, kFirstCodes);
+  fetch_some(centres_[h].data(), centres_[h].size() * sizeof(float), kCentres);
+  fetch_some(norms_[h].data(), norms_[h].size() * sizeof(Norms), kPointers);
+  fetch_some(blocks_[h].data(), blocks_[h].size() * sizeof(uint8_t*), kPointers);
+  if (kind_ != kNone) fetch_some(blocks_[h].front(), kept_.block_bytes * kChunkBlocks, kFirstCodes);
 }
 
 void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t group, float scale, int planes,
