@@ -42,7 +42,8 @@ export function eventBody(
     timer = setTimeout(() => {
       let leftMs = sinceMs === undefined ? waitMs : sinceMs + waitMs - performance.now();
       if (leftMs <= 0) {
-        controller.enqueue(PING);
+        // None behind another that nobody has read yet.
+        if ((controller.desiredSize ?? 0) >= 0) controller.enqueue(PING);
         sinceMs = performance.now();
         leftMs = waitMs = everyMs;
       }
