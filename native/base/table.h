@@ -55,9 +55,7 @@ class Table {
   // Asks for what find() will read: a step of many sequences comes by hundreds of slots that were last looked at a step ago. Any id.
   void fetch(uint32_t id) const {
     const uint32_t index = id & kIndexMask;
-    if (index >= slots.size()) return;
-    const char* const slot = reinterpret_cast<const char*>(&slots[index]);
-    for (size_t at = 0; at < sizeof(Slot); at += 64) prefetch_line(slot + at);
+    if (index < slots.size()) prefetch_lines(&slots[index], sizeof(Slot));
   }
   // Both return the id; the caller has checked shapes. create allocates (or makes a packed weight).
   uint32_t create(int32_t dtype, int32_t rank, const int32_t* shape, int32_t lifetime);

@@ -4,8 +4,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "prefetch.h"
-
 namespace kvasir {
 namespace {
 
@@ -64,14 +62,6 @@ struct Prefetch {
 struct PrefetchNothing {
   void advance(size_t) {}
 };
-
-// A row that lies anywhere, to L1 or L2.
-template <int Level>
-inline void prefetch_row(const void* row, size_t bytes) {
-  const char* from = static_cast<const char*>(row);
-  const char* const to = from + bytes;
-  for (from -= reinterpret_cast<uintptr_t>(from) % 64; from < to; from += 64) prefetch_line<Level == 1 ? 3 : 2>(from);
-}
 
 // limit · tanh(x / limit), by tanh(y) = 1 - 2 / (1 + e^2y).
 template <class V>

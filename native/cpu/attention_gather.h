@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "attention_range.h"
+#include "prefetch.h"
 
 namespace kvasir {
 namespace {
@@ -67,7 +68,7 @@ class GatherCore : private RangeCore<V> {
       locate(tile, gather, segment, from, count, bytes);
       const void* const* const keys = tile.keys;
       const void* const* const values = tile.values;
-      for (int32_t k = 0; k < count; k++) prefetch_row<1>(keys[k], bytes);
+      for (int32_t k = 0; k < count; k++) prefetch_lines(keys[k], bytes);
       if (in_place) {
         Base::template score_rows<E, false>(s, rows.rows(), keys, count, ahead);
       } else {
@@ -78,7 +79,7 @@ class GatherCore : private RangeCore<V> {
       run.count = count;
       if (sizeof(T) == 1) run.key_scales = tile.key_scales, run.value_scales = tile.value_scales;
       Base::weigh(s, shape, rows, run, 0, count, gather.bias == nullptr ? nullptr : gather.bias + from);
-      for (int32_t k = 0; k < count; k++) prefetch_row<1>(values[k], bytes);
+      for (int32_t k = 0; k < count; k++) prefetch_lines(values[k], bytes);
       if (in_place) {
         Base::template sum_rows<E, false>(s, rows.rows(), values, count, ahead);
       } else {
@@ -110,20 +111,20 @@ class GatherCore : private RangeCore<V> {
 
   static void fetch(const KvGather& gather, size_t bytes) {
     if (gather.to_l1) {
-      fetch_to<1>(gather, bytes);
+      fetch_to<3>(gather, bytes);
     } else {
       fetch_to<2>(gather, bytes);
     }
   }
 
-  template <int Level>
+  template <int Locality>
   static void fetch_to(const KvGather& gather, size_t bytes) {
     const KvRun* segment = gather.segments;
     for (int32_t k = 0; k < gather.count; k++) {
       segment = find(gather, segment, gather.tokens[k]);
       const size_t at = static_cast<size_t>(gather.tokens[k] - segment->position) * bytes;
-      prefetch_row<Level>(static_cast<const char*>(segment->keys) + at, bytes);
-      prefetch_row<Level>(static_cast<const char*>(segment->values) + at, bytes);
+      prefetch_lines<Locality>(static_cast<const char*>(segment->keys) + at, bytes);
+      prefetch_lines<Locality>(static_cast<const char*>(segment->values) + at, bytes);
     }
   }
 

@@ -37,8 +37,8 @@ struct Fetch {
   ptrdiff_t far, near;
 };
 
-// Two lines, those that are far by prefetches of locality L. Lines are asked for in the order in which they lie, whatever order they are read in: memory gives 86 % of
-// what a plain loop gets from it so, 78 % in the other (Zen 5). A block's lines all at once: slower.
+// Two lines, those that are far by prefetches of locality L. Lines are asked for in the order in which they lie, whatever order they are
+// read in: memory gives 86 % of what a plain loop gets from it so, 78 % in the other (Zen 5). A block's lines all at once: slower.
 template <int L>
 inline void fetch_lines(const uint8_t* at, const Fetch& fetch) {
   prefetch_line<L>(at + fetch.far);

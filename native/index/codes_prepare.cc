@@ -12,14 +12,8 @@ namespace kvasir {
 namespace {
 
 // To L1 where the CPU ignores some of what it is asked for to L2.
-template <int L>
-void fetch_lines(const void* memory, size_t bytes) {
-  const char* at = static_cast<const char*>(memory);
-  for (size_t i = 0; i < bytes; i += kLine) prefetch_line<L>(at + i);
-}
-
 void fetch_some(const void* memory, size_t bytes, size_t most) {
-  const auto fetch = fetch_distances().to_l1 ? fetch_lines<3> : fetch_lines<2>;
+  const auto fetch = fetch_distances().to_l1 ? prefetch_lines<3> : prefetch_lines<2>;
   fetch(memory, std::min(bytes, most));
 }
 
