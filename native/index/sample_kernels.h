@@ -54,6 +54,11 @@ struct SampleKernels {
   int32_t (*sweep)(const Candidates& to, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                    const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
                    int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums);
+  // The same of blocks of int8 codes, by what CodeKernels::scan gives from `bases` and fold makes of it by `refs`, to the bit; sums as fold's,
+  // [group][kFoldSums]. One plane of queries, 4 heads at most. Null: scores go through memory.
+  int32_t (*sweep_bytes)(const Candidates& to, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
+                         const float* bases, const float* refs, const int16_t* offsets, const uint8_t* codes, int32_t block,
+                         int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums);
   // out[g * of.stride + i] = L of candidate i by both planes, given of.logs by the coarse one. codes, fine: of key 0's block on.
   // gains: of sums of whole codes. Up to 15 entries more may be overwritten.
   void (*refine)(int16_t* out, const Candidates& of, int32_t count, const CodeShape& shape, const CodeQuery& query,

@@ -1,3 +1,4 @@
+#include "byte_scan_avx512.h"
 #include "coarse_scan_avx512.h"
 #include "draw.h"
 #include "isa.h"
@@ -96,6 +97,15 @@ int32_t draw_group(const Candidates& found, const int16_t* logs, size_t stride, 
   return count;
 }
 
+// Of a block: 32 logarithms by head. Uniforms not above the largest of them and its offset are found.
+template <int32_t G>
+inline __mmask32 draw_block(const __m512i (&logs)[G], const int16_t* offsets, __m512i uniforms) {
+  __m512i top = _mm512_set1_epi16(kDrawLeast);
+#pragma GCC unroll 4
+  for (int32_t g = 0; g < G; g++) top = _mm512_max_epi16(top, _mm512_adds_epi16(logs[g], _mm512_set1_epi16(offsets[g])));
+  return _mm512_cmple_epi16_mask(uniforms, top);
+}
+
 template <int32_t G>
 int32_t sweep_group(const Candidates& found, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                     const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
@@ -111,12 +121,7 @@ int32_t sweep_group(const Candidates& found, int16_t* logs, size_t stride, const
     int32_t listed = 0;
     scan_logs<G>(logs + from * kNibbleBlock, stride, shape, query, 0, gains, bases, here, some, ahead, sums,
                  [&](int32_t b, const __m512i (&scores)[G]) {
-                   __m512i top = _mm512_set1_epi16(kDrawLeast);
-#pragma GCC unroll 4
-                   for (int32_t g = 0; g < G; g++) {
-                     top = _mm512_max_epi16(top, _mm512_adds_epi16(scores[g], _mm512_set1_epi16(offsets[g])));
-                   }
-                   const __mmask32 mask = _mm512_cmple_epi16_mask(uniform_shorts(counter, mixed), top);
+                   const __mmask32 mask = draw_block<G>(scores, offsets, uniform_shorts(counter, mixed));
                    counter = _mm512_add_epi32(counter, _mm512_set1_epi32(16));
                    at[listed] = from + b, masks[listed] = mask;
                    listed += mask != 0;
@@ -125,6 +130,56 @@ int32_t sweep_group(const Candidates& found, int16_t* logs, size_t stride, const
       count += write_found(found, count, at[i], masks[i], logs, stride, G);
     }
   }
+  return count;
+}
+
+// U, L as in byte_scan_avx512.h.
+template <int32_t G, int32_t U, int L>
+int32_t sweep_bytes_group(const Candidates& found, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
+                          const float* bases, const float* refs, const int16_t* offsets, const uint8_t* codes, int32_t block,
+                          int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums) {
+  const __m512i mixed = _mm512_set1_epi32(static_cast<int32_t>(key));
+  // Lower halves of two registers' numbers, in order.
+  const __m512i evens = _mm512_add_epi32(_mm512_mullo_epi32(first_counter(0), _mm512_set1_epi32(0x00040004)), _mm512_set1_epi32(0x00020000));
+  __m512i counter = first_counter(block);
+  __m512 totals[G];
+#pragma GCC unroll 4
+  for (int32_t g = 0; g < G; g++) totals[g] = _mm512_loadu_ps(sums + g * kFoldSums);
+  int32_t at[kSome + 1];
+  uint32_t masks[kSome + 1];
+  int32_t count = 0;
+  for (int32_t from = 0; from < blocks; from += kSome) {
+    const int32_t to = blocks - from < kSome ? blocks : from + kSome;
+    int32_t listed = 0;
+    for (int32_t b = from; b < to; b++, codes += shape.block_bytes) {
+      const Fetch fetch = {ahead.from(codes, ahead.far), ahead.from(codes, ahead.near)};
+      __m512i halves[G], both[G];
+#pragma GCC unroll 2
+      for (int32_t half = 0; half < 2; half++) {
+        __m512 scores[G];
+        score_half<G, 1, U, L>(scores, shape, query, 0, codes, half, fetch);
+#pragma GCC unroll 4
+        for (int32_t g = 0; g < G; g++) {
+          const __m512 x = _mm512_fmadd_ps(scores[g], _mm512_set1_ps(query.factors[g]), _mm512_set1_ps(bases[g]));
+          const __m512i wide = fold_register(x, _mm512_set1_ps(refs[g]));
+          totals[g] = _mm512_add_ps(totals[g], _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16)));
+          if (half == 0) halves[g] = wide;
+          else both[g] = _mm512_permutex2var_epi16(halves[g], evens, wide);
+        }
+      }
+#pragma GCC unroll 4
+      for (int32_t g = 0; g < G; g++) _mm512_storeu_si512(logs + static_cast<size_t>(g) * stride + b * kBlockKeys, both[g]);
+      const __mmask32 mask = draw_block<G>(both, offsets, uniform_shorts(counter, mixed));
+      counter = _mm512_add_epi32(counter, _mm512_set1_epi32(16));
+      at[listed] = b, masks[listed] = mask;
+      listed += mask != 0;
+    }
+    for (int32_t i = 0; i < listed; i++) {
+      count += write_found(found, count, at[i], masks[i], logs, stride, G);
+    }
+  }
+#pragma GCC unroll 4
+  for (int32_t g = 0; g < G; g++) _mm512_storeu_ps(sums + g * kFoldSums, totals[g]);
   return count;
 }
 
@@ -157,6 +212,30 @@ int32_t sweep_keys(const Candidates& found, int16_t* logs, size_t stride, const 
   }
 }
 
+int32_t sweep_bytes(const Candidates& found, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
+                    const float* bases, const float* refs, const int16_t* offsets, const uint8_t* codes, int32_t block, int32_t blocks,
+                    const ScanAhead& ahead, uint32_t key, float* sums) {
+  const auto sweep = [&](auto heads, auto units) {
+    constexpr int32_t G = decltype(heads)::value, U = decltype(units)::value;
+    const auto body = ahead.to_l1 ? sweep_bytes_group<G, U, 3> : sweep_bytes_group<G, U, 2>;
+    return body(found, logs, stride, shape, query, bases, refs, offsets, codes, block, blocks, ahead, key, sums);
+  };
+  const auto by_units = [&](auto heads) {
+    switch (shape.units) {
+      case 4: return sweep(heads, std::integral_constant<int32_t, 4>());
+      case 8: return sweep(heads, std::integral_constant<int32_t, 8>());
+      case 16: return sweep(heads, std::integral_constant<int32_t, 16>());
+      default: return sweep(heads, std::integral_constant<int32_t, 0>());
+    }
+  };
+  switch (query.group) {
+    case 1: return by_units(std::integral_constant<int32_t, 1>());
+    case 2: return by_units(std::integral_constant<int32_t, 2>());
+    case 3: return by_units(std::integral_constant<int32_t, 3>());
+    default: return by_units(std::integral_constant<int32_t, 4>());
+  }
+}
+
 void refine_all(int16_t* out, const Candidates& of, int32_t count, const CodeShape& shape, const CodeQuery& query,
                 const float* gains, const uint8_t* codes, const uint8_t* fine) {
   by_fours(query.group, [&](auto heads, int32_t g) {
@@ -166,6 +245,6 @@ void refine_all(int16_t* out, const Candidates& of, int32_t count, const CodeSha
 
 }  // namespace
 
-const SampleKernels kSampleAvx512 = {scan_tiles, fold_scores, draw_keys, sweep_keys, refine_all, sift_keys, settle_keys};
+const SampleKernels kSampleAvx512 = {scan_tiles, fold_scores, draw_keys, sweep_keys, sweep_bytes, refine_all, sift_keys, settle_keys};
 
 }  // namespace kvasir

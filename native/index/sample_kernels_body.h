@@ -29,17 +29,21 @@ typedef float FoldFloats __attribute__((vector_size(64)));
 typedef int32_t FoldInts __attribute__((vector_size(64)));
 typedef int16_t FoldShorts __attribute__((vector_size(32)));
 
+#if defined(__AVX512F__)
+inline __m512i fold_register(__m512 scores, __m512 ref) {
+  const __m512 x = _mm512_fmadd_ps(_mm512_sub_ps(scores, ref), _mm512_set1_ps(kLogUnit), _mm512_set1_ps(kLogOne));
+  return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(kLogLeast)), _mm512_set1_ps(kLogMost)));
+}
+#endif
+
 inline void fold_lanes(FoldInts* logs, const float* scores, float ref) {
+#if defined(__AVX512F__)
+  const __m512i nearest = fold_register(_mm512_loadu_ps(scores), _mm512_set1_ps(ref));
+  std::memcpy(logs, &nearest, sizeof nearest);
+#else
   FoldFloats x;
   std::memcpy(&x, scores, sizeof x);
   x = (x - ref) * kLogUnit + static_cast<float>(kLogOne);
-#if defined(__AVX512F__)
-  __m512 y;
-  std::memcpy(&y, &x, sizeof y);
-  y = _mm512_min_ps(_mm512_max_ps(y, _mm512_set1_ps(kLogLeast)), _mm512_set1_ps(kLogMost));
-  const __m512i nearest = _mm512_cvtps_epi32(y);
-  std::memcpy(logs, &nearest, sizeof nearest);
-#else
   x = x > static_cast<float>(kLogLeast) ? x : static_cast<float>(kLogLeast) - FoldFloats{};
   x = x < static_cast<float>(kLogMost) ? x : static_cast<float>(kLogMost) - FoldFloats{};
   *logs = (FoldInts)(x + 0x1.8p23f) - 0x4b400000;  // the nearest integer

@@ -182,14 +182,26 @@ int32_t Sampling::sweep_planes(size_t room, int32_t head, int32_t chunk, int32_t
   return candidates + more;
 }
 
+// Whole blocks of int8 codes in one pass, what sweep_floats does in several; returns how many candidates there are. folded: as fold's sums.
+int32_t Sampling::sweep_bytes(size_t room, int32_t head, int32_t chunk, int32_t blocks, int16_t* logs, const int16_t* offsets, float* folded) {
+  const PreparedQuery& query = prepared(head);
+  return kernels_.sweep_bytes(candidates_at(room), logs, kChunk + kPad, codes_.kept_shape(), query.codes(), query.base(chunk),
+                              m_.ref.data() + head * group_, offsets, codes_.blocks(names_[head], chunk), chunk * (kChunk / kBlockKeys),
+                              blocks, codes_.ahead(names_[head], chunk, behind(head)), draw_keys(head).first, folded);
+}
+
 // The same by scores as floats, a piece at a time: right for any codes.
 int32_t Sampling::sweep_floats(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums) {
   constexpr size_t stride = kChunk + kPad;
   const uint32_t key = draw_keys(head).first;
   float* const folded = floats(logs) + static_cast<size_t>(group_) * (kPiece + kPad);
   std::fill(folded, folded + group_ * kFoldSums, 0.0f);
-  int32_t candidates = 0;
-  for (int32_t from = 0; from < n; from += kPiece) {
+  int32_t candidates = 0, begin = 0;
+  if (in_one_pass(head)) {
+    candidates = sweep_bytes(room, head, chunk, n / kBlockKeys, logs, offsets, folded);
+    begin = n / kBlockKeys * kBlockKeys;
+  }
+  for (int32_t from = begin; from < n; from += kPiece) {
     const int32_t some = std::min(kPiece, n - from), blocks = (some + kBlockKeys - 1) / kBlockKeys;
     const float* scores = score(head, chunk * kChunk + from, some, logs);
     for (int32_t g = 0; g < group_; g++, scores += kPiece + kPad) {

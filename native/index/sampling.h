@@ -36,6 +36,11 @@ class Sampling {
   int32_t sweep_planes(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums);
   void fetch_fine(int32_t head, int32_t chunk);
   void refine(int32_t place);
+  int32_t sweep_bytes(size_t room, int32_t head, int32_t chunk, int32_t blocks, int16_t* logs, const int16_t* offsets, float* folded);
+  // Whether whole blocks are scored and drawn from without floats in memory between.
+  bool in_one_pass(int32_t head) const {
+    return kernels_.sweep_bytes != nullptr && codes_.kind() == Codes::kInt8 && group_ <= 4 && shape_.softcap == 0 && !prepared(head).risky();
+  }
   int32_t sweep_floats(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums);
   // The codes that are scanned after a head's last; null: none.
   const uint8_t* behind(int32_t head) const {

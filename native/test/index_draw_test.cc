@@ -1,13 +1,80 @@
-// Stages of a draw after the first, kernel by kernel.
+// Stages of a draw, kernel by kernel.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "draw.h"
-#include "index_fixture.h"
+#include "index_drawn.h"
 #include "sample_kernels.h"
-#include "sampler.h"
 
 using namespace kvasir_test;
+
+TEST("int8 codes in one pass give what scores in memory give, to the bit") {
+  for (const std::string& name : isas()) {
+    const kvasir::IndexIsa& isa = kvasir::find_index_isa(name.c_str());
+    if (isa.sample->sweep_bytes == nullptr) continue;
+    for (const int32_t dim : {32, 64, 80, 128, 256}) {
+      for (int32_t group = 1; group <= 4; group++) {
+        constexpr int32_t kBlocks = 67, kKeys = kBlocks * kvasir::kBlockKeys, kRoom = kKeys + 64;
+        Drawn d(name.c_str(), Codes::kInt8, group, 1, kKeys, dim);
+        kvasir::PreparedQuery query;
+        d.codes.prepare(query, 0, d.q.data(), group, d.shape.scale, 1, Codes::kPlain);
+        // As if a chunk had so many blocks: more than are listed at a time.
+        std::vector<uint8_t> codes;
+        for (int32_t chunk = 0; chunk < d.codes.chunks(); chunk++) {
+          const uint8_t* from = d.codes.blocks(0, chunk);
+          const int32_t blocks = std::min<int32_t>(Codes::kChunkBlocks, kBlocks - chunk * static_cast<int32_t>(Codes::kChunkBlocks));
+          codes.insert(codes.end(), from, from + static_cast<size_t>(blocks) * d.codes.shape().block_bytes);
+        }
+        const size_t all = static_cast<size_t>(group);
+        std::vector<float> scores(all * kKeys), sums[2];
+        std::vector<int16_t> logs[2], found[2], offsets;
+        std::vector<int32_t> keys[2];
+        int32_t count[2];
+        for (size_t way = 0; way < 2; way++) {
+          logs[way].resize(all * kKeys), found[way].resize(all * kRoom), keys[way].resize(kRoom);
+          sums[way].assign(all * kvasir::kFoldSums, 3);
+          const kvasir::Candidates to = {keys[way].data(), found[way].data(), kRoom};
+          if (way == 0) {
+            isa.codes->scan(scores.data(), kKeys, d.codes.shape(), query.codes(), query.base(0), codes.data(), nullptr, kBlocks,
+                            kvasir::ScanAhead());
+            for (size_t g = 0; g < all; g++) {
+              isa.sample->fold(logs[0].data() + g * kKeys, scores.data() + g * kKeys, kKeys, d.exact[g],
+                               sums[0].data() + g * kvasir::kFoldSums);
+            }
+            for (size_t g = 0; g < all; g++) {
+              const auto lanes = sums[0].begin() + static_cast<std::ptrdiff_t>(g * kvasir::kFoldSums);
+              const float sum = std::accumulate(lanes, lanes + kvasir::kFoldSums, 0.0f);
+              offsets.push_back(static_cast<int16_t>(2048 - 128 * std::log2(sum / 200)));
+            }
+            count[0] = isa.sample->draw(to, logs[0].data(), kKeys, offsets.data(), group, 96, kBlocks, 12345);
+          } else {
+            count[1] = isa.sample->sweep_bytes(to, logs[1].data(), kKeys, d.codes.shape(), query.codes(), query.base(0), d.exact.data(),
+                                               offsets.data(), codes.data(), 96, kBlocks, kvasir::ScanAhead(), 12345, sums[1].data());
+          }
+          keys[way].resize(static_cast<size_t>(count[way]));
+        }
+        EXPECT(count[0] > 10 && count[0] < kKeys);
+        EXPECT(logs[0] == logs[1] && sums[0] == sums[1] && keys[0] == keys[1]);
+        for (size_t g = 0; g < all; g++) {
+          const auto row = found[0].begin() + static_cast<std::ptrdiff_t>(g * kRoom);
+          EXPECT(std::equal(row, row + count[0], found[1].begin() + static_cast<std::ptrdiff_t>(g * kRoom)));
+        }
+      }
+    }
+    // And whole samples, of keys that end within a block.
+    Drawn d(name.c_str(), Codes::kInt8, 3, 2, 6000, 64);
+    const Found one = d.draw(0.05, 9, 5997);
+    kvasir::SampleKernels plain = *isa.sample;
+    plain.sweep_bytes = nullptr;
+    kvasir::IndexIsa other = isa;
+    other.sample = &plain;
+    d.environment.isa = &other;
+    const Found two = d.draw(0.05, 9, 5997);
+    EXPECT(one.counts == two.counts && one.tokens == two.tokens && one.errors == two.errors);
+  }
+}
 
 TEST("what is sifted adds up to all, on average, and to the same whatever else was a candidate") {
   constexpr int32_t kCount = 640;
