@@ -143,10 +143,12 @@ int main(int argc, char** argv) {
   // Search as the index does it, at the same place in the same scratch.
   Pool pool(1);
   std::vector<Scratch> scratch(1);
+  SampleMemory samples;
   Environment environment;
   environment.isa = &isa;
   environment.pool = &pool;
   environment.scratch = &scratch;
+  environment.samples = &samples;
   FlatSearch search;
   std::vector<int32_t> tokens(static_cast<size_t>(first.group) * static_cast<size_t>(k)), counts(static_cast<size_t>(first.group));
   std::vector<float> bias(tokens.size()), errors(counts.size());

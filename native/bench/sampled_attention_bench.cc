@@ -136,6 +136,7 @@ struct Bench {
   const IndexIsa& isa;
   Pool pool;
   std::vector<Scratch> scratch;
+  SampleMemory samples;
   Environment environment;
   Codes::Kind kind;
   double error;
@@ -144,6 +145,7 @@ struct Bench {
       : ctx(context), isa(find_index_isa(isa_name)), pool(*kvasir_context_executor(context)),
         scratch(static_cast<size_t>(pool.threads())), kind(kind_), error(error_) {
     environment.isa = &isa, environment.pool = &pool, environment.scratch = &scratch;
+    environment.samples = &samples;
     environment.chunks = std::make_shared<ChunkMemory>();
   }
 

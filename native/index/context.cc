@@ -27,6 +27,7 @@ kvasir_index_context::kvasir_index_context(const char* options, const kvasir_exe
   environment.pool = pool.get();
   environment.chunks = std::make_shared<kvasir::ChunkMemory>();
   environment.scratch = &scratch;
+  environment.samples = &samples;
   environment.builders = &builders;
   given_costs = params.text("costs");
   if (!given_costs.empty()) costs = kvasir::CostTable(given_costs);

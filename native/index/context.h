@@ -8,6 +8,7 @@
 #include "cost.h"
 #include "index.h"
 #include "kvasir_index.h"
+#include "sampler.h"
 #include "slots.h"
 
 struct kvasir_index_context {
@@ -21,6 +22,7 @@ struct kvasir_index_context {
   kvasir::CostTable costs;
   std::unique_ptr<kvasir::Pool> pool;
   std::vector<kvasir::Scratch> scratch;
+  kvasir::SampleMemory samples;
   kvasir::Environment environment;
   // Indexes end before what they use, and cancel what is being built for them; then the threads are joined.
   kvasir::Builders builders;

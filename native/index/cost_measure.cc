@@ -104,6 +104,7 @@ class Meter {
     environment_.isa = &isa;
     environment_.pool = &pool_;
     environment_.scratch = &scratch_;
+    environment_.samples = &samples_;
     shape_.heads = kHeads * group;
     shape_.kv_heads = kHeads;
     shape_.head_dim = dim;
@@ -188,6 +189,7 @@ class Meter {
   const std::shared_ptr<const Graph> graph_;
   Pool pool_;
   std::vector<Scratch> scratch_;
+  SampleMemory samples_;
   Environment environment_;
   LayerShape shape_;
   Goal goal_;

@@ -20,8 +20,7 @@ void FlatSearch::run(const FlatScope& scope, const int32_t* kv_heads, int32_t co
                      Report& report) {
   if (count == 0) return;
   if (query.goal.kind == Goal::kError) {
-    sample_by_error(*scope.environment, *scope.shape, *scope.codes, *scope.rows, scope.keys, kv_heads, count, query, hits, report,
-                    sampling_);
+    sample_by_error(*scope.environment, *scope.shape, *scope.codes, *scope.rows, scope.keys, kv_heads, count, query, hits, report);
     return;
   }
   s_ = scope;

@@ -47,7 +47,6 @@ class FlatSearch {
   std::vector<int32_t> all_, undecided_;
   std::vector<PreparedQuery> prepared_;
   std::vector<Report> reports_;
-  SampleMemory sampling_;
 };
 
 }  // namespace kvasir

@@ -31,10 +31,13 @@ struct LayerShape {
 };
 
 // What all indexes of a context share. Search runs on `pool`; scratch is by worker; slow structure goes to `builders`.
+struct SampleMemory;
+
 struct Environment {
   const IndexIsa* isa = nullptr;
   Pool* pool = nullptr;
   std::vector<Scratch>* scratch = nullptr;
+  SampleMemory* samples = nullptr;  // of the one search that runs at a time, as scratch is
   Builders* builders = nullptr;
   std::shared_ptr<ChunkMemory> chunks;  // of codes
   const CostTable* costs = nullptr;  // what planners decide by

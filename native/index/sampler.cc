@@ -162,7 +162,7 @@ void take_all(const int32_t* kv_heads, int32_t num_heads, int32_t begin, int32_t
 
 void sample_by_error(const Environment& environment, const LayerShape& shape, const Codes& codes, const Rows& rows,
                      int32_t count, const int32_t* kv_heads, int32_t num_heads, const Query& query, const Hits& hits,
-                     Report& report, SampleMemory& memory) {
+                     Report& report) {
   // So small an error is none in the floats that carry it.
   if (count == 0 || query.goal.value * query.goal.value < 1e-30) {
     return take_all(kv_heads, num_heads, codes.begin(), count, hits, report);
@@ -170,7 +170,7 @@ void sample_by_error(const Environment& environment, const LayerShape& shape, co
   LayerShape named = shape;
   named.kv_heads = num_heads;
   named.heads = num_heads * shape.group();
-  Sampling(environment, named, codes, rows, count, kv_heads, query, memory).run(hits, report);
+  Sampling(environment, named, codes, rows, count, kv_heads, query, *environment.samples).run(hits, report);
 }
 
 }  // namespace kvasir

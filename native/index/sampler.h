@@ -22,7 +22,7 @@
 
 namespace kvasir {
 
-// What one index keeps from search to search.
+// What is kept from search to search, of any index: layers take turns, and what the last one used is still in a cache.
 struct SampleMemory {
   std::vector<PreparedQuery> prepared;  // by KV head
   std::vector<float> ref;               // by query head: what logarithms are relative to
@@ -41,6 +41,6 @@ struct SampleMemory {
 // Draws from the first `count` keys of `codes`: one row of hits for each of the KV heads named. Adds to report's counts.
 void sample_by_error(const Environment& environment, const LayerShape& shape, const Codes& codes, const Rows& rows,
                      int32_t count, const int32_t* kv_heads, int32_t num_heads, const Query& query, const Hits& hits,
-                     Report& report, SampleMemory& memory);
+                     Report& report);
 
 }  // namespace kvasir

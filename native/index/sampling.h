@@ -68,7 +68,7 @@ class Sampling {
   void each_chunk(F&& body, After&& after) {
     const int32_t threads = environment_.pool->threads(), all = shape_.kv_heads * chunks_;
     const int32_t some = threads == 1 ? chunks_ : std::clamp(all / (6 * threads), 1, chunks_), tasks = (chunks_ + some - 1) / some;
-    environment_.pool->run(shape_.kv_heads * tasks, [&](int32_t task, int32_t worker) {
+    environment_.pool->run_shares(shape_.kv_heads * tasks, [&](int32_t task, int32_t worker) {
       const int32_t head = task / tasks, first = task % tasks * some, end = std::min(chunks_, first + some);
       size_t room = static_cast<size_t>(head * chunks_ + first) * (kChunk + kSlack);
       for (int32_t chunk = first; chunk < end; chunk++) {
