@@ -33,6 +33,11 @@ std::vector<KvView> check_attend_each(Table& table, const Tensor& out, const Ten
     fail(KVASIR_ARGUMENT, "Cannot attend: %d caches for %d queries", count, q.shape[0]);
   }
   if (window < 0) fail(KVASIR_ARGUMENT, "Cannot attend: window %d is negative", window);
+  const int32_t* later = segments;
+  for (int32_t i = 0; segments != nullptr && i < count && counts[i] > 0; i++) {
+    fetch_segments(table, later, counts[i]);
+    later += static_cast<size_t>(counts[i]) * KVASIR_SEGMENT_FIELDS;
+  }
   std::vector<KvView> caches;
   caches.reserve(static_cast<size_t>(count));
   for (int32_t i = 0; i < count; i++) {

@@ -98,10 +98,17 @@ KvSegmentView check_segment(Table& table, const int32_t* fields) {
   return s;
 }
 
+void fetch_segments(const Table& table, const int32_t* fields, int32_t count) {
+  for (int32_t i = 0; i < count; i++, fields += KVASIR_SEGMENT_FIELDS) {
+    for (int32_t field = kKeys; field < KVASIR_SEGMENT_FIELDS; field++) table.fetch(static_cast<uint32_t>(fields[field]));
+  }
+}
+
 KvView check_segments(Table& table, const int32_t* fields, int32_t count) {
   if (count < 0 || (count > 0 && fields == nullptr)) {
     fail(KVASIR_ARGUMENT, "Cannot use segments: count %d without a table", count);
   }
+  fetch_segments(table, fields, count);
   KvView view;
   view.segments.reserve(static_cast<size_t>(count));
   int64_t end = 0;
@@ -147,10 +154,7 @@ std::vector<AppendCall> check_append_each(Table& table, const int32_t* segments,
   if (count < 0 || (count > 0 && (segments == nullptr || rows == nullptr))) {
     fail(KVASIR_ARGUMENT, "Cannot append: %d segments without a table", count);
   }
-  for (int32_t i = 0; i < count; i++) {
-    const int32_t* segment = segments + static_cast<size_t>(i) * KVASIR_SEGMENT_FIELDS;
-    for (int32_t field = 2; field < KVASIR_SEGMENT_FIELDS; field++) table.fetch(static_cast<uint32_t>(segment[field]));
-  }
+  fetch_segments(table, segments, count);
   const Tensor &keys = table.tensor(k, "k to append"), &values = table.tensor(v, "v to append");
   expect_dtype(keys, KVASIR_F32, "k to append");
   expect_dtype(values, KVASIR_F32, "v to append");

@@ -50,6 +50,9 @@ struct KvView {
 
 // Segments without their start and count; throws Error{KVASIR_ARGUMENT}.
 KvSegmentView check_segment(Table& table, const int32_t* fields);
+// Asks for all that checks of `count` segments look at in the table, whatever the fields say: layers take turns, and nothing has
+// looked there since the last step.
+void fetch_segments(const Table& table, const int32_t* fields, int32_t count);
 // Segments in order, without gaps, of one type and shape; throws Error{KVASIR_ARGUMENT}.
 KvView check_segments(Table& table, const int32_t* fields, int32_t count);
 

@@ -63,7 +63,6 @@ struct Layer {
   std::vector<std::vector<float>> asked;  // what its error is measured over, in order; the last is the newest key's
   Rows rows;
   std::unique_ptr<Codes> codes;
-  SampleMemory memory;
   int32_t heads() const { return group * kv_heads; }
 };
 
@@ -173,14 +172,14 @@ struct Bench {
     const size_t stride = static_cast<size_t>(n + 31) / 32 * 32 + 96;
     logs.resize(stride * static_cast<size_t>(l.heads()));
     const int32_t ranges = (chunks + 3) / 4;
-    l.memory.prepared.resize(static_cast<size_t>(l.kv_heads));
+    samples.prepared.resize(static_cast<size_t>(l.kv_heads));
     pool.run(l.kv_heads, [&](int32_t h, int) {
-      l.codes->prepare(l.memory.prepared[static_cast<size_t>(h)], h, l.queries.data() + static_cast<size_t>(h * l.group * l.dim),
+      l.codes->prepare(samples.prepared[static_cast<size_t>(h)], h, l.queries.data() + static_cast<size_t>(h * l.group * l.dim),
                        l.group, l.scale, 1, Codes::kPlain);
     });
     pool.run(l.kv_heads * ranges, [&](int32_t task, int) {
       const int32_t h = task / ranges;
-      const PreparedQuery& p = l.memory.prepared[static_cast<size_t>(h)];
+      const PreparedQuery& p = samples.prepared[static_cast<size_t>(h)];
       float gains[8], bases[8], sums[8] = {};
       if (kind != Codes::kInt4) {
         alignas(64) float floats[8 * (kPiece + 32)];
@@ -237,7 +236,7 @@ struct Bench {
                       kv_heads.data(), l.kv_heads, {l.queries.data(), exact, goal},
                       {capacity, static_cast<int32_t*>(at(tokens)), static_cast<float*>(at(bias)),
                        static_cast<int32_t*>(at(counts)), errors.data()},
-                      report, l.memory);
+                      report);
       return report.keys_kept;
     };
     const auto search = [&](Layer& l) { return search_by(l, lowbias32(draw++)); };

@@ -21,7 +21,7 @@ struct Drawn {
   Codes codes;
   std::vector<float> q, exact;
   int32_t capacity;
-  kvasir::SampleMemory memory;
+  kvasir::SampleMemory samples;
 
   Drawn(const char* isa, Codes::Kind kind, int32_t group, int32_t kv_heads, int32_t n, int32_t dim, int threads = 1,
         float spread = 1, uint64_t seed = 3)
@@ -42,7 +42,7 @@ struct Drawn {
     codes.append(rows, 11, n, nullptr);
     environment.isa = &kvasir::find_index_isa(isa);
     environment.pool = &pool;
-    environment.scratch = &scratch;
+    environment.scratch = &scratch, environment.samples = &samples;
     shape.heads = layer.heads, shape.kv_heads = kv_heads, shape.head_dim = dim;
     shape.scale = 1 / std::sqrt(static_cast<float>(dim));
     q = random.normals(static_cast<size_t>(layer.heads * dim), 1.5f);
@@ -71,7 +71,7 @@ struct Drawn {
     std::vector<int32_t> heads;
     for (int32_t h = 0; h < shape.kv_heads; h++) heads.push_back(h);
     kvasir::sample_by_error(environment, shape, codes, rows, count, heads.data(), shape.kv_heads, {q.data(), exact.data(), goal},
-                            {f.capacity, f.tokens.data(), f.bias.data(), f.counts.data(), f.errors.data()}, report, memory);
+                            {f.capacity, f.tokens.data(), f.bias.data(), f.counts.data(), f.errors.data()}, report);
     f.report[1] = report.keys_scored, f.report[2] = report.keys_kept, f.report[3] = report.bytes_read;
     return f;
   }
