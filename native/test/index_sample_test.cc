@@ -217,6 +217,20 @@ TEST("the same draw gives the same sample, whatever the threads; another draw an
   }
 }
 
+TEST("indexes of other shapes leave nothing behind in the memory that samples share") {
+  for (const Codes::Kind kind : {Codes::kInt4, Codes::kInt8}) {
+    Drawn small("auto", kind, 2, 1, 1500, 64, 2), large("auto", kind, 4, 3, 5000, 80, 2);
+    const Found few = small.draw(0.1, 7, 1500), many = large.draw(0.1, 7, 5000);
+    EXPECT(few.counts[0] > 10 && many.counts[0] > 10);
+    small.environment.samples = &large.samples;
+    for (int round = 0; round < 3; round++) {
+      const Found again = small.draw(0.1, 7, 1500), too = large.draw(0.1, 7, 5000);
+      EXPECT(again.counts == few.counts && again.tokens == few.tokens && again.errors == few.errors);
+      EXPECT(too.counts == many.counts && too.tokens == many.tokens && too.errors == many.errors);
+    }
+  }
+}
+
 TEST("keys of probability 1 are kept in every chunk, also where few are, and threads change nothing") {
   constexpr int32_t kKeys = 6 * Codes::kChunkKeys + 77;
   for (const std::string& isa : isas()) {
