@@ -30,9 +30,9 @@ struct LayerShape {
   int32_t group() const { return heads / kv_heads; }
 };
 
-// What all indexes of a context share. Search runs on `pool`; scratch is by worker; slow structure goes to `builders`.
 struct SampleMemory;
 
+// What all indexes of a context share. Search runs on `pool`; scratch is by worker; slow structure goes to `builders`.
 struct Environment {
   const IndexIsa* isa = nullptr;
   Pool* pool = nullptr;
