@@ -10,6 +10,7 @@ import type { AttentionPart } from "../backends/backend.ts";
 import type { Goal, KvIndex, SearchHits, SearchReport } from "../index/index.ts";
 import type { AttentionPolicy, LayerPolicy, PolicyPlace, PolicyStats, Spans } from "./policy.ts";
 import { lowbias32 } from "../index/draw.ts";
+import { parseLayerErrors } from "./layer_errors.ts";
 import { Near } from "./near.ts";
 import { pyramidBudget } from "./pyramid.ts";
 import { checkNear } from "./window.ts";
@@ -35,6 +36,8 @@ const DEFAULTS = {
   window: 512,
   /** Relative L2 error of a head's output; unused with a budget. */
   error: 0.05,
+  /** Other errors for single layers, whose values spread further than others' do: `layer:error`, `/` between. */
+  errors: "",
   /** Keys per query head; 0: as many as the error takes. */
   budget: 0,
   /** With a budget: no more than this share of the keys that the index holds. */
@@ -67,12 +70,27 @@ export const retrieval: AttentionPolicy<RetrievalParams> = {
   isDense: false,
   usesIndex: true,
   check,
-  // A sliding window is the model's own choice of what to see.
-  open: (place, params) =>
-    place.kv.shape.slidingWindow !== undefined || isDense(place.layer, params)
-      ? undefined
-      : new RetrievalLayer(place, params),
+  open: (place, params) => {
+    const own = ownError(place, params);
+    // A sliding window is the model's own choice of what to see.
+    if (place.kv.shape.slidingWindow === undefined && !isDense(place.layer, params)) {
+      return new RetrievalLayer(place, { ...params, error: own ?? params.error });
+    }
+    if (own === undefined) return undefined;
+    throw new RangeError(`Cannot use "retrieval": errors names layer ${place.layer}, which retrieves nothing`);
+  },
 };
+
+/** What `errors` says of a layer; `RangeError` where it names one that the model has not. */
+function ownError({ layer, layers }: PolicyPlace, params: RetrievalParams): number | undefined {
+  const errors = parseLayerErrors(params.errors);
+  for (const named of errors.keys()) {
+    if (named >= layers) {
+      throw new RangeError(`Cannot use "retrieval": errors names layer ${named}, the model has ${layers}`);
+    }
+  }
+  return errors.get(layer);
+}
 
 function isDense(layer: number, { dense, dense_every }: RetrievalParams): boolean {
   return layer < dense || (dense_every > 0 && layer % dense_every === 0);
@@ -93,6 +111,13 @@ function check(params: RetrievalParams): void {
   whole("seed", 2 ** 32 - 1);
   if (!(params.error >= 0 && params.error <= 1)) {
     throw new RangeError(`Cannot use "retrieval": error is ${params.error}, expected a number from 0 to 1`);
+  }
+  try {
+    if (parseLayerErrors(params.errors).size > 0 && params.budget > 0) {
+      throw new RangeError("errors goes without budget");
+    }
+  } catch (error) {
+    throw new RangeError(`Cannot use "retrieval": ${(error as Error).message}`);
   }
   if (!(params.share > 0 && params.share <= 1)) {
     throw new RangeError(`Cannot use "retrieval": share is ${params.share}, expected a number above 0, at most 1`);

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { presets } from "../attention/mod.ts";
 import { parseMethod } from "../attention/method.ts";
@@ -95,6 +95,41 @@ describe("published methods", () => {
     using loaded = await load("cpu");
     const layers = (policy: string) => run(loaded, { policy: `retrieval:min_length=0,${policy}` }).stats.layers;
     assertEquals(["dense=0", "dense=1", "dense=2", "dense_every=1", "dense_every=2"].map(layers), [2, 1, 0, 0, 1]);
+  });
+});
+
+describe("errors of single layers", () => {
+  it("are theirs alone: with 0 a layer keeps everything", async () => {
+    using loaded = await load("cpu");
+    const all = (policy: string) => run(loaded, { policy: `retrieval:${SMALL},${policy}` });
+    const both = all("error=0.2"), one = all("error=0.2,errors=1:0"), none = all("error=0");
+    const between = (both.stats.retrieved + none.stats.retrieved) / 2;
+    assert(both.stats.retrieved < one.stats.retrieved && one.stats.retrieved < none.stats.retrieved);
+    assert(Math.abs(one.stats.retrieved - between) < 0.25 * between);
+    assertEquals(all("error=0.2,errors=0:0/1:0").logits, none.logits);
+    assertEquals(all("error=0.7,errors=0:0.2/1:0.2").logits, both.logits);
+  });
+
+  it("are refused where they say nothing that can be done", async () => {
+    using loaded = await load("cpu");
+    for (
+      const [errors, why] of [
+        ["2:0.1", "errors names layer 2, the model has 2"],
+        ["0:0.1/0:0.2", "errors names layer 0 twice"],
+        ["0:2", "errors has 2 for layer 0, expected a number from 0 to 1"],
+        ["0", 'errors holds "0", expected layer:error'],
+        ["0:0.1/", 'errors holds "", expected layer:error'],
+        ["-1:0.1", 'errors holds "-1:0.1", expected layer:error'],
+        ["0:0.1,budget=5", "errors goes without budget"],
+        ["0:0.1,dense=1", "errors names layer 0, which retrieves nothing"],
+      ] as const
+    ) {
+      assertThrows(
+        () => run(loaded, { policy: `retrieval:min_length=0,errors=${errors}` }),
+        RangeError,
+        `Cannot use "retrieval": ${why}`,
+      );
+    }
   });
 });
 
