@@ -122,10 +122,12 @@ bool Sampling::scan_and_draw() {
 void Sampling::fetch_fine(int32_t head, int32_t chunk) {
   const int32_t* keys = keys_ + start(head, chunk);
   const uint8_t* fine = codes_.fine(names_[head], chunk);
-  for (int32_t i = 0; i < found(head, chunk); i++) {
-    const uint8_t* row = fine + static_cast<size_t>(keys[i]) * codes_.fine_bytes();
+  const size_t bytes = codes_.fine_bytes();
+  const int32_t n = found(head, chunk);
+  for (int32_t i = 0; i < n; i++) {
+    const uint8_t* row = fine + static_cast<size_t>(keys[i]) * bytes;
     prefetch_line(row);
-    prefetch_line(row + codes_.fine_bytes() - 1);
+    prefetch_line(row + bytes - 1);
   }
 }
 
