@@ -17,7 +17,8 @@ Sampling::Sampling(const Environment& environment, const LayerShape& shape, cons
   place();
   m_.prepared.resize(static_cast<size_t>(shape.kv_heads));
   m_.gains.resize(heads), m_.ref.resize(heads), m_.sums.resize(heads), m_.offsets.resize(heads);
-  if (m_.so_far.size() < heads) m_.so_far = std::vector<std::atomic<float>>(heads);
+  const size_t sums = apart() * static_cast<size_t>(shape.kv_heads);
+  if (m_.so_far.size() < sums) m_.so_far = std::vector<std::atomic<float>>(sums);
   m_.parts.resize(parts * heads), m_.squares.resize(parts * heads);
   m_.found.resize(parts * static_cast<size_t>(shape.kv_heads)), m_.starts.resize(m_.found.size());
   m_.unrefined.assign(environment_.scratch->size(), -1);

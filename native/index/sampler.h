@@ -28,7 +28,7 @@ struct SampleMemory {
   std::vector<float> ref;               // by query head: what logarithms are relative to
   std::vector<float> gains;             // by query head: units of logarithms a step of 4-bit codes
   std::vector<double> sums;
-  std::vector<std::atomic<float>> so_far;  // sums while the scan runs
+  std::vector<std::atomic<float>> so_far;  // sums while the scan runs; Sampling::so_far
   std::vector<int16_t> offsets;
   std::vector<float> parts;             // [chunk][query head]
   std::vector<double> squares;          // the same

@@ -74,14 +74,16 @@ float* Sampling::score(int32_t head, int32_t from, int32_t n, int16_t* logs) {
 // candidates are more than what is kept and no kept key is missing. 4-bit codes are scored by their coarse plane, and candidates
 // by both. False where a score was so far above the references that sums are no numbers.
 bool Sampling::scan_and_draw() {
-  for (size_t h = 0; h < m_.ref.size(); h++) m_.so_far[h].store(0, std::memory_order_relaxed);
+  for (int32_t head = 0; head < shape_.kv_heads; head++) {
+    for (int32_t g = 0; g < group_; g++) so_far(head, g).store(0, std::memory_order_relaxed);
+  }
   each_chunk([&](int32_t head, int32_t chunk, int32_t n, size_t& room, int32_t worker) {
     int16_t* const logs = m_.logs[static_cast<size_t>(worker)];
     float* const sums = part(m_.parts, head, chunk);
     int16_t* const offsets = logs + static_cast<size_t>(group_) * (kChunk + kPad);
     for (int32_t g = 0; g < group_; g++) {
       const size_t h = static_cast<size_t>(head * group_ + g);
-      const int16_t offset = draw_offset_so_far(m_.so_far[h].load(std::memory_order_relaxed), exact_of(h), m_.ref[h], tau_);
+      const int16_t offset = draw_offset_so_far(so_far(head, g).load(std::memory_order_relaxed), exact_of(h), m_.ref[h], tau_);
       offsets[g] = for_candidates(offset, head, chunk, g);
       sums[g] = 0;
     }
@@ -101,10 +103,9 @@ bool Sampling::scan_and_draw() {
     }
     room += static_cast<size_t>(candidates);
     for (int32_t g = 0; g < group_; g++) {
-      std::atomic<float>& so_far = m_.so_far[static_cast<size_t>(head * group_ + g)];
-      float before = so_far.load(std::memory_order_relaxed);
-      while (!so_far.compare_exchange_weak(before, before + sums[g], std::memory_order_relaxed)) {
-      }
+      // What two threads add at once may be lost, which leaves less than the sum so far; an exchange would wait for all stores before it.
+      std::atomic<float>& sum = so_far(head, g);
+      sum.store(sum.load(std::memory_order_relaxed) + sums[g], std::memory_order_relaxed);
     }
   }, [&](int32_t worker) {
     int32_t& last = m_.unrefined[static_cast<size_t>(worker)];

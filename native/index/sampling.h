@@ -86,6 +86,11 @@ class Sampling {
     const size_t group = static_cast<size_t>(group_);
     return query_.exact[static_cast<size_t>(names_[h / group]) * group + h % group];
   }
+  // Sums so far of KV heads lie in lines of their own, two for each sixteen heads of a group, as threads scan different ones.
+  size_t apart() const { return (static_cast<size_t>(group_) + 15) / 16 * 32; }
+  std::atomic<float>& so_far(int32_t head, int32_t g) {
+    return m_.so_far[static_cast<size_t>(head) * apart() + static_cast<size_t>(g)];
+  }
   // Of a chunk, one number a head of the group.
   template <class T>
   T* part(std::vector<T>& of, int32_t head, int32_t chunk) {
