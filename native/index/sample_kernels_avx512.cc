@@ -64,6 +64,26 @@ inline int32_t write_found(const Candidates& to, int32_t at, int32_t block, __mm
 
 constexpr int32_t kSome = 64;  // blocks whose survivors are listed before they are written
 
+// Blocks that something of survives, in order.
+struct Survivors {
+  int32_t blocks[kSome + 1];
+  uint32_t masks[kSome + 1];
+  int32_t count = 0;
+
+  // No branch: what is empty is written over.
+  void add(int32_t block, uint32_t mask) {
+    blocks[count] = block, masks[count] = mask;
+    count += mask != 0;
+  }
+  // Behind `written` candidates; returns how many more there are, and is empty again.
+  int32_t write(const Candidates& to, int32_t written, const int16_t* logs, size_t stride, int32_t heads) {
+    const int32_t before = written;
+    for (int32_t i = 0; i < count; i++) written += write_found(to, written, blocks[i], masks[i], logs, stride, heads);
+    count = 0;
+    return written - before;
+  }
+};
+
 // G: heads of the group, 0: any number.
 template <int32_t G>
 int32_t draw_group(const Candidates& found, const int16_t* logs, size_t stride, const int16_t* offsets, int32_t group, int32_t block,
@@ -71,12 +91,10 @@ int32_t draw_group(const Candidates& found, const int16_t* logs, size_t stride, 
   const int32_t heads = G == 0 ? group : G;
   const __m512i mixed = _mm512_set1_epi32(static_cast<int32_t>(key));
   __m512i counter = first_counter(block);
-  int32_t at[kSome + 1];
-  uint32_t masks[kSome + 1];
+  Survivors survivors;
   int32_t count = 0;
   for (int32_t from = 0; from < blocks; from += kSome) {
     const int32_t to = blocks - from < kSome ? blocks : from + kSome;
-    int32_t listed = 0;
     for (int32_t b = from; b < to; b++) {
       __m512i top = _mm512_set1_epi16(kDrawLeast);
 #pragma GCC unroll 4
@@ -86,13 +104,9 @@ int32_t draw_group(const Candidates& found, const int16_t* logs, size_t stride, 
       }
       const __mmask32 mask = _mm512_cmple_epi16_mask(uniform_shorts(counter, mixed), top);
       counter = _mm512_add_epi32(counter, _mm512_set1_epi32(16));
-      // No branch: what is empty is written over.
-      at[listed] = b, masks[listed] = mask;
-      listed += mask != 0;
+      survivors.add(b, mask);
     }
-    for (int32_t i = 0; i < listed; i++) {
-      count += write_found(found, count, at[i], masks[i], logs, stride, heads);
-    }
+    count += survivors.write(found, count, logs, stride, heads);
   }
   return count;
 }
@@ -112,23 +126,18 @@ int32_t sweep_group(const Candidates& found, int16_t* logs, size_t stride, const
                     int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums) {
   const __m512i mixed = _mm512_set1_epi32(static_cast<int32_t>(key));
   __m512i counter = first_counter(block);
-  int32_t at[kSome + 1];
-  uint32_t masks[kSome + 1];
+  Survivors survivors;
   int32_t count = 0;
   for (int32_t from = 0; from < blocks; from += kSome) {
     const int32_t some = blocks - from < kSome ? blocks - from : kSome;
     const uint8_t* here = codes + static_cast<size_t>(from) * shape.block_bytes;
-    int32_t listed = 0;
     scan_logs<G>(logs + from * kNibbleBlock, stride, shape, query, 0, gains, bases, here, some, ahead, sums,
                  [&](int32_t b, const __m512i (&scores)[G]) {
                    const __mmask32 mask = draw_block<G>(scores, offsets, uniform_shorts(counter, mixed));
                    counter = _mm512_add_epi32(counter, _mm512_set1_epi32(16));
-                   at[listed] = from + b, masks[listed] = mask;
-                   listed += mask != 0;
+                   survivors.add(from + b, mask);
                  });
-    for (int32_t i = 0; i < listed; i++) {
-      count += write_found(found, count, at[i], masks[i], logs, stride, G);
-    }
+    count += survivors.write(found, count, logs, stride, G);
   }
   return count;
 }
@@ -145,12 +154,10 @@ int32_t sweep_bytes_group(const Candidates& found, int16_t* logs, size_t stride,
   __m512 totals[G];
 #pragma GCC unroll 4
   for (int32_t g = 0; g < G; g++) totals[g] = _mm512_loadu_ps(sums + g * kFoldSums);
-  int32_t at[kSome + 1];
-  uint32_t masks[kSome + 1];
+  Survivors survivors;
   int32_t count = 0;
   for (int32_t from = 0; from < blocks; from += kSome) {
     const int32_t to = blocks - from < kSome ? blocks : from + kSome;
-    int32_t listed = 0;
     for (int32_t b = from; b < to; b++, codes += shape.block_bytes) {
       const Fetch fetch = {ahead.from(codes, ahead.far), ahead.from(codes, ahead.near)};
       __m512i halves[G], both[G];
@@ -171,12 +178,9 @@ int32_t sweep_bytes_group(const Candidates& found, int16_t* logs, size_t stride,
       for (int32_t g = 0; g < G; g++) _mm512_storeu_si512(logs + static_cast<size_t>(g) * stride + b * kBlockKeys, both[g]);
       const __mmask32 mask = draw_block<G>(both, offsets, uniform_shorts(counter, mixed));
       counter = _mm512_add_epi32(counter, _mm512_set1_epi32(16));
-      at[listed] = b, masks[listed] = mask;
-      listed += mask != 0;
+      survivors.add(b, mask);
     }
-    for (int32_t i = 0; i < listed; i++) {
-      count += write_found(found, count, at[i], masks[i], logs, stride, G);
-    }
+    count += survivors.write(found, count, logs, stride, G);
   }
 #pragma GCC unroll 4
   for (int32_t g = 0; g < G; g++) _mm512_storeu_ps(sums + g * kFoldSums, totals[g]);

@@ -193,7 +193,7 @@ int32_t Sampling::sweep_bytes(size_t room, int32_t head, int32_t chunk, int32_t 
                               blocks, codes_.ahead(names_[head], chunk, behind(head)), draw_keys(head).first, folded);
 }
 
-// The same by scores as floats, a piece at a time: right for any codes.
+// What sweep_planes does, by scores as floats, a piece at a time: right for any codes.
 int32_t Sampling::sweep_floats(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums) {
   constexpr size_t stride = kChunk + kPad;
   const uint32_t key = draw_keys(head).first;
