@@ -17,13 +17,15 @@ export function parseLayerErrors(text: string): ReadonlyMap<number, number> {
   for (const entry of text.split("/")) {
     const [, layer, error] = ENTRY.exec(entry) ?? [];
     if (layer === undefined || error === undefined) {
-      throw new RangeError(`errors holds "${entry}", expected layer:error with "/" between, as 11:0.025/17:0.04`);
+      throw bad(`holds "${entry}", expected layer:error with "/" between, as 11:0.025/17:0.04`);
     }
-    if (!(Number(error) <= 1)) {
-      throw new RangeError(`errors has ${error} for layer ${layer}, expected a number from 0 to 1`);
-    }
-    if (errors.has(Number(layer))) throw new RangeError(`errors names layer ${layer} twice`);
+    if (!(Number(error) <= 1)) throw bad(`has ${error} for layer ${layer}, expected a number from 0 to 1`);
+    if (errors.has(Number(layer))) throw bad(`names layer ${layer} twice`);
     errors.set(Number(layer), Number(error));
   }
   return errors;
+}
+
+function bad(what: string): RangeError {
+  return new RangeError(`Cannot use "retrieval": errors ${what}`);
 }

@@ -112,12 +112,8 @@ function check(params: RetrievalParams): void {
   if (!(params.error >= 0 && params.error <= 1)) {
     throw new RangeError(`Cannot use "retrieval": error is ${params.error}, expected a number from 0 to 1`);
   }
-  try {
-    if (parseLayerErrors(params.errors).size > 0 && params.budget > 0) {
-      throw new RangeError("errors goes without budget");
-    }
-  } catch (error) {
-    throw new RangeError(`Cannot use "retrieval": ${(error as Error).message}`);
+  if (parseLayerErrors(params.errors).size > 0 && params.budget > 0) {
+    throw new RangeError('Cannot use "retrieval": errors goes without budget');
   }
   if (!(params.share > 0 && params.share <= 1)) {
     throw new RangeError(`Cannot use "retrieval": share is ${params.share}, expected a number above 0, at most 1`);
