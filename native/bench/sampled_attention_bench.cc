@@ -169,15 +169,16 @@ struct Bench {
   void scan(Layer& l, std::vector<int16_t>& logs, const float* exact) {
     const int32_t n = l.codes->size(), chunks = l.codes->chunks();
     constexpr int32_t kPiece = 256;  // keys that go through floats at a time
-    const size_t stride = static_cast<size_t>(n + 31) / 32 * 32 + 96;
-    logs.resize(stride * static_cast<size_t>(l.heads()));
+    constexpr size_t stride = Codes::kChunkKeys + 96;
+    const size_t room = stride * static_cast<size_t>(l.group);  // a chunk's, of every thread
+    logs.resize(room * static_cast<size_t>(pool.threads()));
     const int32_t ranges = (chunks + 3) / 4;
     samples.prepared.resize(static_cast<size_t>(l.kv_heads));
     pool.run(l.kv_heads, [&](int32_t h, int) {
       l.codes->prepare(samples.prepared[static_cast<size_t>(h)], h, l.queries.data() + static_cast<size_t>(h * l.group * l.dim),
                        l.group, l.scale, 1, Codes::kPlain);
     });
-    pool.run(l.kv_heads * ranges, [&](int32_t task, int) {
+    pool.run(l.kv_heads * ranges, [&](int32_t task, int worker) {
       const int32_t h = task / ranges;
       const PreparedQuery& p = samples.prepared[static_cast<size_t>(h)];
       float gains[8], bases[8], sums[8] = {};
@@ -193,12 +194,11 @@ struct Bench {
       }
       for (int32_t c = task % ranges * 4; c < std::min(chunks, task % ranges * 4 + 4); c++) {
         for (int32_t g = 0; g < l.group; g++) {
-          gains[g] = 4 * p.codes().factors[g] * kLogUnit;
+          gains[g] = p.codes().coarse_factors[g] * kLogUnit;
           bases[g] = (p.base(c)[g] - exact[h * l.group + g]) * kLogUnit + kLogOne;
         }
         const int32_t blocks = (std::min(n - c * Codes::kChunkKeys, Codes::kChunkKeys) + 31) / 32;
-        isa.sample->scan(logs.data() + static_cast<size_t>(h * l.group) * stride + static_cast<size_t>(c) * Codes::kChunkKeys,
-                         stride, l.codes->kept_shape(), p.codes(), gains, bases, l.codes->blocks(h, c), blocks,
+        isa.sample->scan(logs.data() + static_cast<size_t>(worker) * room, stride, l.codes->kept_shape(), p.codes(), gains, bases, l.codes->blocks(h, c), blocks,
                          l.codes->ahead(h, c, h + 1 < l.kv_heads ? l.codes->blocks(h + 1, 0) : nullptr), sums);
       }
     });

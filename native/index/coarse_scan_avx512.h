@@ -1,12 +1,22 @@
-// Logarithms of scores by the coarse plane of 4-bit codes (nibble_planes.h) by vpdpbusd, 32 keys at a time, and what the fine plane
-// adds to those of some keys. Include from *_avx512.cc only.
+// Logarithms of scores by the coarse plane of 4-bit codes (nibble_planes.h), 32 keys at a time, and what the fine plane adds to those
+// of some keys.
 //
-// Ladder (Sapphire Rapids vCPU on a shared machine, one thread, its CPU time; sampled_attention_bench, 32,768 keys, d 64 x 3 heads,
-// cold, against a plain read loop on huge pages): 87 % with chunks in small pages and keys 6 KB ahead in L1; slabs of huge pages
-// (chunk_memory.h) 8.0 to 10.2 GB/s; 12 KB ahead in L2 11.2 GB/s, 92 to 105 %. Warm 23 GB/s. That was of whole codes; by the coarse plane
-// 66 %, and 68 to 70 % with what is near brought on to L1. Bits taken apart by vgf2p8affineqb instead of shifts: no change.
+// Four bits of the plane are two dimensions of a key, so that what they add is looked up, 64 at a time, as product quantization does for
+// its codes (Andre et al., "Cache locality is not enough", 2015), here by vpermb with 16 entries for each of a word's bytes. AMD's Zen 5
+// does two of those and two additions of bytes a cycle beside two dot products: 8 instructions for 16 keys of 32 dimensions are done
+// in the time of 4 of the 8 products that they replace. Intel does one a cycle, and as much in all.
+//
+// Ladder (sampled_attention_bench, one thread). Sapphire Rapids, its CPU time, d 64 x 3 heads, cold, against a plain read loop on huge
+// pages: 87 % with chunks in small pages and keys 6 KB ahead in L1; slabs of huge pages (chunk_memory.h) 8.0 to 10.2 GB/s; 12 KB ahead
+// in L2 11.2 GB/s, 92 to 105 %. Warm 23 GB/s. That was of whole codes; by the coarse plane 66 %, and 68 to 70 % with what is near brought
+// on to L1. Bits taken apart by vgf2p8affineqb instead of shifts: no change. Zen 5, d 128 x 4 heads, from L1 and L2: 1.36 ns a key by
+// products, 1.05 looked up; samples .92 to .94 (d 128, 256), bands as constants .98 of that. Loads of tables kept from being folded into
+// both uses, one prefetch in place of two, other distances: no change.
 #pragma once
 #include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
 
 #include "nibble_planes.h"
 #include "nibble_scan_avx512.h"
@@ -15,55 +25,87 @@
 namespace kvasir {
 namespace {
 
-// sums[g][half] = scaled integer scores of 16 keys of a coarse block for heads g0 .. g0 + G.
-template <int32_t G>
+// Table (plane word j, nibble h) of a band: entry 16 * i + n is what two dimensions, 16j + 8h + i and 4 behind it, add to a score where
+// their codes are n & 3 and n >> 2, less 13/8 each. 63 at most, so that two entries are a byte.
+constexpr int32_t kTablesOfBand = 4, kTableMost = 63;
+
+// tables [bands][kTablesOfBand][64] of x [bands * 32]; what one unit of them stands for is returned.
+float fill_tables(int8_t* tables, const float* x, int32_t bands) {
+  float most = 0;
+  for (int32_t at = 0; at < bands * kNibbleBand; at += 8) {
+    for (int32_t i = at; i < at + 4; i++) most = std::max(most, std::fabs(x[i]) + std::fabs(x[i + 4]));
+  }
+  const float unit = most * (13.0f / 8 / kTableMost);
+  if (!(unit > 1e-30f && unit < 1e30f)) {
+    std::fill(tables, tables + bands * kTablesOfBand * kLine, int8_t{0});
+    return 0;
+  }
+  const __m512i n = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512 per_unit = _mm512_set1_ps(1 / unit), middle = _mm512_set1_ps(-13.0f / 8);
+  const __m512 low = _mm512_mul_ps(_mm512_add_ps(_mm512_cvtepi32_ps(_mm512_and_si512(n, _mm512_set1_epi32(3))), middle), per_unit);
+  const __m512 high = _mm512_mul_ps(_mm512_add_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32(n, 2)), middle), per_unit);
+  for (int32_t at = 0; at < bands * kNibbleBand; at += 8) {
+    for (int32_t i = at; i < at + 4; i++, tables += 16) {
+      const __m512 sum = _mm512_fmadd_ps(_mm512_set1_ps(x[i]), low, _mm512_mul_ps(_mm512_set1_ps(x[i + 4]), high));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(tables), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(sum)));
+    }
+  }
+  return unit;
+}
+
+// sums[g][half] = scores of 16 keys of a coarse block for heads g0 .. g0 + G, in units of their tables.
+template <int32_t G, int32_t B>
 inline void score_coarse(__m512 (&sums)[G][2], const CodeShape& shape, const CodeQuery& query, int32_t g0, const uint8_t* block,
                          const uint8_t* far, const uint8_t* near) {
-  const __m512i two = _mm512_set1_epi8(3);
-  const int8_t* q = query.rows + static_cast<size_t>(g0) * query.row_bytes;
+  const __m512i nibble = _mm512_set1_epi8(15), of_byte = _mm512_set1_epi32(0x30201000), one = _mm512_set1_epi8(1);
+  const int32_t bands = B > 0 ? B : shape.bands;
+  const size_t of_head = static_cast<size_t>(bands * kTablesOfBand * kLine);
+  const int8_t* tables = query.tables + static_cast<size_t>(g0) * of_head;
 #pragma GCC unroll 4
   for (int32_t g = 0; g < G; g++) sums[g][0] = sums[g][1] = _mm512_setzero_ps();
-  const uint8_t* scales_at = block + shape.bands * kCoarseBandBytes;
-  for (int32_t band = 0; band < shape.bands; band++, block += kCoarseBandBytes, far += kCoarseBandBytes, near += kCoarseBandBytes, q += kNibbleBand) {
-    __m512i acc[G][2];
-#pragma GCC unroll 4
-    for (int32_t g = 0; g < G; g++) {
-      acc[g][0] = acc[g][1] = _mm512_set1_epi32(query.coarse[(g0 + g) * shape.bands + band]);
-    }
+  const uint8_t* scales_at = block + bands * kCoarseBandBytes;
 #pragma GCC unroll 2
-    for (int32_t j = 0; j < 2; j++) {
-      __m512i first = _mm512_loadu_si512(block + j * 64), second = _mm512_loadu_si512(block + 128 + j * 64);
-      _mm_prefetch(reinterpret_cast<const char*>(far) + j * 64, _MM_HINT_T1);
-      _mm_prefetch(reinterpret_cast<const char*>(far) + 128 + j * 64, _MM_HINT_T1);
-      _mm_prefetch(reinterpret_cast<const char*>(near) + j * 64, _MM_HINT_T0);
-      _mm_prefetch(reinterpret_cast<const char*>(near) + 128 + j * 64, _MM_HINT_T0);
-#pragma GCC unroll 4
-      for (int32_t t = 0; t < 4; t++) {
-        const __m512i x = _mm512_and_si512(first, two), y = _mm512_and_si512(second, two);
-        first = _mm512_srli_epi16(first, 2), second = _mm512_srli_epi16(second, 2);
-#pragma GCC unroll 4
-        for (int32_t g = 0; g < G; g++) {
-          const __m512i dims = four_dims(q + static_cast<size_t>(g) * query.row_bytes + j * 16 + t * 4);
-          add_nibbles(acc[g][0], x, dims), add_nibbles(acc[g][1], y, dims);
-        }
+  for (int32_t band = 0; band < bands; band++, tables += kTablesOfBand * kLine) {
+    __m512i at[2][kTablesOfBand];
+#pragma GCC unroll 2
+    for (int32_t half = 0; half < 2; half++) {
+#pragma GCC unroll 2
+      for (int32_t j = 0; j < 2; j++, block += kLine, far += kLine, near += kLine) {
+        const __m512i codes = _mm512_loadu_si512(block);
+        _mm_prefetch(reinterpret_cast<const char*>(far), _MM_HINT_T1);
+        _mm_prefetch(reinterpret_cast<const char*>(near), _MM_HINT_T0);
+        // (codes & nibble) | of_byte
+        at[half][2 * j] = _mm512_ternarylogic_epi32(codes, nibble, of_byte, 0xea);
+        at[half][2 * j + 1] = _mm512_ternarylogic_epi32(_mm512_srli_epi16(codes, 4), nibble, of_byte, 0xea);
       }
     }
+    __m512 scales[2];
 #pragma GCC unroll 2
     for (int32_t half = 0; half < 2; half++) {
       const __m512i pair = _mm512_loadu_si512(scales_at + (band / 2) * 128 + half * 64);
-      const __m512 scales = _mm512_castsi512_ps(band % 2 == 0 ? _mm512_slli_epi32(pair, 16)
-                                                              : _mm512_and_si512(pair, _mm512_set1_epi32(-65536)));
+      scales[half] = _mm512_castsi512_ps(band % 2 == 0 ? _mm512_slli_epi32(pair, 16) : _mm512_and_si512(pair, _mm512_set1_epi32(-65536)));
+    }
 #pragma GCC unroll 4
-      for (int32_t g = 0; g < G; g++) {
-        sums[g][half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[g][half]), scales, sums[g][half]);
+    for (int32_t g = 0; g < G; g++) {
+      const int8_t* const of = tables + static_cast<size_t>(g) * of_head;
+      __m512i table[kTablesOfBand];
+#pragma GCC unroll 4
+      for (int32_t t = 0; t < kTablesOfBand; t++) table[t] = _mm512_load_si512(of + t * kLine);
+#pragma GCC unroll 2
+      for (int32_t half = 0; half < 2; half++) {
+        __m512i found[kTablesOfBand];
+#pragma GCC unroll 4
+        for (int32_t t = 0; t < kTablesOfBand; t++) found[t] = _mm512_permutexvar_epi8(at[half][t], table[t]);
+        __m512i acc = _mm512_setzero_si512();
+        add_nibbles(acc, one, _mm512_add_epi8(found[0], found[1]));
+        add_nibbles(acc, one, _mm512_add_epi8(found[2], found[3]));
+        sums[g][half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc), scales[half], sums[g][half]);
       }
     }
   }
-  for (int32_t pair = 0; pair < shape.pairs; pair++) {
-    _mm_prefetch(reinterpret_cast<const char*>(far) + pair * 128, _MM_HINT_T1);
-    _mm_prefetch(reinterpret_cast<const char*>(far) + pair * 128 + 64, _MM_HINT_T1);
-    _mm_prefetch(reinterpret_cast<const char*>(near) + pair * 128, _MM_HINT_T0);
-    _mm_prefetch(reinterpret_cast<const char*>(near) + pair * 128 + 64, _MM_HINT_T0);
+  for (int32_t line = 0; line < (bands + 1) / 2 * 2; line++) {
+    _mm_prefetch(reinterpret_cast<const char*>(far) + line * kLine, _MM_HINT_T1);
+    _mm_prefetch(reinterpret_cast<const char*>(near) + line * kLine, _MM_HINT_T0);
   }
 }
 
@@ -75,7 +117,7 @@ inline __m512i to_logs(const __m512 (&scores)[2], __m512 gain, __m512 base) {
 }
 
 // Calls after(b, logs) for every block, logs [G] in registers.
-template <int32_t G, class After>
+template <int32_t G, int32_t B, class After>
 inline void scan_logs(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query, int32_t g0,
                       const float* gains, const float* bases, const uint8_t* codes, int32_t blocks, const ScanAhead& ahead,
                       float* sums, After&& after) {
@@ -84,7 +126,7 @@ inline void scan_logs(int16_t* out, size_t stride, const CodeShape& shape, const
   for (int32_t g = 0; g < G; g++) totals[g] = _mm512_setzero_ps();
   for (int32_t b = 0; b < blocks; b++, codes += shape.block_bytes) {
     __m512 scores[G][2];
-    score_coarse<G>(scores, shape, query, g0, codes, codes + ahead.from(codes, ahead.far),
+    score_coarse<G, B>(scores, shape, query, g0, codes, codes + ahead.from(codes, ahead.far),
                     codes + ahead.from(codes, ahead.near));
     __m512i logs[G];
 #pragma GCC unroll 4
@@ -150,6 +192,10 @@ inline void refine_keys(int16_t* out, const Candidates& of, int32_t count, const
   const __m512i block_bytes = _mm512_set1_epi32(static_cast<int32_t>(shape.block_bytes));
   const uint8_t* const scales = codes + shape.bands * kCoarseBandBytes;
   for (int32_t from = 0; from < count; from += 16) {
+    // Rows came to some cache while the next chunk was scanned: those of the next sixteen to the first one.
+    for (int32_t i = from + 16; i < std::min(from + 32, count); i++) {
+      _mm_prefetch(reinterpret_cast<const char*>(fine) + static_cast<size_t>(of.keys[i]) * row_bytes, _MM_HINT_T0);
+    }
     const __mmask16 some = static_cast<__mmask16>(count - from < 16 ? (1 << (count - from)) - 1 : 0xffff);
     const __m512i keys = _mm512_maskz_loadu_epi32(some, of.keys + from);
     int32_t last[16];  // the first row where there is none

@@ -63,6 +63,8 @@ struct CodeQuery {
   const int32_t* coarse = nullptr;   // [group][bands]: the same for the coarse plane of 4-bit codes, less what a fine one adds on average
   const int32_t* fine = nullptr;     // [group][bands]: what sums of fine codes begin with: the rest
   const float* factors = nullptr;    // [group]: turns scale * integer into a logit
+  const int8_t* tables = nullptr;    // [group][bands][SampleKernels::table_bytes], aligned to a line: what the coarse plane's scores are looked up in
+  const float* coarse_factors = nullptr;  // [group]: turns scale * what the coarse plane's scan sums up into a logit
   const float* bounds = nullptr;     // [group]: logits per unit of error norm
 };
 

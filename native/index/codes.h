@@ -42,9 +42,13 @@ class PreparedQuery {
   double reach_ = 0;
   CodeQuery query_;
   std::vector<float> q_;      // [group, dim]
+  struct alignas(kLine) Line {
+    int8_t bytes[kLine];
+  };
   std::vector<int8_t> lines_, rows_;
+  std::vector<Line> tables_;
   std::vector<int32_t> offsets_, coarse_, fine_;
-  std::vector<float> factors_, bounds_, spread_, base_;  // base [chunks, group]; NaN where a chunk cannot be scored by codes
+  std::vector<float> factors_, coarse_factors_, bounds_, spread_, base_;  // base [chunks, group]; NaN where a chunk cannot be scored by codes
   std::vector<char> padding_;
 };
 

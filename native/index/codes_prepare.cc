@@ -7,6 +7,7 @@
 #include "codes.h"
 #include "prefetch.h"
 #include "row_kernels.h"
+#include "sample_kernels.h"
 
 namespace kvasir {
 namespace {
@@ -52,6 +53,11 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
   to.bounds_.assign(g_count, 0);
   to.coarse_.assign(kind_ == kInt4 ? g_count * bands : 0, 0);
   to.fine_.assign(kind_ == kInt4 ? g_count * bands : 0, 0);
+  const SampleKernels& sample = *isa_->sample;
+  const bool tables = kind_ == kInt4 && sample.fill_tables != nullptr;
+  const size_t table_bytes = tables ? bands * sample.table_bytes : 0;
+  to.tables_.resize(g_count * table_bytes / kLine);
+  to.coarse_factors_.assign(g_count, 0);
   const size_t chunks = chunks_[static_cast<size_t>(head)].size();
   to.base_.resize(chunks * g_count);
   to.spread_.resize(kind_ == kInt4 ? chunks * g_count : 0);
@@ -89,6 +95,8 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
     }
     const double s = static_cast<double>(scale), norm = std::sqrt(code.squares), rounding = std::sqrt(code.lost);
     to.factors_[g] = static_cast<float>(code.step * s);
+    const double unit = tables ? static_cast<double>(sample.fill_tables(to.tables_[g * table_bytes / kLine].bytes, x, shape_.bands)) : code.step;
+    to.coarse_factors_[g] = static_cast<float>(4 * unit * s);
     to.bounds_[g] = static_cast<float>((norm + rounding) * s * 1.001) + std::numeric_limits<float>::min();
     norms[g] = {norm, rounding};
   }
@@ -131,6 +139,8 @@ void Codes::prepare(PreparedQuery& to, int32_t head, const float* q, int32_t gro
   query.fine = to.fine_.data();
   query.factors = to.factors_.data();
   query.bounds = to.bounds_.data();
+  query.tables = tables ? to.tables_.front().bytes : nullptr;
+  query.coarse_factors = to.coarse_factors_.data();
 }
 
 }  // namespace kvasir

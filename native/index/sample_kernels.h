@@ -36,6 +36,10 @@ struct DrawKeys {
 constexpr int32_t kFoldSums = 16;
 
 struct SampleKernels {
+  // Tables of a head that scan looks scores up in, in bytes a band, and what makes them of a query x [bands * 32], rotated: returns what
+  // a unit of them stands for. Null: scan multiplies.
+  size_t table_bytes;
+  float (*fill_tables)(int8_t* tables, const float* x, int32_t bands);
   // out[g * stride + i] = L of key i of `blocks` coarse blocks of 4-bit codes (nibble_planes.h): code sum times gains[g] plus
   // bases[g]; sums[g] += their bits as floats, not finite where L is beyond kLogMost. ahead: of the run
   // that the blocks are of.

@@ -162,6 +162,6 @@ void refine_all(int16_t* out, const Candidates& of, int32_t count, const CodeSha
 
 }  // namespace
 
-const SampleKernels kSampleAvx2 = {scan_tiles, fold_scores, draw_plain, sweep_keys, nullptr, refine_all, sift_keys, settle_keys};
+const SampleKernels kSampleAvx2 = {0, nullptr, scan_tiles, fold_scores, draw_plain, sweep_keys, nullptr, refine_all, sift_keys, settle_keys};
 
 }  // namespace kvasir

@@ -16,7 +16,7 @@ void scan_tiles(int16_t* out, size_t stride, const CodeShape& shape, const CodeQ
     const uint8_t* at = codes + static_cast<size_t>(b) * shape.block_bytes;
     int16_t* to = out + b * kNibbleBlock;
     by_fours(query.group, [&](auto heads, int32_t g) {
-      scan_logs<decltype(heads)::value>(to, stride, shape, query, g, gains, bases, at, step, ahead, sums, nothing);
+      scan_logs<decltype(heads)::value, 0>(to, stride, shape, query, g, gains, bases, at, step, ahead, sums, nothing);
     });
   }
 }
@@ -120,7 +120,7 @@ inline __mmask32 draw_block(const __m512i (&logs)[G], const int16_t* offsets, __
   return _mm512_cmple_epi16_mask(uniforms, top);
 }
 
-template <int32_t G>
+template <int32_t G, int32_t B>
 int32_t sweep_group(const Candidates& found, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                     const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
                     int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums) {
@@ -131,7 +131,7 @@ int32_t sweep_group(const Candidates& found, int16_t* logs, size_t stride, const
   for (int32_t from = 0; from < blocks; from += kSome) {
     const int32_t some = blocks - from < kSome ? blocks - from : kSome;
     const uint8_t* here = codes + static_cast<size_t>(from) * shape.block_bytes;
-    scan_logs<G>(logs + from * kNibbleBlock, stride, shape, query, 0, gains, bases, here, some, ahead, sums,
+    scan_logs<G, B>(logs + from * kNibbleBlock, stride, shape, query, 0, gains, bases, here, some, ahead, sums,
                  [&](int32_t b, const __m512i (&scores)[G]) {
                    const __mmask32 mask = draw_block<G>(scores, offsets, uniform_shorts(counter, mixed));
                    counter = _mm512_add_epi32(counter, _mm512_set1_epi32(16));
@@ -205,11 +205,20 @@ int32_t sweep_keys(const Candidates& found, int16_t* logs, size_t stride, const 
   const auto sweep = [&](auto body) {
     return body(found, logs, stride, shape, query, gains, bases, offsets, codes, block, blocks, ahead, key, sums);
   };
+  const auto by_bands = [&](auto heads) {
+    constexpr int32_t G = decltype(heads)::value;
+    switch (shape.bands) {
+      case 2: return sweep(sweep_group<G, 2>);
+      case 4: return sweep(sweep_group<G, 4>);
+      case 8: return sweep(sweep_group<G, 8>);
+      default: return sweep(sweep_group<G, 0>);
+    }
+  };
   switch (query.group) {
-    case 1: return sweep(sweep_group<1>);
-    case 2: return sweep(sweep_group<2>);
-    case 3: return sweep(sweep_group<3>);
-    case 4: return sweep(sweep_group<4>);
+    case 1: return by_bands(std::integral_constant<int32_t, 1>());
+    case 2: return by_bands(std::integral_constant<int32_t, 2>());
+    case 3: return by_bands(std::integral_constant<int32_t, 3>());
+    case 4: return by_bands(std::integral_constant<int32_t, 4>());
     default:
       scan_tiles(logs, stride, shape, query, gains, bases, codes, blocks, ahead, sums);
       return draw_group<0>(found, logs, stride, offsets, query.group, block, blocks, key);
@@ -249,6 +258,6 @@ void refine_all(int16_t* out, const Candidates& of, int32_t count, const CodeSha
 
 }  // namespace
 
-const SampleKernels kSampleAvx512 = {scan_tiles, fold_scores, draw_keys, sweep_keys, sweep_bytes, refine_all, sift_keys, settle_keys};
+const SampleKernels kSampleAvx512 = {kTablesOfBand * kLine, fill_tables, scan_tiles, fold_scores, draw_keys, sweep_keys, sweep_bytes, refine_all, sift_keys, settle_keys};
 
 }  // namespace kvasir

@@ -12,6 +12,6 @@ int32_t sweep_keys(const Candidates& found, int16_t* logs, size_t stride, const 
 
 }  // namespace
 
-const SampleKernels kSamplePortable = {scan_plain_logs, fold_scores, draw_plain, sweep_keys, nullptr, refine_plain, sift_keys, settle_keys};
+const SampleKernels kSamplePortable = {0, nullptr, scan_plain_logs, fold_scores, draw_plain, sweep_keys, nullptr, refine_plain, sift_keys, settle_keys};
 
 }  // namespace kvasir

@@ -156,9 +156,10 @@ int32_t Sampling::sweep_planes(size_t room, int32_t head, int32_t chunk, int32_t
     some.group = std::min(group_ - first, kMostGroup);
     some.rows += static_cast<size_t>(first) * query.row_bytes;
     some.coarse += first * shape.bands;
+    some.tables += static_cast<size_t>(first) * static_cast<size_t>(shape.bands) * kernels_.table_bytes;
     float gains[kMostGroup], bases[kMostGroup], ignored[kMostGroup] = {};
     for (int32_t g = 0; g < some.group; g++) {
-      gains[g] = 4 * query.factors[first + g] * kLogUnit;
+      gains[g] = query.coarse_factors[first + g] * kLogUnit;
       bases[g] = (base[first + g] - m_.ref[static_cast<size_t>(head * group_ + first + g)]) * kLogUnit + kLogOne;
     }
     int16_t* to = logs + static_cast<size_t>(first) * stride;

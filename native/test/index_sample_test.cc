@@ -128,7 +128,7 @@ TEST("instruction sets agree on logarithms of scores, and to the bit on draws fr
         d.codes.prepare(prepared, 0, d.q.data(), group, d.shape.scale, 1, Codes::kPlain);
         std::vector<float> gains, bases, sums(static_cast<size_t>(group), 0);
         for (int32_t g = 0; g < group; g++) {
-          gains.push_back(4 * prepared.codes().factors[g] * kvasir::kLogUnit);
+          gains.push_back(prepared.codes().coarse_factors[g] * kvasir::kLogUnit);
           bases.push_back((prepared.base(0)[g] - d.exact[static_cast<size_t>(g)]) * kvasir::kLogUnit + kvasir::kLogOne);
         }
         std::vector<int16_t> logs(static_cast<size_t>(group) * 650);
@@ -142,10 +142,13 @@ TEST("instruction sets agree on logarithms of scores, and to the bit on draws fr
         everyone.resize(640 + 64);
         std::vector<int16_t> refined(logs.size() + 64), folded(640);
         std::vector<float> whole_gains;
-        for (float gain : gains) whole_gains.push_back(gain / 4);
+        for (int32_t g = 0; g < group; g++) whole_gains.push_back(prepared.codes().factors[g] * kvasir::kLogUnit);
         isa.sample->refine(refined.data(), {everyone.data(), logs.data(), 650}, 637, d.codes.kept_shape(), prepared.codes(),
                            whole_gains.data(), d.codes.blocks(0, 0), d.codes.fine(0, 0));
-        double added = 0, expected = 0;
+        // Scores that are looked up err by half a unit of a table's an entry: beside what the fine plane adds, whose spread is known.
+        const bool tables = isa.sample->fill_tables != nullptr;
+        const auto near = [&](size_t g) { return tables ? 0.9 * double(kvasir::kLogUnit) * double(prepared.spread(0)[g]) : 0.0; };
+        double added = 0, expected = 0, off = 0;
         for (size_t g = 0; g < static_cast<size_t>(group); g++) {
           float sums[kvasir::kFoldSums] = {};
           isa.sample->fold(folded.data(), scores.data() + g * 650, 637, d.exact[g], sums);
@@ -155,15 +158,17 @@ TEST("instruction sets agree on logarithms of scores, and to the bit on draws fr
           EXPECT_NEAR(lanes, bits, 1e-5 * bits);
           for (size_t i = 0; i < 637; i++) {
             if (logs[g * 650 + i] <= kvasir::kLogLeast) continue;
-            EXPECT_NEAR(refined[g * 650 + i], folded[i], 3);
+            EXPECT_NEAR(refined[g * 650 + i], folded[i], 3 + near(g));
+            off += std::pow(double(refined[g * 650 + i]) - double(folded[i]), 2);
             added += std::pow(double(refined[g * 650 + i]) - double(logs[g * 650 + i]), 2);
             expected += std::pow(double(kvasir::kLogUnit) * double(prepared.spread(0)[g]), 2);
           }
         }
         EXPECT(added > 0.7 * expected && added < 1.3 * expected);
+        EXPECT(off < (tables ? 0.015 : 1e-3) * expected);
         if (first.empty()) first = logs, first_sums = sums;
-        for (size_t i = 0; i < logs.size(); i++) EXPECT_NEAR(logs[i], first[i], 2);
-        for (size_t g = 0; g < sums.size(); g++) EXPECT_NEAR(sums[g], first_sums[g], 0.01 * double(first_sums[g]));
+        for (size_t i = 0; i < logs.size(); i++) EXPECT_NEAR(logs[i], first[i], 2 + near(i / 650));
+        for (size_t g = 0; g < sums.size(); g++) EXPECT_NEAR(sums[g], first_sums[g], (tables ? 0.1 : 0.01) * double(first_sums[g]));
         std::vector<int32_t> keys(640 + 64);
         std::vector<int16_t> offsets;
         for (float sum : first_sums) offsets.push_back(static_cast<int16_t>(2048 - 128 * std::log2((1 + sum) / 50)));
