@@ -50,6 +50,14 @@ class PreparedQuery {
   std::vector<int32_t> offsets_, coarse_, fine_;
   std::vector<float> factors_, coarse_factors_, bounds_, spread_, base_;  // base [chunks, group]; NaN where a chunk cannot be scored by codes
   std::vector<char> padding_;
+  // What preparing needs between its steps.
+  struct Norm {
+    double whole, lost;  // of a query, and of what its rounding loses
+  };
+  std::vector<Norm> norms_;
+  std::vector<double> energies_;  // [group, bands]: of a query, rotated
+  std::vector<float> turned_, dots_;
+  std::vector<int32_t> whole_, sums_;
 };
 
 class Codes {
@@ -131,6 +139,8 @@ class Codes {
   void add_squares(float* sums, const uint8_t* block, int32_t lane, int32_t count) const;
   void append_chunk(const Rows& rows, int32_t head, int32_t chunk, int32_t from, int32_t to);
   void check(const Chunk& chunk, int32_t count, int32_t head) const;
+  void encode_queries(PreparedQuery& to) const;
+  void score_centres(PreparedQuery& to) const;
   void refresh(size_t from);  // pointers of chunks from that on
 
   const IndexIsa* isa_;

@@ -34,14 +34,14 @@ QueryCode encode_query(int32_t* whole, int32_t* sums, double* energies, float* x
   }
   double peak = 0;
   for (size_t i = 0; i < kQueryLanes; i++) peak = peaks[i] > peak ? peaks[i] : peak;
-  const double step = peak / most, divisor = step > 0 ? step : 1;
+  const double step = peak / most, per_step = step > 0 ? most / peak : 1;
   for (size_t band = 0; band * kBand < width; band++) {
     QueryInts sum = {};
     for (size_t i = band * kBand; i < width && i < (band + 1) * kBand; i += kQueryLanes) {
       QueryDoubles v;
       widen_query(&v, x + i);
-      // The nearest integer, ties to even, of what is below 2^51.
-      const QueryDoubles all = v / divisor + 0x1.8p52 - 0x1.8p52, rest = v - all * step;
+      // The nearest integer, ties to even, of what is below 2^51 (a division takes as long as all the rest).
+      const QueryDoubles all = v * per_step + 0x1.8p52 - 0x1.8p52, rest = v - all * step;
       lost += rest * rest;
       const QueryInts integers = __builtin_convertvector(all, QueryInts);
       std::memcpy(whole + i, &integers, sizeof integers);
