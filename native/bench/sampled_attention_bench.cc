@@ -22,6 +22,7 @@
 #include "draw.h"
 #include "kvasir_backend.h"
 #include "kvasir_index.h"
+#include "read_bandwidth.h"
 #include "recorded.h"
 #include "sample_kernels.h"
 #include "sampler.h"
@@ -148,23 +149,6 @@ struct Bench {
     environment.chunks = std::make_shared<ChunkMemory>();
   }
 
-  // Bytes a second of a read loop over memory that no cache holds, on the clock of everything else.
-  double bandwidth() {
-    constexpr size_t kBytes = size_t{512} << 20, pieces = 64, some = kBytes / 8 / pieces;
-    static uint64_t* memory = static_cast<uint64_t*>(std::memset(aligned_allocate(kBytes), 1, kBytes));
-    static volatile uint64_t sink [[maybe_unused]];
-    const double start = seconds();
-    pool.run(static_cast<int>(pieces), [&](int piece, int) {
-      const uint64_t* p = memory + static_cast<size_t>(piece) * some;
-      __m256i sums[4] = {};
-      for (size_t i = 0; i < some; i += 16) {
-        for (size_t j = 0; j < 4; j++) sums[j] += _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i + 4 * j));
-      }
-      sink = static_cast<uint64_t>((sums[0] + sums[1] + sums[2] + sums[3])[0]);
-    });
-    return static_cast<double>(kBytes) / (seconds() - start);
-  }
-
   // The scan alone, as the sampler runs it, of all KV heads. Returns the seconds until queries were made ready.
   double scan(Layer& l, std::vector<int16_t>& logs, const float* exact) {
     const int32_t n = l.codes->size(), chunks = l.codes->chunks();
@@ -245,7 +229,7 @@ struct Bench {
     };
     const auto search = [&](Layer& l) { return search_by(l, lowbias32(draw++)); };
     for (int round = 0; round < rounds; round++) {
-      bandwidths.push_back(bandwidth() * 1e-9);
+      bandwidths.push_back(kvasir_bench::read_bandwidth(pool, seconds) * 1e-9);
       double spent[kTimes] = {};
       kept = 0, deviation = 0;
       const double begin = seconds();
