@@ -12,6 +12,9 @@ namespace kvasir {
 namespace {
 
 #if defined(__AVX512VNNI__)
+// The intrinsic gets two register copies a use from gcc 12.
+inline void add_products(__m512i& sum, __m512i codes, __m512i q) { asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(q)); }
+
 typedef __m512i CodeSums;
 inline __m128i sum_four(__m512i a, __m512i b, __m512i c, __m512i d) {
   const auto half = [](__m512i v) { return _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1)); };
@@ -44,8 +47,8 @@ inline void score_code_tile(float* out, size_t group, const GraphCodeTerms& term
 #pragma GCC unroll 4
       for (int32_t i = 0; i < G; i++) {
         const int8_t* line = lines + static_cast<size_t>(i) * 2 * terms.line_bytes + at;
-        sums[i][r] = _mm512_dpbusd_epi32(sums[i][r], lo, _mm512_loadu_si512(line));
-        sums[i][r] = _mm512_dpbusd_epi32(sums[i][r], hi, _mm512_loadu_si512(line + terms.line_bytes));
+        add_products(sums[i][r], lo, _mm512_loadu_si512(line));
+        add_products(sums[i][r], hi, _mm512_loadu_si512(line + terms.line_bytes));
       }
     }
   }
@@ -112,7 +115,7 @@ inline void score_sixteen(float* out, const GraphCodeTerms& terms, const uint8_t
 #pragma GCC unroll 16
     for (int32_t r = 0; r < 16; r++) {
       const __m512i both = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[r])));
-      sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_and_si512(_mm512_srlv_epi16(both, shift), mask), line);
+      add_products(sums[r], _mm512_and_si512(_mm512_srlv_epi16(both, shift), mask), line);
     }
   } else {
     for (size_t at = 0; at < terms.row_bytes; at += 64) {
@@ -120,8 +123,8 @@ inline void score_sixteen(float* out, const GraphCodeTerms& terms, const uint8_t
 #pragma GCC unroll 16
       for (int32_t r = 0; r < 16; r++) {
         const __m512i both = _mm512_loadu_si512(rows[r] + at);
-        sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_and_si512(both, mask), low);
-        sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_and_si512(_mm512_srli_epi16(both, 4), mask), high);
+        add_products(sums[r], _mm512_and_si512(both, mask), low);
+        add_products(sums[r], _mm512_and_si512(_mm512_srli_epi16(both, 4), mask), high);
       }
     }
   }
@@ -203,7 +206,7 @@ void score_apart(float* out, size_t stride, const GraphCodeTerms& terms, const u
             const int8_t* line = terms.lines + static_cast<size_t>(g) * 2 * terms.line_bytes;
             const __m512i q = _mm512_inserti64x4(_mm512_loadu_si512(line),
                                                  _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + terms.line_bytes)), 1);
-            sums[g * kEach + i] = _mm512_dpbusd_epi32(sums[g * kEach + i], nibbles, q);
+            add_products(sums[g * kEach + i], nibbles, q);
           }
         } else {
           const __m512i both = _mm512_maskz_loadu_epi8(there, row);
@@ -211,8 +214,8 @@ void score_apart(float* out, size_t stride, const GraphCodeTerms& terms, const u
 #pragma GCC unroll 4
           for (int32_t g = 0; g < G; g++) {
             const int8_t* line = terms.lines + static_cast<size_t>(g) * 2 * terms.line_bytes + at;
-            sums[g * kEach + i] = _mm512_dpbusd_epi32(sums[g * kEach + i], low, _mm512_loadu_si512(line));
-            sums[g * kEach + i] = _mm512_dpbusd_epi32(sums[g * kEach + i], high, _mm512_loadu_si512(line + terms.line_bytes));
+            add_products(sums[g * kEach + i], low, _mm512_loadu_si512(line));
+            add_products(sums[g * kEach + i], high, _mm512_loadu_si512(line + terms.line_bytes));
           }
         }
       }
