@@ -1,6 +1,8 @@
 // Lists of ids under centroids, in two forms: plain, and packed as the gaps between ids. Ids are positions less the index's first one.
 #pragma once
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "panel_kernels.h"
@@ -20,6 +22,28 @@ struct ListTable {
   template <class F>
   void each(int32_t list, F&& f) const {
     for (int32_t i = offsets[static_cast<size_t>(list)]; i < offsets[static_cast<size_t>(list) + 1]; i++) f(members[static_cast<size_t>(i)]);
+  }
+  // f(id) for the ids of several lists, four lists in turns: where f sets bits, neighbours in a list are often in one word, and a bit waits
+  // for the one before it (planned, generated 128K: .92 of a search).
+  template <class F>
+  void each_of(const std::vector<int32_t>& which, F&& f) const {
+    constexpr size_t kTurns = 4;
+    size_t i = 0;
+    for (; i + kTurns <= which.size(); i += kTurns) {
+      const int32_t* at[kTurns];
+      int32_t together = std::numeric_limits<int32_t>::max();
+      for (size_t j = 0; j < kTurns; j++) {
+        at[j] = members.data() + offsets[static_cast<size_t>(which[i + j])];
+        together = std::min(together, size(which[i + j]));
+      }
+      for (int32_t k = 0; k < together; k++) {
+        for (size_t j = 0; j < kTurns; j++) f(at[j][k]);
+      }
+      for (size_t j = 0; j < kTurns; j++) {
+        for (int32_t k = together; k < size(which[i + j]); k++) f(at[j][k]);
+      }
+    }
+    for (; i < which.size(); i++) each(which[i], f);
   }
   // Ids more[i], ascending and above those that are there, join list i.
   void append(const std::vector<std::vector<int32_t>>& more);

@@ -74,8 +74,8 @@ int32_t PartitionSearch::gather_lists(Report& report) {
   size_t most = kRoom;
   std::sort(lists_.begin(), lists_.end());
   lists_.erase(std::unique(lists_.begin(), lists_.end()), lists_.end());
+  lists.each_of(lists_, [marks](int32_t id) { marks[static_cast<size_t>(id) >> 6] |= 1ull << (id & 63); });
   for (int32_t list : lists_) {
-    lists.each(list, [marks](int32_t id) { marks[static_cast<size_t>(id) >> 6] |= 1ull << (id & 63); });
     most += static_cast<size_t>(lists.size(list));
     report.bytes_read += static_cast<double>(lists.bytes_of(list));
   }
