@@ -7,7 +7,7 @@
 #include "draw.h"
 #include "half.h"
 #include "index_drawn.h"
-#include "nibble_layout.h"
+#include "nibble_planes.h"
 #include "sample_kernels.h"
 #include "sampler.h"
 
@@ -115,6 +115,27 @@ TEST("as many keys are kept as their probabilities say, for every group and inst
   }
 }
 
+// What tables say of key `key` of the first chunk: entries by byte i and nibble of a plane's words, as coarse_scan_avx512.h has them.
+double look_up(const Codes& codes, const kvasir::CodeQuery& query, int32_t g, int32_t key) {
+  const kvasir::CodeShape& shape = codes.kept_shape();
+  const uint8_t* const block = codes.blocks(0, 0) + static_cast<size_t>(key / 32) * shape.block_bytes;
+  double sum = 0;
+  for (int32_t band = 0; band < shape.bands; band++) {
+    const int8_t* const tables = query.tables + (g * shape.bands + band) * 256;
+    int32_t entries = 0;
+    for (int32_t j = 0; j < 2; j++) {
+      for (int32_t i = 0; i < 4; i++) {
+        const uint8_t byte = block[kvasir::coarse_at(key % 32, band, j) + static_cast<size_t>(i)];
+        entries += tables[128 * j + 16 * i + (byte & 15)] + tables[128 * j + 64 + 16 * i + (byte >> 4)];
+      }
+    }
+    uint16_t scale;
+    std::memcpy(&scale, block + kvasir::coarse_scale_at(key % 32, band, shape.bands), 2);
+    sum += entries * double(kvasir::widen_bfloat(scale));
+  }
+  return sum;
+}
+
 TEST("instruction sets agree on logarithms of scores, and to the bit on draws from the same") {
   for (const int32_t dim : {64, 80, 128, 256}) {
     for (int32_t group = 1; group <= 8; group++) {
@@ -134,6 +155,15 @@ TEST("instruction sets agree on logarithms of scores, and to the bit on draws fr
         std::vector<int16_t> logs(static_cast<size_t>(group) * 650);
         isa.sample->scan(logs.data(), 650, d.codes.kept_shape(), prepared.codes(), gains.data(), bases.data(), d.codes.blocks(0, 0),
                          20, kvasir::ScanAhead(), sums.data());
+        for (size_t g = 0; g < static_cast<size_t>(group); g++) {
+          double bits = 0;
+          for (size_t i = 0; i < 640; i++) bits += double(kvasir::widen_bfloat(static_cast<uint16_t>(logs[g * 650 + i])));
+          EXPECT_NEAR(sums[g], bits, 0.01 * bits);
+          for (int32_t i = 0; i < 640 && isa.sample->fill_tables != nullptr; i++) {
+            const double log = look_up(d.codes, prepared.codes(), static_cast<int32_t>(g), i) * double(gains[g]) + double(bases[g]);
+            EXPECT_NEAR(logs[g * 650 + static_cast<size_t>(i)], std::max(log, double(kvasir::kLogLeast)), 1);
+          }
+        }
         std::vector<float> scores(static_cast<size_t>(group) * 650);
         d.codes.score_all(prepared, d.rows, 0, 640, scores.data(), 650);
         // Both planes give what whole codes give.
