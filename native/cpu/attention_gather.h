@@ -63,12 +63,12 @@ class GatherCore : private RangeCore<V> {
     if (after != nullptr) fetch(*after, bytes);
     const KvRun* segment = gather.segments;
     PrefetchNothing ahead;
+    fetch_rows<3>(gather, segment, 0, std::min(size, gather.count), bytes, false);
     for (int32_t from = 0; from < gather.count; from += size) {
       const int32_t count = std::min(size, gather.count - from);
       locate(tile, gather, segment, from, count, bytes);
       const void* const* const keys = tile.keys;
       const void* const* const values = tile.values;
-      for (int32_t k = 0; k < count && from == 0; k++) prefetch_lines(keys[k], bytes);
       for (int32_t k = 0; k < count; k++) prefetch_lines(values[k], bytes);
       if (in_place) {
         Base::template score_rows<E, false>(s, rows.rows(), keys, count, ahead);
@@ -118,7 +118,7 @@ class GatherCore : private RangeCore<V> {
     }
   }
 
-  // Asks for keys [from, end) of the list, and for their values.
+  // Asks for keys [from, end) of the list, and for their values where these are wanted.
   template <int Locality>
   static void fetch_rows(const KvGather& gather, const KvRun* segment, int32_t from, int32_t end, size_t bytes, bool values) {
     for (int32_t k = from; k < end; k++) {

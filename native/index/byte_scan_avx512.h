@@ -4,17 +4,13 @@
 #include <immintrin.h>
 
 #include "code_kernels.h"
+#include "dot_avx512.h"
 #include "prefetch.h"
 
 namespace kvasir {
 namespace {
 
 constexpr int32_t kShift = 7;
-
-// The intrinsic gets two register copies a use from gcc 12.
-inline void multiply_add(__m512i& sum, __m512i bytes, __m512i q) {
-  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(bytes), "v"(q));
-}
 
 // Sums of the 4 partial sums of 16 keys, in order: key 4 * lane + j is lane `lane` of s[j].
 inline __m512i sum_quads(__m512i s0, __m512i s1, __m512i s2, __m512i s3) {
@@ -76,11 +72,11 @@ inline void score_half(__m512 (&logits)[G], const CodeShape& shape, const CodeQu
 #pragma GCC unroll 4
         for (int32_t j = 0; j < 4; j++) {
           if (p > 0) sums[g][j] = _mm512_slli_epi32(sums[g][j], kShift);
-          multiply_add(sums[g][j], first[j], dims);
+          add_products(sums[g][j], first[j], dims);
         }
         if (two) {
 #pragma GCC unroll 4
-          for (int32_t j = 0; j < 4; j++) multiply_add(sums[g][j], second[j], more);
+          for (int32_t j = 0; j < 4; j++) add_products(sums[g][j], second[j], more);
         }
       }
     }

@@ -1,5 +1,5 @@
 // Logarithms of scores by the coarse plane of 4-bit codes (nibble_planes.h), 32 keys at a time, and what the fine plane adds to those
-// of some keys.
+// of some keys. Include from *_avx512.cc only.
 //
 // Four bits of the plane are two dimensions of a key, so that what they add is looked up, 64 at a time, as product quantization does for
 // its codes (Andre et al., "Cache locality is not enough", 2015), here by vpermb with 16 entries for each of a word's bytes. AMD's Zen 5
@@ -20,6 +20,7 @@
 
 #include "nibble_planes.h"
 #include "nibble_scan_avx512.h"
+#include "prefetch.h"
 #include "sample_kernels.h"
 
 namespace kvasir {
@@ -97,8 +98,8 @@ inline void score_coarse(__m512 (&sums)[G][2], const CodeShape& shape, const Cod
 #pragma GCC unroll 4
         for (int32_t t = 0; t < kTablesOfBand; t++) found[t] = _mm512_permutexvar_epi8(at[half][t], table[t]);
         __m512i acc = _mm512_setzero_si512();
-        add_nibbles(acc, one, _mm512_add_epi8(found[0], found[1]));
-        add_nibbles(acc, one, _mm512_add_epi8(found[2], found[3]));
+        add_products(acc, one, _mm512_add_epi8(found[0], found[1]));
+        add_products(acc, one, _mm512_add_epi8(found[2], found[3]));
         sums[g][half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc), scales[half], sums[g][half]);
       }
     }
@@ -109,7 +110,7 @@ inline void score_coarse(__m512 (&sums)[G][2], const CodeShape& shape, const Cod
   }
 }
 
-// 32 logarithms of a block for head g of a tile, from what score_nibbles gave.
+// 32 logarithms of a block for head g of a tile, from what score_coarse gave.
 inline __m512i to_logs(const __m512 (&scores)[2], __m512 gain, __m512 base) {
   return _mm512_max_epi16(_mm512_packs_epi32(_mm512_cvtps_epi32(_mm512_fmadd_ps(scores[0], gain, base)),
                                              _mm512_cvtps_epi32(_mm512_fmadd_ps(scores[1], gain, base))),
@@ -177,7 +178,7 @@ inline void add_fine(__m512 (&sums)[G], __m512i first, __m512i second, __m512 sc
 #pragma GCC unroll 4
     for (int32_t g = 0; g < G; g++) {
       const int8_t* const dims = q + static_cast<size_t>(g) * query.row_bytes + t * 4;
-      add_nibbles(acc[g], x, four_dims(dims)), add_nibbles(acc[g], y, four_dims(dims + 16));
+      add_products(acc[g], x, four_dims(dims)), add_products(acc[g], y, four_dims(dims + 16));
     }
   }
 #pragma GCC unroll 4
@@ -194,7 +195,7 @@ inline void refine_keys(int16_t* out, const Candidates& of, int32_t count, const
   for (int32_t from = 0; from < count; from += 16) {
     // Rows came to some cache while the next chunk was scanned: those of the next sixteen to the first one.
     for (int32_t i = from + 16; i < std::min(from + 32, count); i++) {
-      _mm_prefetch(reinterpret_cast<const char*>(fine) + static_cast<size_t>(of.keys[i]) * row_bytes, _MM_HINT_T0);
+      prefetch_line(fine + static_cast<size_t>(of.keys[i]) * row_bytes);
     }
     const __mmask16 some = static_cast<__mmask16>(count - from < 16 ? (1 << (count - from)) - 1 : 0xffff);
     const __m512i keys = _mm512_maskz_loadu_epi32(some, of.keys + from);

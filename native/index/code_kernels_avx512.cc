@@ -114,7 +114,7 @@ void gather_codes(float* out, size_t stride, const CodeShape& shape, const CodeQ
           __m512i sum = _mm512_setzero_si512();
           for (int32_t p = 0; p < query.planes; p++) {
             if (p > 0) sum = _mm512_slli_epi32(sum, kShift);
-            multiply_add(sum, bytes, _mm512_loadu_si512(query.rows + static_cast<size_t>(p * query.group + g0 + g) * query.row_bytes + pair * 64));
+            add_products(sum, bytes, _mm512_loadu_si512(query.rows + static_cast<size_t>(p * query.group + g0 + g) * query.row_bytes + pair * 64));
           }
           const int32_t second = pair * 2 + 1 < shape.bands ? offset[1] : 0;
           sum = _mm512_add_epi32(sum, _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_setr_epi32(offset[0], 0, 0, 0, 0, 0, 0, 0)),

@@ -49,7 +49,6 @@ class PreparedQuery {
   std::vector<Line> tables_;
   std::vector<int32_t> offsets_, coarse_, fine_;
   std::vector<float> factors_, coarse_factors_, bounds_, spread_, base_;  // base [chunks, group]; NaN where a chunk cannot be scored by codes
-  std::vector<char> padding_;
   // What preparing needs between its steps.
   struct Norm {
     double whole, lost;  // of a query, and of what its rounding loses

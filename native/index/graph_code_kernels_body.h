@@ -7,14 +7,14 @@
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
+#if defined(__AVX512VNNI__)
+#include "dot_avx512.h"
+#endif
 
 namespace kvasir {
 namespace {
 
 #if defined(__AVX512VNNI__)
-// The intrinsic gets two register copies a use from gcc 12.
-inline void add_products(__m512i& sum, __m512i codes, __m512i q) { asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(q)); }
-
 typedef __m512i CodeSums;
 inline __m128i sum_four(__m512i a, __m512i b, __m512i c, __m512i d) {
   const auto half = [](__m512i v) { return _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1)); };

@@ -3,15 +3,11 @@
 #include <immintrin.h>
 
 #include "code_kernels.h"
+#include "dot_avx512.h"
 #include "nibble_layout.h"
 
 namespace kvasir {
 namespace {
-
-// The intrinsic gets two register copies a use from gcc 12.
-inline void add_nibbles(__m512i& sum, __m512i nibbles, __m512i q) {
-  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(nibbles), "v"(q));
-}
 
 inline __m512i four_dims(const int8_t* q) {
   return _mm512_set1_epi32(*reinterpret_cast<const int32_t __attribute__((may_alias, aligned(1)))*>(q));
@@ -42,8 +38,8 @@ inline void score_nibbles(__m512 (&sums)[G][2], const CodeShape& shape, const Co
       for (int32_t g = 0; g < G; g++) {
         const int8_t* row = q + static_cast<size_t>(g) * query.row_bytes + band * kNibbleBand + j * 8;
         const __m512i q_low = four_dims(row), q_high = four_dims(row + 4);
-        add_nibbles(acc[g][0], first_low, q_low), add_nibbles(acc[g][1], second_low, q_low);
-        add_nibbles(acc[g][0], first_high, q_high), add_nibbles(acc[g][1], second_high, q_high);
+        add_products(acc[g][0], first_low, q_low), add_products(acc[g][1], second_low, q_low);
+        add_products(acc[g][0], first_high, q_high), add_products(acc[g][1], second_high, q_high);
       }
     }
 #pragma GCC unroll 2

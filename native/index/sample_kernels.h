@@ -40,7 +40,7 @@ struct SampleKernels {
   // a unit of them stands for. Null: scan multiplies.
   size_t table_bytes;
   float (*fill_tables)(int8_t* tables, const float* x, int32_t bands);
-  // out[g * stride + i] = L of key i of `blocks` coarse blocks of 4-bit codes (nibble_planes.h): code sum times gains[g] plus
+  // out[g * stride + i] = L of key i of `blocks` coarse blocks of 4-bit codes (nibble_planes.h): what is summed or looked up times gains[g] plus
   // bases[g]; sums[g] += their bits as floats, not finite where L is beyond kLogMost. ahead: of the run
   // that the blocks are of.
   void (*scan)(int16_t* out, size_t stride, const CodeShape& shape, const CodeQuery& query, const float* gains,

@@ -187,15 +187,23 @@ int32_t sweep_bytes_group(const Candidates& found, int16_t* logs, size_t stride,
   return count;
 }
 
+// body(heads) of a group, a constant of the type: up to four heads, or 0 for more.
+template <class F>
+inline int32_t by_heads(int32_t group, F&& body) {
+  switch (group) {
+    case 1: return body(std::integral_constant<int32_t, 1>());
+    case 2: return body(std::integral_constant<int32_t, 2>());
+    case 3: return body(std::integral_constant<int32_t, 3>());
+    case 4: return body(std::integral_constant<int32_t, 4>());
+    default: return body(std::integral_constant<int32_t, 0>());
+  }
+}
+
 int32_t draw_keys(const Candidates& found, const int16_t* logs, size_t stride, const int16_t* offsets, int32_t group,
                   int32_t block, int32_t blocks, uint32_t key) {
-  switch (group) {
-    case 1: return draw_group<1>(found, logs, stride, offsets, group, block, blocks, key);
-    case 2: return draw_group<2>(found, logs, stride, offsets, group, block, blocks, key);
-    case 3: return draw_group<3>(found, logs, stride, offsets, group, block, blocks, key);
-    case 4: return draw_group<4>(found, logs, stride, offsets, group, block, blocks, key);
-    default: return draw_group<0>(found, logs, stride, offsets, group, block, blocks, key);
-  }
+  return by_heads(group, [&](auto heads) {
+    return draw_group<decltype(heads)::value>(found, logs, stride, offsets, group, block, blocks, key);
+  });
 }
 
 // The draw lies in the shadow of the memory that the scan waits for.
@@ -205,24 +213,20 @@ int32_t sweep_keys(const Candidates& found, int16_t* logs, size_t stride, const 
   const auto sweep = [&](auto body) {
     return body(found, logs, stride, shape, query, gains, bases, offsets, codes, block, blocks, ahead, key, sums);
   };
-  const auto by_bands = [&](auto heads) {
+  return by_heads(query.group, [&](auto heads) {
     constexpr int32_t G = decltype(heads)::value;
-    switch (shape.bands) {
-      case 2: return sweep(sweep_group<G, 2>);
-      case 4: return sweep(sweep_group<G, 4>);
-      case 8: return sweep(sweep_group<G, 8>);
-      default: return sweep(sweep_group<G, 0>);
-    }
-  };
-  switch (query.group) {
-    case 1: return by_bands(std::integral_constant<int32_t, 1>());
-    case 2: return by_bands(std::integral_constant<int32_t, 2>());
-    case 3: return by_bands(std::integral_constant<int32_t, 3>());
-    case 4: return by_bands(std::integral_constant<int32_t, 4>());
-    default:
+    if constexpr (G == 0) {
       scan_tiles(logs, stride, shape, query, gains, bases, codes, blocks, ahead, sums);
       return draw_group<0>(found, logs, stride, offsets, query.group, block, blocks, key);
-  }
+    } else {
+      switch (shape.bands) {
+        case 2: return sweep(sweep_group<G, 2>);
+        case 4: return sweep(sweep_group<G, 4>);
+        case 8: return sweep(sweep_group<G, 8>);
+        default: return sweep(sweep_group<G, 0>);
+      }
+    }
+  });
 }
 
 int32_t sweep_bytes(const Candidates& found, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
