@@ -39,6 +39,7 @@ class BytePanels {
   BytePanels(const BytePanels& from, int32_t step);
 
   int32_t count() const { return count_; }
+  const std::vector<float>& mean() const { return mean_; }  // of the columns
   int32_t panels() const { return (count_ + 31) / 32; }
   // rows [count, dim]; what stands beside their products: offsets [count], or null. With as many
   // dimensions as hold `share` of the variance of the products with `weights`.

@@ -57,8 +57,7 @@ Partition make_partition(int32_t dim, int32_t lists) {
   Partition p;
   p.keys = kKeys;
   p.recall = 1;
-  p.routed.centroids.pack(make_floats(static_cast<size_t>(lists) * static_cast<size_t>(dim), 7).data(), lists, dim);
-  p.routed.centroids.narrow();
+  p.routed.routers = GraphCodes::of_rows(make_floats(static_cast<size_t>(lists) * static_cast<size_t>(dim), 7), dim);
   std::vector<std::vector<int32_t>> members(static_cast<size_t>(lists));
   for (int32_t list = 0; list < lists; list++) {
     for (int32_t i = 0; i < 128; i++) {

@@ -100,6 +100,23 @@ std::shared_ptr<const GraphCodes> GraphCodes::of_rows(const std::vector<float>& 
   return codes;
 }
 
+std::vector<float> GraphCodes::decode() const {
+  const size_t dim = centre_.size();
+  std::vector<float> rows(static_cast<size_t>(nodes_) * dim), wide(row_bytes_ * 2);
+  for (int32_t node = 0; node < nodes_; node++) {
+    const uint8_t* from = row(node);
+    for (size_t i = 0; i < row_bytes_; i++) {
+      float* x = wide.data() + i / 32 * kUnit + i % 32;
+      x[0] = scale(node) * static_cast<float>((from[i] & 15) - 8);
+      x[32] = scale(node) * static_cast<float>((from[i] >> 4) - 8);
+    }
+    rotate(wide.data(), static_cast<int32_t>(wide.size()));  // its own inverse
+    float* to = rows.data() + static_cast<size_t>(node) * dim;
+    for (size_t d = 0; d < dim; d++) to[d] = wide[d] / weights_[d] + centre_[d];
+  }
+  return rows;
+}
+
 void GraphCodes::append(int32_t to, const RunTasks& run, const std::function<void(float* row, int32_t node)>& read) {
   const int32_t from = nodes_;
   if (from == to) return;

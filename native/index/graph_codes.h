@@ -41,6 +41,8 @@ class GraphCodes {
   void append(const GraphKeys& keys, const RunTasks& run);
   // Codes of rows [count, dim] alone, about their mean, unweighed: what lists are found by.
   static std::shared_ptr<const GraphCodes> of_rows(const std::vector<float>& rows, int32_t dim);
+  // What codes stand for: [nodes, dim].
+  std::vector<float> decode() const;
 
   int32_t nodes() const { return nodes_; }
   int32_t dim() const { return static_cast<int32_t>(centre_.size()); }

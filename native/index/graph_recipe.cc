@@ -10,7 +10,8 @@
 namespace kvasir {
 namespace {
 
-constexpr int32_t kFewPositions = 32, kHoldEvery = 16, kHoldRest = 7, kMostHeld = 256, kCellKeys = 128;
+constexpr int32_t kFewPositions = 32, kMostHeld = 256, kCellKeys = 128;
+constexpr Holding kHeld = {16, 7, INT32_MAX};
 
 // Rows [count, dim] thinned evenly to at most `most`.
 void thin(std::vector<float>& rows, int32_t dim, int32_t most) {
@@ -31,7 +32,7 @@ std::shared_ptr<Partition> build_graph_partition(const PartitionInput& in, const
   GraphOptions options = settings.options;
   options.seed += static_cast<uint32_t>(source.head);
   const auto moved = [&](bool held) {
-    return in.samples->moved(*in.shape, source.head, aim, settings.horizon, kHoldEvery, kHoldRest, held);
+    return in.samples->moved(*in.shape, source.head, aim, settings.horizon, kHeld, held);
   };
   std::vector<float> training = moved(false), held_out = moved(true);
   thin(training, dim, settings.queries);

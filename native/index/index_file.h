@@ -11,7 +11,7 @@ namespace kvasir {
 
 constexpr size_t kIndexFilePage = 4096;
 constexpr size_t kIndexFileSpec = 2048;  // bytes of a spec, NUL included
-constexpr uint32_t kIndexFileVersion = 5;
+constexpr uint32_t kIndexFileVersion = 6;
 
 // As in the file, little-endian.
 struct IndexFileHeader {

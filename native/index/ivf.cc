@@ -35,7 +35,7 @@ class IvfRecipe final : public PartitionRecipe {
     const int32_t lists = lists_ > 0 ? lists_ : static_cast<int32_t>(std::lround(4 * std::sqrt(static_cast<double>(in.source.keys))));
     std::vector<float> queries;
     if (by_query_) {
-      queries = in.samples->moved(*in.shape, in.source.head, in.source.begin + in.source.keys, 1024, 1, -1, false);
+      queries = in.samples->moved(*in.shape, in.source.head, in.source.begin + in.source.keys, 1024, Holding(), false);
     }
     const int32_t count = static_cast<int32_t>(queries.size() / static_cast<size_t>(in.source.dim));
     build_homes(*made, in.source, *in.run, lists, queries.data(), count, iterations_, seed_ + static_cast<uint32_t>(in.source.head));

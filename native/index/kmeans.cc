@@ -86,7 +86,8 @@ std::vector<float> kmeans(const PanelKernels& kernels, const RunTasks& run, cons
   const size_t width = static_cast<size_t>(dim), clusters = static_cast<size_t>(options.clusters);
   const std::vector<int32_t> order = pick(count, options.clusters, options.seed);
   std::vector<float> centroids(clusters * width);
-  for (size_t c = 0; c < clusters; c++) {
+  if (options.start != nullptr) std::copy_n(options.start, centroids.size(), centroids.begin());
+  for (size_t c = 0; c < clusters && options.start == nullptr; c++) {
     const float* from = points + static_cast<size_t>(order[c % order.size()]) * width;
     std::copy(from, from + width, centroids.begin() + static_cast<std::ptrdiff_t>(c * width));
   }

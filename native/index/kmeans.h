@@ -19,11 +19,12 @@ struct KMeans {
   // Rows and centroids have length 1 and the largest inner product is nearest; else the smallest L2 distance is.
   bool spherical = false;
   uint32_t seed = 0;
+  const float* start = nullptr;  // centroids [clusters, dim] to begin with; null: random points
   const ByteKernels* bytes = nullptr;  // points are assigned nearly, in bytes
 };
 
-// Centroids [clusters, dim] of points [count, dim] (spherical: of length 1 or 0), count >= 1. Lloyd's algorithm from distinct
-// random points; a cluster that lost all its points restarts at another random point. The result depends on the arguments alone,
+// Centroids [clusters, dim] of points [count, dim] (spherical: of length 1 or 0), count >= 1. Lloyd's algorithm, from distinct
+// random points where it is given no start; a cluster that lost all its points restarts at another random point. The result depends on the arguments alone,
 // never on threads. Fewer points than clusters leave some centroids equal.
 std::vector<float> kmeans(const PanelKernels& kernels, const RunTasks& run, const float* points, int32_t count, int32_t dim,
                           const KMeans& options);

@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <vector>
 
-#include "panel_kernels.h"
+#include "graph_codes.h"
 
 namespace kvasir {
 
@@ -54,13 +55,13 @@ struct ListTable {
 struct GapLists {
   static constexpr int32_t kPlain = 240, kWide = 254;
 
-  Panels centroids;              // narrow
-  std::vector<int32_t> offsets;  // [count + 1], in bytes
-  std::vector<int32_t> last;     // [count]: the last id of each list, -1 where it has none
+  std::shared_ptr<const GraphCodes> routers;  // what queries are compared with: a row a list
+  std::vector<int32_t> offsets;               // [count + 1], in bytes; empty where there are no lists
+  std::vector<int32_t> last;                  // [count]: the last id of each list, -1 where it has none
   std::vector<uint8_t> gaps;
 
-  int32_t count() const { return centroids.count(); }
-  size_t bytes() const { return centroids.bytes() + (offsets.size() + last.size()) * 4 + gaps.size(); }
+  int32_t count() const { return routers == nullptr ? 0 : routers->nodes(); }
+  size_t bytes() const { return (routers == nullptr ? 0 : routers->bytes()) + (offsets.size() + last.size()) * 4 + gaps.size(); }
   size_t bytes_of(int32_t list) const {
     return static_cast<size_t>(offsets[static_cast<size_t>(list) + 1] - offsets[static_cast<size_t>(list)]);
   }

@@ -1,10 +1,11 @@
-// Type "lists": lists routed by prompt queries. Centroids are clusters of prompt queries, moved to where decode queries will be;
-// each list holds the keys that its queries score best; a query reads the lists nearest to it. Decode queries resemble prompt
-// queries far more than they resemble keys, so lists read a near constant number of keys where cells of keys read a share.
+// Type "lists": lists routed by prompt queries. Routers are the latest prompt queries, or clusters of all in long contexts, moved to
+// where decode queries will be; each list holds the keys that its router scores best; a query reads the lists whose routers are nearest
+// to it. Decode queries resemble prompt queries far more than they resemble keys, so lists read a near constant number of keys where
+// cells of keys read a share.
 //
 // What a new key costs, L lists and C cells over N keys: a scan of its codes by each search until an extension, every N / 32 keys,
-// multiplies it with L + C centroids and adds it where it passes a list's threshold; an aim, twice while N doubles, L products for each
-// of the N keys, as centroids turn with the positions of the queries to come and select anew; a build when N has doubled.
+// multiplies it with L routers and C centroids and adds it where it passes a list's threshold; an aim, twice while N doubles, L products for each
+// of the N keys, as routers turn with the positions of the queries to come and select anew; a build when N has doubled.
 #include "error.h"
 #include "kvasir_index.h"
 #include "lists_build.h"
@@ -13,7 +14,7 @@ namespace kvasir {
 namespace {
 
 constexpr int32_t kFewPositions = 32;
-// Heads from this size on have lists by nearest keys: on recorded heads of 256 that takes a tenth off the keys scored, on
+// Heads from this size on have lists of clusters by nearest keys: on recorded heads of 256 that takes a tenth off the keys scored, on
 // heads of 64 nothing.
 constexpr int32_t kWide = 192;
 
@@ -69,7 +70,7 @@ const IndexType kLists = {
     "lists",
     "recall=0.95,k=100,nprobe=0,keys=0,depth=0,knn=auto,horizon=0,ahead=512,iterations=8,codes=int8,growth=1,extend=1024,min=2048,"
     "lift=2",
-    "lists of keys under clusters of prompt queries; keys=0: a list for 72 - headDim / 4 keys, at least 16; knn=auto: from headDim 192 on; depth=0: lists of up to 1024 keys, an eighth of the keys' bytes in all; nprobe=0: as many as reach the recall on held-out prompt queries",
+    "lists of the keys that prompt queries, the latest, or in long contexts clusters of them, score best; keys=0: up to 32768 keys as many lists of one query each as .15 of the keys' bytes hold, beyond clusters of queries, one for 72 - headDim / 4 keys, at least 16; knn=auto: from headDim 192 on, for clusters; depth=0: up to 1024 keys, .15 of the keys' bytes in all; nprobe=0: as many as reach the recall on held-out prompt queries",
     [](const Environment& environment, const LayerShape& shape, const Params& params, Rows rows) -> std::unique_ptr<Index> {
       return make(environment, shape, params, std::move(rows));
     },

@@ -12,6 +12,10 @@ namespace kvasir {
 namespace {
 
 constexpr int32_t kDepth = 1024;
+constexpr double kShare = 0.15;  // of the bytes of f16 keys, for lists and routers
+// Up to so many keys a list is of one query, one of the latest: that tells queries apart better than clusters do, and what is decoded
+// next resembles them most. Where a context is longer a product of each key with so many lists costs too much.
+constexpr int32_t kFineKeys = 32768;
 constexpr int32_t kTrainPerList = 32;
 constexpr int32_t kTaskLists = 64;
 constexpr int32_t kNearest = 100;    // keys a training query votes for
@@ -70,15 +74,59 @@ void in_order(std::vector<int32_t>& out, const int32_t* ids, int32_t count, std:
   }
 }
 
-// A member weighs a byte, a little more in lists of long contexts.
+// Bytes of the share for lists and routers, of a router, and of a member: the gap, an eighth more in long contexts.
+double share_of(const PartitionSource& source) { return kShare * 2 * source.dim * source.keys; }
+double router_bytes(const PartitionSource& source) { return static_cast<double>(GraphCodes::row_bytes_of(source.dim) + 3 * sizeof(float)); }
+constexpr double kMemberBytes = 1.125;
+
+// What routers leave of the share.
 int32_t depth_of(const ListsOptions& options, const PartitionSource& source, int32_t lists) {
   if (options.depth > 0) return options.depth;
-  const int64_t members = int64_t{source.keys} * source.dim * 7 / 32;
-  return static_cast<int32_t>(std::min<int64_t>(kDepth, std::max<int64_t>(1, members / lists)));
+  return static_cast<int32_t>(std::clamp((share_of(source) / lists - router_bytes(source)) / kMemberBytes, 1.0, static_cast<double>(kDepth)));
 }
 
 int32_t horizon_of(const ListsOptions& options, int32_t keys) {
   return options.horizon > 0 ? options.horizon : std::max(1024, keys / 2 - 16384);
+}
+
+// Lists for `queries` training queries; `fine`: of one query each.
+int32_t lists_for(const ListsOptions& options, const PartitionSource& source, int32_t queries, bool fine) {
+  const int32_t dim = source.dim, coarse = options.keys_per_list > 0 ? options.keys_per_list : std::max(16, 72 - dim / 4);
+  // Deep enough for the best keys and what a query nearby has in their place; wider routers weigh more: fewer and deeper.
+  const double depth = options.depth > 0 ? options.depth : options.k + dim / 2;
+  const int32_t lists = fine ? static_cast<int32_t>(share_of(source) / (router_bytes(source) + kMemberBytes * depth)) : source.keys / coarse;
+  return std::max(1, std::min(lists, queries));
+}
+
+// Clusters of queries train [count, dim] of length 1: [lists, dim], as well. Those of before, moved on with the tokens, are where they
+// begin, as moving all queries by one distance moves their means by it.
+std::vector<float> cluster(const PartitionInput& in, const ListsOptions& options, const float* train, int32_t count, int32_t lists,
+                           int32_t aim) {
+  const PartitionSource& source = in.source;
+  KMeans settings;
+  settings.clusters = lists;
+  settings.iterations = options.iterations;
+  settings.spherical = true;
+  settings.seed = options.seed + static_cast<uint32_t>(source.head);
+  settings.bytes = source.isa->bytes;
+  std::vector<float> start;
+  if (in.old != nullptr && in.old->routed.count() == lists) {
+    start = in.old->routed.routers->decode();
+    rotate_all(*in.shape, start.data(), lists, aim - in.old->aim);
+    normalize(start.data(), lists, source.dim);
+    settings.start = start.data();
+    settings.iterations = 1;
+  }
+  return kmeans(*source.isa->panels, *in.run, train, count, source.dim, settings);
+}
+
+// Scores of what routers stand for, as codes have it, above those of what they are: of a mean key, which a threshold must be moved by.
+std::vector<float> shifts_of(const GraphCodes& routers, const std::vector<float>& exact, const std::vector<float>& mean) {
+  const std::vector<float> coded = routers.decode();
+  const size_t dim = mean.size();
+  std::vector<float> shifts(coded.size() / dim);
+  for (size_t i = 0; i < coded.size(); i++) shifts[i / dim] += (coded[i] - exact[i]) * mean[i % dim];
+  return shifts;
 }
 
 }  // namespace
@@ -88,73 +136,59 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
   const PartitionSource& source = in.source;
   const int32_t end = source.begin + source.keys, horizon = horizon_of(options, source.keys), aim = end + options.ahead;
   const size_t dim = static_cast<size_t>(source.dim);
-  const uint32_t seed = options.seed + static_cast<uint32_t>(source.head);
-  std::vector<float> train, unit, centroids;
-  if (old == nullptr || options.knn) {
-    train = in.samples->moved(*in.shape, source.head, aim, horizon, kHoldEvery, kHoldRest, false);
-  }
-  int32_t count = static_cast<int32_t>(train.size() / dim), lists;
+  std::vector<float> train = in.samples->moved(*in.shape, source.head, aim, horizon, kHeldOut, false);
+  int32_t count = static_cast<int32_t>(train.size() / dim);
   std::shared_ptr<Partition> made;
   if (old == nullptr) {
     made = std::make_shared<Partition>();
-    build_homes(*made, source, *in.run, std::max(1, source.keys / 128), train.data(), count, options.iterations, seed);
-    const int32_t keys_per_list = options.keys_per_list > 0 ? options.keys_per_list : std::max(16, 72 - source.dim / 4);
-    lists = std::max(1, std::min(source.keys / keys_per_list, count / 4));
+    build_homes(*made, source, *in.run, std::max(1, source.keys / 128), train.data(), count, options.iterations,
+                options.seed + static_cast<uint32_t>(source.head));
   } else {
     made = extend_homes(*old, source, *in.run);
-    lists = old->routed.count();
-    centroids = old->routed.centroids.unpack();
-    rotate_all(*in.shape, centroids.data(), lists, aim - old->aim);
   }
+  const bool fine = options.fine && options.keys_per_list == 0 && source.keys <= kFineKeys;
+  int32_t lists = lists_for(options, source, count, fine);
+  // An aim has the clusters of before.
+  if (old != nullptr && !fine && old->routed.count() <= std::min(2 * lists, count)) lists = old->routed.count();
   // Evenly thinned where there are more queries than training needs.
-  const int32_t enough = std::min(count, lists * kTrainPerList);
+  const int32_t enough = fine ? count : std::min(count, lists * kTrainPerList);
   for (int32_t i = 0; i < enough; i++) {
     std::copy_n(train.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(static_cast<int64_t>(i) * count / enough) * dim),
                 dim, train.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(i) * dim));
   }
   count = enough;
   train.resize(static_cast<size_t>(count) * dim);
-  unit = train;
+  std::vector<float> unit = train;
   normalize(unit.data(), count, source.dim);
-  if (old == nullptr) {
-    KMeans settings;
-    settings.clusters = lists;
-    settings.iterations = options.iterations;
-    settings.spherical = true;
-    settings.seed = seed;
-    settings.bytes = source.isa->bytes;
-    centroids = kmeans(*source.isa->panels, *in.run, unit.data(), count, source.dim, settings);
-  }
-  // In half the bytes, which costs no recall. From here on centroids are what a search will see.
-  Panels narrow;
-  narrow.pack(centroids.data(), lists, source.dim);
-  narrow.narrow();
-  centroids = narrow.unpack();
+  const std::vector<float> exact = fine ? std::vector<float>(unit.end() - static_cast<std::ptrdiff_t>(static_cast<size_t>(lists) * dim), unit.end())
+                                        : cluster(in, options, unit.data(), count, lists, aim);
+  const std::shared_ptr<const GraphCodes> routers = GraphCodes::of_rows(exact, source.dim);
 
-  // The depth is a build's choice; an aim keeps it.
+  // The depth is a build's choice; an aim keeps it, for about as many lists.
   std::vector<int32_t> depths;
-  const int32_t most = std::min(old == nullptr ? depth_of(options, source, lists) : old->depth, source.keys);
+  const bool keep = old != nullptr && std::abs(lists - old->routed.count()) <= lists / 4;
+  const int32_t most = std::min(keep ? old->depth : depth_of(options, source, lists), source.keys);
   for (double share : kDepths) {
     const int32_t depth = std::max(1, static_cast<int32_t>(std::lround(share * most)));
-    if (old == nullptr && (depths.empty() || depth > depths.back())) depths.push_back(depth);
+    if (!keep && (depths.empty() || depth > depths.back())) depths.push_back(depth);
   }
-  if (old != nullptr) depths = {most};
+  if (keep) depths = {most};
   const BytePanels keys = key_panels(*source.isa, *in.run, *source.rows, source.head, source.begin, source.keys,
-                                     mean_squares(centroids.data(), lists, source.dim).data());
-  BestColumns best = best_columns(*source.isa, *in.run, keys, keys.terms(centroids.data(), nullptr, lists, kRouterShare), depths);
+                                     mean_squares(exact.data(), lists, source.dim).data());
+  BestColumns best = best_columns(*source.isa, *in.run, keys, keys.terms(exact.data(), nullptr, lists, kRouterShare), depths);
   RankedLists ranked = {lists, most, std::move(best.ids), std::move(best.scores)};
-  if (options.knn) order_by_votes(ranked, in, keys, Nearest(centroids.data(), lists, source.dim, true), train.data(), unit.data(), count);
+  if (options.knn && !fine) order_by_votes(ranked, in, keys, Nearest(exact.data(), lists, source.dim, true), train.data(), unit.data(), count);
 
-  const ListsChoice choice = calibrate_lists(in, options, keys, narrow, ranked, depths, aim, horizon);
+  const ListsChoice choice = calibrate_lists(in, options, keys, *routers, ranked, depths, aim, horizon);
   GapLists routed;
-  routed.centroids = std::move(narrow);
-  std::vector<float> thresholds(static_cast<size_t>(lists));
+  routed.routers = routers;
+  std::vector<float> thresholds = shifts_of(*routers, exact, keys.mean());
   std::vector<std::vector<int32_t>> members(static_cast<size_t>(lists));
   (*in.run)((lists + kTaskLists - 1) / kTaskLists, [&](int32_t task) {
     std::vector<uint64_t> marks((static_cast<size_t>(source.keys) + 63) / 64);
     for (int32_t list = task * kTaskLists; list < std::min(lists, (task + 1) * kTaskLists); list++) {
       const float* best_scores = ranked.scores.data() + static_cast<size_t>(list) * static_cast<size_t>(ranked.depth);
-      thresholds[static_cast<size_t>(list)] = *std::min_element(best_scores, best_scores + choice.depth);
+      thresholds[static_cast<size_t>(list)] += *std::min_element(best_scores, best_scores + choice.depth);
       in_order(members[static_cast<size_t>(list)], ranked.of(list), choice.depth, marks);
     }
   });

@@ -7,7 +7,8 @@
 namespace kvasir {
 
 struct ListsOptions {
-  int32_t keys_per_list = 0;  // 0: 72 - headDim / 4, at least 16, as lists of narrow heads weigh most beside their keys
+  int32_t keys_per_list = 0;  // 0: 72 - headDim / 4, at least 16
+  bool fine = true;           // unless that is given, and up to 32K keys: lists of single queries, as many as memory allows
   int32_t depth = 0;        // most keys of a list; 0: 1024, fewer where lists would weigh more than an eighth of the keys
   int32_t ahead = 512;      // tokens between the last key and the first query: the window
   int32_t horizon = 0;      // positions of queries for which lists are made; 0: keys / 2 - 16384, at least 1024: two aims while keys double
@@ -18,11 +19,12 @@ struct ListsOptions {
   uint32_t seed = 0;
 };
 
-// Every eighth sampled position is held out of training.
-constexpr int32_t kHoldEvery = 8, kHoldRest = 5;
+// What calibration asks, the latest: a query from far back moved to the end wants keys that no decode query wants, as what it had
+// behind it then is now far away.
+constexpr Holding kHeldOut = {8, 5, 64};
 
-// Of input.old the cells are extended and the clusters moved on with the tokens, as moving all training queries by one
-// distance moves their means by it. Lists are made and calibrated anew.
+// Lists of the latest training queries, or of clusters of all where a context is long. Of input.old the cells are extended, and clusters
+// begin where moving them on with the tokens brings them. Lists are made and calibrated anew.
 std::shared_ptr<const Partition> build_lists(const PartitionInput& input, const ListsOptions& options, std::string& decision);
 
 }  // namespace kvasir

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "graph_keys.h"
 #include "select.h"
@@ -10,11 +11,9 @@
 namespace kvasir {
 namespace {
 
-// Positions of the calibration, the latest: a query from far back moved to the end wants keys that no decode query wants, as what it
-// had behind it then is now far away.
-constexpr int32_t kMaxHeld = 64;
 constexpr int32_t kMaxProbes = 32;
 constexpr int32_t kTaskQueries = 16;
+constexpr size_t kSelected = 32;  // selection reads scores by so many
 constexpr float kLowest = std::numeric_limits<float>::lowest();
 
 // The k best keys of each held-out query, by id.
@@ -123,24 +122,29 @@ ListsChoice probe_greedily(const PartitionInput& in, const ListsOptions& options
 
 }  // namespace
 
-ListsChoice calibrate_lists(const PartitionInput& in, const ListsOptions& options, const BytePanels& keys, const Panels& routers,
+ListsChoice calibrate_lists(const PartitionInput& in, const ListsOptions& options, const BytePanels& keys, const GraphCodes& routers,
                             const RankedLists& ranked, const std::vector<int32_t>& depths, int32_t from, int32_t horizon) {
   const size_t group = static_cast<size_t>(in.shape->group()), dim = static_cast<size_t>(in.source.dim);
-  const std::vector<float> held = in.samples->moved(*in.shape, in.source.head, from, horizon, kHoldEvery, kHoldRest, true, kMaxHeld);
+  const std::vector<float> held = in.samples->moved(*in.shape, in.source.head, from, horizon, kHeldOut, true);
   const size_t positions = held.size() / (group * dim);
   const int32_t count = static_cast<int32_t>(positions * group);
   const Truth truth = find_truth(in, keys, held, count, std::min(options.k, in.source.keys));
-  const int32_t most = std::min(kMaxProbes, routers.count());
+  const int32_t lists = routers.nodes(), most = std::min(kMaxProbes, lists);
+  const size_t width = (static_cast<size_t>(lists) + kSelected - 1) / kSelected * kSelected;
+  std::vector<int32_t> all(static_cast<size_t>(lists));
+  std::iota(all.begin(), all.end(), 0);
   std::vector<int32_t> nearest(static_cast<size_t>(count) * static_cast<size_t>(most));
   (*in.run)(static_cast<int32_t>(positions), [&](int32_t p) {
-    std::vector<float> scores(routers.width() * group), memory(SelectWork::floats(routers.count()));
-    const SelectWork work(memory.data(), routers.count());
-    routers.dot(*in.source.isa->panels, scores.data(), held.data() + static_cast<size_t>(p) * group * dim, static_cast<int32_t>(group));
+    std::vector<float> scores(width * group), memory(SelectWork::floats(lists));
+    const SelectWork work(memory.data(), lists);
+    GraphCodeQuery query;
+    routers.prepare(query, held.data() + static_cast<size_t>(p) * group * dim, static_cast<int32_t>(group));
+    routers.score_heads(scores.data(), width, *in.source.isa->graph, query, all.data(), lists);
     for (size_t g = 0; g < group; g++) {
-      float* row = scores.data() + g * routers.width();
-      for (size_t i = 0; i < static_cast<size_t>(routers.count()); i++) row[i] = std::isnan(row[i]) ? kLowest : row[i];
-      for (size_t i = static_cast<size_t>(routers.count()); i < routers.width(); i++) row[i] = -std::numeric_limits<float>::infinity();
-      const int32_t found = select_best(*in.source.isa->select, row, routers.count(), most, work);
+      float* row = scores.data() + g * width;
+      for (size_t i = 0; i < static_cast<size_t>(lists); i++) row[i] = std::isnan(row[i]) ? kLowest : row[i];
+      for (size_t i = static_cast<size_t>(lists); i < width; i++) row[i] = -std::numeric_limits<float>::infinity();
+      const int32_t found = select_best(*in.source.isa->select, row, lists, most, work);
       std::sort(work.ids, work.ids + found, [row](int32_t a, int32_t b) { return row[a] != row[b] ? row[a] > row[b] : a < b; });
       std::copy_n(work.ids, found, nearest.data() + (static_cast<size_t>(p) * group + g) * static_cast<size_t>(most));
     }

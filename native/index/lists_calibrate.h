@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "byte_panels.h"
+#include "graph_codes.h"
 #include "lists_build.h"
 
 namespace kvasir {
@@ -26,7 +27,7 @@ struct ListsChoice {
 
 // The depth of `depths` and the numbers of lists that reach the recall with least work on held-out positions; where none does,
 // those of the best recall. `from`: position of the first query that lists are made for.
-ListsChoice calibrate_lists(const PartitionInput& in, const ListsOptions& options, const BytePanels& keys, const Panels& routers,
+ListsChoice calibrate_lists(const PartitionInput& in, const ListsOptions& options, const BytePanels& keys, const GraphCodes& routers,
                             const RankedLists& ranked, const std::vector<int32_t>& depths, int32_t from, int32_t horizon);
 
 }  // namespace kvasir

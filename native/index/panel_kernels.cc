@@ -1,39 +1,16 @@
 #include "panel_kernels.h"
 
-#include <algorithm>
-#include <cstring>
-
-#include "half.h"
-
 namespace kvasir {
-namespace {
-
-// To the nearest, ties to even; x is finite. What would round to infinity becomes the largest.
-uint16_t to_bfloat(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  return static_cast<uint16_t>((rounded & 0x7f80) == 0x7f80 ? rounded - 1 : rounded);
-}
-
-}  // namespace
-
-void Panels::narrow() {
-  narrow_.resize(data_.size());
-  std::transform(data_.begin(), data_.end(), narrow_.begin(), to_bfloat);
-  data_ = {};
-}
 
 float Panels::at(int32_t row, int32_t d) const {
   const size_t i = (static_cast<size_t>(row / kPanelRows) * static_cast<size_t>(dim_) + static_cast<size_t>(d)) * kPanelRows +
                    static_cast<size_t>(row % kPanelRows);
-  return is_narrow() ? bfloat_to_float(narrow_[i]) : data_[i];
+  return data_[i];
 }
 
 void Panels::pack(const float* rows, int32_t count, int32_t dim) {
   count_ = count;
   dim_ = dim;
-  narrow_ = {};
   data_.assign(static_cast<size_t>(panels()) * static_cast<size_t>(dim) * kPanelRows, 0.0f);
   for (int32_t i = 0; i < count; i++) {
     float* to = data_.data() + static_cast<size_t>(i / kPanelRows) * static_cast<size_t>(dim) * kPanelRows + i % kPanelRows;
@@ -45,15 +22,7 @@ void Panels::pack(const float* rows, int32_t count, int32_t dim) {
 void Panels::restore(int32_t count, int32_t dim, const float* data) {
   count_ = count;
   dim_ = dim;
-  narrow_ = {};
   data_.assign(data, data + width() * static_cast<size_t>(dim));
-}
-
-void Panels::restore_narrow(int32_t count, int32_t dim, const uint16_t* data) {
-  count_ = count;
-  dim_ = dim;
-  data_ = {};
-  narrow_.assign(data, data + width() * static_cast<size_t>(dim));
 }
 
 std::vector<float> Panels::unpack() const {
@@ -68,9 +37,7 @@ void Panels::dot(const PanelKernels& kernels, float* out, const float* rows, int
   const size_t stride = width();
   const size_t panel = static_cast<size_t>(dim_) * kPanelRows;
   for (size_t p = 0; p < static_cast<size_t>(panels()); p++) {
-    float* to = out + p * kPanelRows;
-    if (is_narrow()) kernels.dot_narrow(to, stride, rows, count, narrow_.data() + p * panel, dim_);
-    else kernels.dot(to, stride, rows, count, data_.data() + p * panel, dim_);
+    kernels.dot(out + p * kPanelRows, stride, rows, count, data_.data() + p * panel, dim_);
   }
 }
 

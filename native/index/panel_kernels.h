@@ -1,5 +1,4 @@
-// Products of many rows with many rows in float32: one side lies in panels of 32 rows, dimension by dimension, as float32 or, in
-// half the bytes, as bfloat16.
+// Products of many rows with many rows in float32: one side lies in panels of 32 rows, dimension by dimension.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -12,8 +11,6 @@ constexpr int32_t kPanelRows = 32;
 struct PanelKernels {
   // out[r * stride + j] = rows[r] . (row j of the panel): rows [count, dim], panel [dim, 32].
   void (*dot)(float* out, size_t stride, const float* rows, int32_t count, const float* panel, int32_t dim);
-  // The same with a panel of bfloat16: to the bit what dot() gives for them as floats.
-  void (*dot_narrow)(float* out, size_t stride, const float* rows, int32_t count, const uint16_t* panel, int32_t dim);
   // The first of the largest of `count` values: its place; largest [out].
   int32_t (*argmax)(float* largest, const float* values, int32_t count);
 };
@@ -22,19 +19,15 @@ struct PanelKernels {
 class Panels {
  public:
   void pack(const float* rows, int32_t count, int32_t dim);
-  // What is packed is rounded to bfloat16, once for all.
-  void narrow();
-  bool is_narrow() const { return !narrow_.empty(); }
   int32_t count() const { return count_; }
   int32_t panels() const { return (count_ + kPanelRows - 1) / kPanelRows; }
   int32_t dim() const { return dim_; }
   size_t width() const { return static_cast<size_t>(panels()) * kPanelRows; }
-  size_t bytes() const { return data_.size() * sizeof(float) + narrow_.size() * sizeof(uint16_t); }
-  // bytes() of [ceil(count / 32), dim, 32] elements.
-  const void* data() const { return is_narrow() ? static_cast<const void*>(narrow_.data()) : data_.data(); }
+  size_t bytes() const { return data_.size() * sizeof(float); }
+  // [ceil(count / 32), dim, 32].
+  const float* data() const { return data_.data(); }
   // Takes over what data() gave.
   void restore(int32_t count, int32_t dim, const float* data);
-  void restore_narrow(int32_t count, int32_t dim, const uint16_t* data);
   float at(int32_t row, int32_t d) const;
   // Rows as they were packed: [count, dim].
   std::vector<float> unpack() const;
@@ -43,8 +36,7 @@ class Panels {
 
  private:
   int32_t count_ = 0, dim_ = 0;
-  std::vector<float> data_;       // empty where narrow
-  std::vector<uint16_t> narrow_;
+  std::vector<float> data_;
 };
 
 }  // namespace kvasir

@@ -4,6 +4,6 @@
 
 namespace kvasir {
 
-const PanelKernels kPanelsAvx512 = {dot_panel<float>, dot_panel<uint16_t>, argmax_values};
+const PanelKernels kPanelsAvx512 = {dot_panel, argmax_values};
 
 }  // namespace kvasir

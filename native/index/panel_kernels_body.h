@@ -1,7 +1,5 @@
 // Bodies of PanelKernels; see panel_kernels.h. Included once per instruction set, after vec.h.
 #pragma once
-#include <cstring>
-
 #include "panel_kernels.h"
 #include "vec.h"
 
@@ -18,18 +16,8 @@ constexpr int32_t kTileRows = 3;
 constexpr int32_t kTileRows = 1;
 #endif
 
-typedef uint16_t NarrowLanes __attribute__((vector_size(KVASIR_VEC_BYTES / 2)));
-typedef uint32_t WordLanes __attribute__((vector_size(KVASIR_VEC_BYTES)));
-
-inline Floats load_panel(const float* at) { return load(at); }
-inline Floats load_panel(const uint16_t* at) {
-  NarrowLanes narrow;
-  std::memcpy(&narrow, at, sizeof narrow);
-  return (Floats)(__builtin_convertvector(narrow, WordLanes) << 16);
-}
-
-template <int32_t R, class T>
-inline void dot_tile(float* out, size_t stride, const float* rows, const T* panel, int32_t dim) {
+template <int32_t R>
+inline void dot_tile(float* out, size_t stride, const float* rows, const float* panel, int32_t dim) {
   Floats sums[R][kPanelVectors];
 #pragma GCC unroll 16
   for (int32_t r = 0; r < R; r++) {
@@ -40,7 +28,7 @@ inline void dot_tile(float* out, size_t stride, const float* rows, const T* pane
     Floats b[kPanelVectors];
 #pragma GCC unroll 16
     for (int32_t v = 0; v < kPanelVectors; v++) {
-      b[v] = load_panel(panel + static_cast<size_t>(d) * kPanelRows + static_cast<size_t>(v) * kLanes);
+      b[v] = load(panel + static_cast<size_t>(d) * kPanelRows + static_cast<size_t>(v) * kLanes);
     }
 #pragma GCC unroll 16
     for (int32_t r = 0; r < R; r++) {
@@ -58,8 +46,7 @@ inline void dot_tile(float* out, size_t stride, const float* rows, const T* pane
   }
 }
 
-template <class T>
-void dot_panel(float* out, size_t stride, const float* rows, int32_t count, const T* panel, int32_t dim) {
+void dot_panel(float* out, size_t stride, const float* rows, int32_t count, const float* panel, int32_t dim) {
   int32_t r = 0;
   for (; r + kTileRows <= count; r += kTileRows) {
     dot_tile<kTileRows>(out + static_cast<size_t>(r) * stride, stride, rows + static_cast<size_t>(r) * dim, panel, dim);

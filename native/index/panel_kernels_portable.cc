@@ -4,6 +4,6 @@
 
 namespace kvasir {
 
-const PanelKernels kPanelsPortable = {dot_panel<float>, dot_panel<uint16_t>, argmax_values};
+const PanelKernels kPanelsPortable = {dot_panel, argmax_values};
 
 }  // namespace kvasir

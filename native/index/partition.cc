@@ -12,10 +12,10 @@ namespace {
 constexpr int32_t kTaskLists = 96;
 
 // Of each routed list the ids of the keys from from.keys on that belong to it.
-std::vector<std::vector<int32_t>> above_thresholds(const Partition& from, const BytePanels& keys, const std::vector<float>& centroids,
+std::vector<std::vector<int32_t>> above_thresholds(const Partition& from, const BytePanels& keys, const std::vector<float>& rows,
                                                    const PartitionSource& source, const RunTasks& run) {
   const int32_t first = from.keys, lists = from.routed.count();
-  const BytePanels::Terms routers = keys.terms(centroids.data(), nullptr, lists, kRouterShare);
+  const BytePanels::Terms routers = keys.terms(rows.data(), nullptr, lists, kRouterShare);
   std::vector<std::vector<int32_t>> more(static_cast<size_t>(lists));
   run((lists + kTaskLists - 1) / kTaskLists, [&](int32_t task) {
     const int32_t start = task * kTaskLists, some = std::min(kTaskLists, lists - start);
@@ -66,10 +66,8 @@ std::vector<std::vector<int32_t>> nearest_homes(const Partition& from, const Byt
 
 void Partition::sketch(std::shared_ptr<const GraphCodes> of_keys) {
   sketches = std::move(of_keys);
-  router_sketches = nullptr;
   plain = nullptr;
   if (sketches == nullptr) return;
-  router_sketches = GraphCodes::of_rows(routed.centroids.unpack(), routed.centroids.dim());
   auto ids = std::make_shared<ListTable>();
   ids->offsets.push_back(0);
   for (int32_t list = 0; list < routed.count(); list++) {
@@ -82,7 +80,7 @@ void Partition::sketch(std::shared_ptr<const GraphCodes> of_keys) {
 size_t Partition::bytes() const {
   size_t bytes = homes.bytes() + routed.bytes() + metric.bytes() + (deviations.size() + thresholds.size()) * sizeof(float);
   if (graph != nullptr) bytes += graph->bytes();
-  if (sketches != nullptr) bytes += sketches->bytes() + router_sketches->bytes() + plain->bytes();
+  if (sketches != nullptr) bytes += sketches->bytes() + plain->bytes();
   return bytes;
 }
 
@@ -100,12 +98,12 @@ std::shared_ptr<Partition> extend(const Partition& from, const PartitionSource& 
   auto grown = std::make_shared<Partition>(from);
   const int32_t count = source.keys - from.keys, lists = from.routed.count();
   if (count <= 0) return grown;
-  const std::vector<float> centroids = from.routed.centroids.unpack();
-  const std::vector<float> weights = mean_squares(centroids.data(), lists, source.dim);
+  const std::vector<float> routers = lists > 0 ? from.routed.routers->decode() : std::vector<float>();
+  const std::vector<float> weights = mean_squares(routers.data(), lists, source.dim);
   const BytePanels keys = key_panels(*source.isa, run, *source.rows, source.head, source.begin + from.keys, count,
                                      lists > 0 ? weights.data() : nullptr);
   grown->homes.append(nearest_homes(from, keys, source, run));
-  if (lists > 0) grown->routed.append(above_thresholds(from, keys, centroids, source, run));
+  if (lists > 0) grown->routed.append(above_thresholds(from, keys, routers, source, run));
   grown->keys = source.keys;
   const GraphKeys nodes(source.isa->graph, *source.rows, source.head, source.begin, source.keys);
   if (from.graph != nullptr) grown->graph = insert_nodes(*source.isa, *from.graph, nodes, grown->homes, run);

@@ -29,12 +29,11 @@ struct Partition {
   std::vector<float> deviations;  // [homes.count()]
   Panels metric;                  // columns of the Cholesky factor of the queries' second moment; empty: identity
   GapLists routed;                // empty in "ivf"
-  std::vector<float> thresholds;  // [routed.count()]: q-centroid . key from which a new key belongs to the list
+  std::vector<float> thresholds;  // [routed.count()]: router . key from which a new key belongs to the list
   std::shared_ptr<const Graph> graph;  // null but in "graph" and where "planned" chose one
   // Null, or 4 bits a dimension of all keys, a row each: what the lists' keys are scored by first. In "planned" alone.
   std::shared_ptr<const GraphCodes> sketches;
-  // With them: sketches of the lists' centroids, and the ids of `routed` as they are, which gaps take several times as long to give.
-  std::shared_ptr<const GraphCodes> router_sketches;
+  // With them: the ids of `routed` as they are, which gaps take several times as long to give.
   std::shared_ptr<const ListTable> plain;
   int32_t depth = 0;                   // keys of a routed list when it was made
   int32_t probes = 0;                  // lists a query; the width of a graph's queue; 0: as head_probes
@@ -45,8 +44,8 @@ struct Partition {
   int32_t aim = 0, horizon = 0;         // routed lists serve queries at [aim, aim + horizon)
   bool serves_best = true, serves_samples = true;  // where not, a scan is cheaper
 
-  // What queries are compared with.
-  const Panels& lists() const { return routed.count() > 0 ? routed.centroids : homes.centroids; }
+  // Lists that queries are sent to.
+  int32_t lists() const { return routed.count() > 0 ? routed.count() : homes.count(); }
   // Sets sketches, of all keys or null, and what goes with them.
   void sketch(std::shared_ptr<const GraphCodes> of_keys);
   size_t bytes() const;

@@ -31,15 +31,6 @@ void restore_panels(Panels& panels, const FileReader& from, const std::string& n
   panels.restore(count, dim, finite_array(from, name, width * static_cast<size_t>(dim)));
 }
 
-void restore_narrow(Panels& panels, const FileReader& from, const std::string& name, int32_t count, int32_t dim) {
-  const size_t width = (static_cast<size_t>(count) + kPanelRows - 1) / kPanelRows * kPanelRows, all = width * static_cast<size_t>(dim);
-  const uint16_t* data = from.array<uint16_t>(name, all);
-  for (size_t i = 0; i < all; i++) {
-    if ((data[i] & 0x7f80) == 0x7f80) refuse(name, "holds a number that is not finite");
-  }
-  panels.restore_narrow(count, dim, data);
-}
-
 void restore_offsets(std::vector<int32_t>& offsets, const FileReader& from, const std::string& name, int32_t count) {
   const int32_t* data = from.array<int32_t>(name, static_cast<size_t>(count) + 1);
   if (data[0] != 0) refuse(name, "does not begin at 0");
@@ -74,13 +65,15 @@ void restore_homes(ListTable& table, const FileReader& from, const std::string& 
 }
 
 void save_lists(FileWriter& to, const std::string& name, const GapLists& table) {
-  save_panels(to, name + ".at", table.centroids);
+  save_codes(to, name + ".at", *table.routers);
   to.add(name + ".from", table.offsets.data(), table.offsets.size() * sizeof(int32_t));
   to.add(name + ".gaps", table.gaps.data(), table.gaps.size());
 }
 
 void restore_lists(GapLists& table, const FileReader& from, const std::string& name, int32_t count, int32_t dim, int32_t keys) {
-  restore_narrow(table.centroids, from, name + ".at", count, dim);
+  auto routers = std::make_shared<GraphCodes>(std::make_shared<ChunkMemory>());
+  restore_codes(*routers, from, name + ".at", count, dim);
+  table.routers = std::move(routers);
   restore_offsets(table.offsets, from, name + ".from", count);
   const int32_t all = table.offsets.back();
   const uint8_t* gaps = from.array<uint8_t>(name + ".gaps", static_cast<size_t>(all));

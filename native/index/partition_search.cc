@@ -38,41 +38,49 @@ void PartitionSearch::mark(int32_t id) {
 int32_t PartitionSearch::probes_of(int32_t g) const {
   const Partition& p = *s_.partition;
   const int32_t wanted = s_.probes > 0 ? s_.probes : p.head_probes.empty() ? p.probes : p.head_probes[static_cast<size_t>(g)];
-  return std::min(wanted, p.lists().count());
+  return std::min(wanted, p.lists());
 }
 
 // The lists nearest to each query, by inner product: lists_ and ends_.
 void PartitionSearch::route(Report& report) {
-  const Panels& routers = s_.partition->lists();
-  const size_t width = routers.width();
+  const int32_t lists = s_.partition->lists();
+  const size_t width = (static_cast<size_t>(lists) + kBlock - 1) / kBlock * kBlock;
   route_.resize(width * static_cast<size_t>(group_));
-  const bool by_sketches = s_.partition->router_sketches != nullptr && query_->goal.kind == Goal::kTopk && !query_->goal.sample_tail;
-  if (by_sketches) {
-    score_routers(report);
+  if (s_.partition->routed.count() > 0) {
+    score_routers(width, report);
   } else {
-    routers.dot(*s_.isa->panels, route_.data(), q_, group_);
-    report.bytes_read += static_cast<double>(routers.bytes());
+    s_.partition->homes.centroids.dot(*s_.isa->panels, route_.data(), q_, group_);
+    report.bytes_read += static_cast<double>(s_.partition->homes.centroids.bytes());
   }
   lists_.clear();
   ends_.clear();
   for (int32_t g = 0; g < group_; g++) {
     float* row = route_.data() + static_cast<size_t>(g) * width;
-    for (int32_t i = routers.count(); i < static_cast<int32_t>(width); i++) row[i] = -std::numeric_limits<float>::infinity();
+    for (int32_t i = lists; i < static_cast<int32_t>(width); i++) row[i] = -std::numeric_limits<float>::infinity();
     const int32_t wanted = probes_of(g);
     if (wanted < kFewProbes) {
       for (int32_t i = 0; i < wanted; i++) {
         float best;
-        lists_.push_back(s_.isa->panels->argmax(&best, row, routers.count()));
+        lists_.push_back(s_.isa->panels->argmax(&best, row, lists));
         row[lists_.back()] = -std::numeric_limits<float>::infinity();
       }
     } else {
-      select_.resize(SelectWork::floats(routers.count()));
-      const SelectWork work(select_.data(), routers.count());
-      const int32_t found = select_best(*s_.isa->select, row, routers.count(), wanted, work);
+      select_.resize(SelectWork::floats(lists));
+      const SelectWork work(select_.data(), lists);
+      const int32_t found = select_best(*s_.isa->select, row, lists, wanted, work);
       lists_.insert(lists_.end(), work.ids, work.ids + found);
     }
     ends_.push_back(static_cast<int32_t>(lists_.size()));
   }
+}
+
+// What routed lists promise, for all heads: route_ [group, width].
+void PartitionSearch::score_routers(size_t width, Report& report) {
+  const GraphCodes& routers = *s_.partition->routed.routers;
+  while (static_cast<int32_t>(router_ids_.size()) < routers.nodes()) router_ids_.push_back(static_cast<int32_t>(router_ids_.size()));
+  routers.prepare(sketched_, q_, group_);
+  routers.score_heads(route_.data(), width, *s_.isa->graph, sketched_, router_ids_.data(), routers.nodes());
+  report.bytes_read += static_cast<double>(routers.bytes());
 }
 
 // Keys of the lists of all heads.

@@ -38,7 +38,7 @@ class PartitionSearch {
     float bias;
   };
   void route(Report& report);
-  void score_routers(Report& report);
+  void score_routers(size_t width, Report& report);
   int32_t probes_of(int32_t g) const;
   void visit(Report& report);
   void visit_lists(Report& report);

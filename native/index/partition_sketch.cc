@@ -53,18 +53,6 @@ void PartitionSearch::best_of_sketched(Report& report) {
   report.bytes_read += static_cast<double>(all) * static_cast<double>(p.sketches->row_bytes() + sizeof(float));
 }
 
-// What lists promise, for all heads: route_. An eighth of the bytes of their centroids.
-void PartitionSearch::score_routers(Report& report) {
-  const GraphCodes& routers = *s_.partition->router_sketches;
-  const size_t width = s_.partition->lists().width(), dim = static_cast<size_t>(s_.shape->head_dim);
-  while (static_cast<int32_t>(router_ids_.size()) < routers.nodes()) router_ids_.push_back(static_cast<int32_t>(router_ids_.size()));
-  for (size_t g = 0; g < static_cast<size_t>(group_); g++) {
-    routers.prepare(sketched_, q_ + g * dim, 1);
-    routers.score(route_.data() + g * width, *s_.isa->graph, sketched_, router_ids_.data(), routers.nodes());
-  }
-  report.bytes_read += static_cast<double>(routers.bytes());
-}
-
 // The keys of the lists of all heads, each once, ascending: neighbours share pages. ids_; returns how many.
 int32_t PartitionSearch::gather_lists(Report& report) {
   const ListTable& lists = *s_.partition->plain;

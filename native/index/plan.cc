@@ -17,7 +17,7 @@ constexpr double kError = 0.05;   // of the samples that are counted
 HeldOut::HeldOut(const PartitionInput& in, int32_t wanted, int32_t ahead, int32_t horizon) {
   const PartitionSource& source = in.source;
   const int32_t end = source.begin + source.keys, group = in.shape->group();
-  queries = in.samples->moved(*in.shape, source.head, end + ahead, horizon, kHoldEvery, kHoldRest, true);
+  queries = in.samples->moved(*in.shape, source.head, end + ahead, horizon, kHeldOut, true);
   const size_t width = static_cast<size_t>(group) * static_cast<size_t>(source.dim), all = queries.size() / width;
   const size_t some = std::min<size_t>(all, kCounted);
   queries.erase(queries.begin(), queries.end() - static_cast<std::ptrdiff_t>(some * width));
@@ -101,7 +101,7 @@ Work Trial::count(const Partition& partition, bool sample, double* recall) const
   }
   *recall = found / (static_cast<double>(held.positions) * group * held.best.k);
   const bool walked = partition.graph != nullptr;
-  const double centroids = walked ? partition.graph->entries->centroids.count() : partition.lists().count();
+  const double centroids = walked ? partition.graph->entries->centroids.count() : partition.lists();
   const bool sketched = partition.sketches != nullptr;
   double search = sketched ? cost.sketched_best : cost.lists_best, key = sketched ? cost.sketched_best_key : cost.lists_best_key;
   if (sample) search = cost.lists_sample, key = cost.lists_sample_key;

@@ -33,6 +33,7 @@ class PlannedRecipe final : public PartitionRecipe {
     recall_ = params.number("recall");
     if (recall_ < 0 || recall_ > 1) fail(KVASIR_ARGUMENT, "Cannot use \"planned\": recall is %g, expected 0 to 1", recall_);
     lists_.recall = recall_ + kSpare * (1 - recall_);
+    lists_.fine = false;  // by sketches a key costs little more than a router does
     lists_.k = params.integer("k", 1, 4096);
     lists_.horizon = params.integer("horizon", 1, 1 << 30);
     lists_.seed = shape.seed;

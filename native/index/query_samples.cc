@@ -26,7 +26,7 @@ void QuerySamples::add(const LayerShape& shape, int32_t start, int32_t count, co
       }
     }
     const int32_t seen = start + i + 1;
-    const int64_t most = std::max({6144, std::min(8192, seen / 4), seen / 6});
+    const int64_t most = std::max({1024, std::min(8192, seen / 4), seen / 6});
     if (static_cast<int64_t>(positions_.size()) * shape.group() > most) thin(heads * dim, heads);
   }
 }
@@ -46,20 +46,22 @@ void QuerySamples::thin(size_t width, size_t heads) {
   stride_ *= 2;
 }
 
-std::vector<float> QuerySamples::moved(const LayerShape& shape, int32_t kv_head, int32_t from, int32_t horizon, int32_t every,
-                                       int32_t rest, bool keep, int32_t latest) const {
+std::vector<float> QuerySamples::moved(const LayerShape& shape, int32_t kv_head, int32_t from, int32_t horizon,
+                                       const Holding& holding, bool held) const {
   const size_t group = static_cast<size_t>(shape.group()), dim = static_cast<size_t>(shape.head_dim);
+  int32_t all = 0, passed = 0;
+  for (int32_t i = 0; i < count(); i++) all += i % holding.every == holding.rest;
   std::vector<int32_t> chosen, where;
   for (int32_t i = 0; i < count(); i++) {
-    if ((i % every == rest) == keep) chosen.push_back(i);
+    const bool is_held = i % holding.every == holding.rest && all - passed++ <= holding.most;
+    if (is_held == held) chosen.push_back(i);
   }
-  const size_t skipped = chosen.size() - std::min(chosen.size(), static_cast<size_t>(latest));
-  std::vector<float> out((chosen.size() - skipped) * group * dim);
-  for (size_t i = skipped; i < chosen.size(); i++) {
-    read(out.data() + (i - skipped) * group * dim, shape, chosen[i], kv_head);
+  std::vector<float> out(chosen.size() * group * dim);
+  for (size_t i = 0; i < chosen.size(); i++) {
+    read(out.data() + i * group * dim, shape, chosen[i], kv_head);
     where.insert(where.end(), group, positions_[static_cast<size_t>(chosen[i])]);
   }
-  spread(shape, out.data(), where.data(), static_cast<int32_t>(where.size()), from, horizon, static_cast<int32_t>(skipped * group));
+  spread(shape, out.data(), where.data(), static_cast<int32_t>(where.size()), from, horizon);
   return out;
 }
 

@@ -10,8 +10,14 @@ namespace kvasir {
 class FileReader;
 class FileWriter;
 
+// Which sampled positions are held out of training: those whose place i has i % every == rest, of many the latest.
+struct Holding {
+  int32_t every = 1, rest = -1;  // none
+  int32_t most = INT32_MAX;
+};
+
 // All heads' queries of some positions, as int8 with a scale each. Of the positions that were offered it keeps every stride-th,
-// and doubles the stride when there are more than max(6144, min(8192, position / 4), position / 6) queries a KV head: a function of
+// and doubles the stride when there are more than max(1024, min(8192, position / 4), position / 6) queries a KV head: a function of
 // what was offered, however it was cut.
 class QuerySamples {
  public:
@@ -23,10 +29,10 @@ class QuerySamples {
   int32_t count() const { return static_cast<int32_t>(positions_.size()); }
   const std::vector<int32_t>& positions() const { return positions_; }
   size_t bytes() const { return codes_.size() + scales_.size() * 4 + positions_.size() * 4; }
-  // Queries of one KV head's group at sampled positions whose place i has (i % every == rest) == keep, moved to positions spread
-  // over [from, from + horizon): [n, group, dim] floats. Of many the latest.
-  std::vector<float> moved(const LayerShape& shape, int32_t kv_head, int32_t from, int32_t horizon, int32_t every, int32_t rest,
-                           bool keep, int32_t latest = INT32_MAX) const;
+  // Queries of one KV head's group at sampled positions that are held out, or at all others, moved to positions spread over
+  // [from, from + horizon): [n, group, dim] floats.
+  std::vector<float> moved(const LayerShape& shape, int32_t kv_head, int32_t from, int32_t horizon, const Holding& holding,
+                           bool held) const;
 
   // The i-th as it was asked: the group's of one KV head, out [group, dim].
   void read(float* out, const LayerShape& shape, int32_t i, int32_t kv_head) const;

@@ -151,7 +151,7 @@ TEST("best columns are all different where products are equal or overflow") {
 TEST("packed lists hold what was appended, in every width of gap, and refuse what is no list") {
   Random random(8);
   GapLists lists;
-  lists.centroids.pack(random.normals(3 * 4).data(), 3, 4);
+  lists.routers = GraphCodes::of_rows(random.normals(3 * 4), 4);
   std::vector<std::vector<int32_t>> all(3);
   int32_t next = 0;
   for (int32_t round = 0; round < 4; round++) {
@@ -175,7 +175,7 @@ TEST("packed lists hold what was appended, in every width of gap, and refuse wha
   EXPECT(!read.check(next - 1));
   for (const std::vector<uint8_t>& bad : {std::vector<uint8_t>{240}, {255, 0, 0, 0, 0}, {254, 0, 0, 0}, {254, 255, 255, 255, 255}}) {
     GapLists one;
-    one.centroids.pack(random.normals(4).data(), 1, 4);
+    one.routers = GraphCodes::of_rows(random.normals(4), 4);
     one.gaps = bad;
     one.offsets = {0, int32_t(bad.size())};
     EXPECT(!one.check(1 << 30));

@@ -249,7 +249,7 @@ TEST("saving and opening say what is wrong") {
   Bytes bytes = read_file(path);
   bytes[8] = 9;
   write_file(path, bytes);
-  EXPECT_INDEX_FAILS(s.map(&out, path, "flat"), KVASIR_ARGUMENT, "its version is 9, expected 5");
+  EXPECT_INDEX_FAILS(s.map(&out, path, "flat"), KVASIR_ARGUMENT, "its version is 9, expected 6");
 }
 
 TEST("damaged index files of every type are refused, or answer in range") {

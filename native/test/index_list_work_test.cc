@@ -99,6 +99,36 @@ TEST("dimensions that rows have lost cost nothing, and what they say is kept") {
   }
 }
 
+TEST("codes of rows stand for them within an eighth, and score as what they stand for") {
+  Random random(31);
+  for (const int32_t dim : {16, 64, 96, 256}) {
+    const int32_t count = 1500, group = 3;  // more than a block
+    std::vector<float> rows = random.normals(size_t(count * dim)), q = random.normals(size_t(group * dim));
+    for (float& x : rows) x += 5;
+    const std::shared_ptr<const GraphCodes> codes = GraphCodes::of_rows(rows, dim);
+    const std::vector<float> decoded = codes->decode();
+    double error = 0, square = 0;
+    for (size_t i = 0; i < rows.size(); i++) {
+      error += double(decoded[i] - rows[i]) * double(decoded[i] - rows[i]);
+      square += double(rows[i] - 5) * double(rows[i] - 5);
+    }
+    EXPECT(std::sqrt(error / square) < 0.125);
+    std::vector<int32_t> nodes(static_cast<size_t>(count));
+    for (int32_t i = 0; i < count; i++) nodes[size_t(i)] = i;
+    std::vector<float> scores(size_t(group * count));
+    GraphCodeQuery query;
+    codes->prepare(query, q.data(), group);
+    codes->score_heads(scores.data(), size_t(count), *find_index_isa("auto").graph, query, nodes.data(), count);
+    for (int32_t g = 0; g < group; g++) {
+      for (int32_t i = 0; i < count; i++) {
+        double want = 0;
+        for (int32_t d = 0; d < dim; d++) want += double(decoded[size_t(i * dim + d)]) * double(q[size_t(g * dim + d)]);
+        EXPECT_NEAR(scores[size_t(g * count + i)], want, 0.01 * dim);
+      }
+    }
+  }
+}
+
 TEST("an extension multiplies new keys alone, with each cell and each list once") {
   const int32_t dim = 16, old = 2048, added = 320, cells = 16, lists = 24;
   Random random(11);
@@ -109,8 +139,7 @@ TEST("an extension multiplies new keys alone, with each cell and each list once"
   Partition before;
   const std::vector<float> queries = random.normals(size_t(400 * dim)), centroids = random.normals(size_t(lists * dim));
   build_homes(before, {&counting.isa, &rows, 0, dim, 0, old}, run_inline, cells, queries.data(), 400, 4, 7);
-  before.routed.centroids.pack(centroids.data(), lists, dim);
-  before.routed.centroids.narrow();
+  before.routed.routers = GraphCodes::of_rows(centroids, dim);
   before.routed.append(std::vector<std::vector<int32_t>>(size_t(lists)));
   before.thresholds.assign(size_t(lists), 3);
   counted_units = 0;
@@ -118,14 +147,14 @@ TEST("an extension multiplies new keys alone, with each cell and each list once"
   EXPECT(counted_units > int64_t{added} * (cells + lists / 2) * dim / 4);
   EXPECT(counted_units <= int64_t{added} * (cells + lists) * dim / 4);
   // The lists have what their thresholds let pass, the homes every key, near where a product in float32 puts it.
-  const std::vector<float> narrow = before.routed.centroids.unpack();
+  const std::vector<float> coded = before.routed.routers->decode();
   int32_t right = 0, wrong = 0, homes = 0;
   for (int32_t list = 0; list < lists; list++) {
     std::vector<char> has(size_t(old + added));
     grown->routed.each(list, [&](int32_t id) { has[size_t(id)] = 1; });
     for (int32_t id = 0; id < old + added; id++) {
       double s = 0;
-      for (int32_t d = 0; d < dim; d++) s += double(narrow[size_t(list * dim + d)]) * double(layer.key(0, id)[d]);
+      for (int32_t d = 0; d < dim; d++) s += double(coded[size_t(list * dim + d)]) * double(layer.key(0, id)[d]);
       const bool belongs = id >= old && s >= 3;
       (belongs == (has[size_t(id)] != 0) ? right : wrong)++;
       if (std::fabs(s - 3) > 0.5) EXPECT_EQ(belongs, has[size_t(id)] != 0);
