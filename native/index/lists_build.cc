@@ -129,25 +129,20 @@ std::vector<float> shifts_of(const GraphCodes& routers, const std::vector<float>
   return shifts;
 }
 
-}  // namespace
+// Lists as they were tried, with what held-out queries find in them.
+struct ListsTrial {
+  std::shared_ptr<const GraphCodes> routers;
+  RankedLists ranked;
+  std::vector<float> shifts;
+  ListsChoice choice;
+};
 
-std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const ListsOptions& options, std::string& decision) {
+// Lists of single queries (`fine`) or of clusters, of training queries [count, dim].
+ListsTrial try_lists(const PartitionInput& in, const ListsOptions& options, std::vector<float> train, bool fine, int32_t aim, int32_t horizon) {
   const Partition* old = in.old;
   const PartitionSource& source = in.source;
-  const int32_t end = source.begin + source.keys, horizon = horizon_of(options, source.keys), aim = end + options.ahead;
   const size_t dim = static_cast<size_t>(source.dim);
-  std::vector<float> train = in.samples->moved(*in.shape, source.head, aim, horizon, kHeldOut, false);
-  int32_t count = static_cast<int32_t>(train.size() / dim);
-  std::shared_ptr<Partition> made;
-  if (old == nullptr) {
-    made = std::make_shared<Partition>();
-    build_homes(*made, source, *in.run, std::max(1, source.keys / 128), train.data(), count, options.iterations,
-                options.seed + static_cast<uint32_t>(source.head));
-  } else {
-    made = extend_homes(*old, source, *in.run);
-  }
-  const bool fine = options.fine && options.keys_per_list == 0 && source.keys <= kFineKeys;
-  int32_t lists = lists_for(options, source, count, fine);
+  int32_t count = static_cast<int32_t>(train.size() / dim), lists = lists_for(options, source, count, fine);
   // An aim has the clusters of before.
   if (old != nullptr && !fine && old->routed.count() <= std::min(2 * lists, count)) lists = old->routed.count();
   // Evenly thinned where there are more queries than training needs.
@@ -160,9 +155,10 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
   train.resize(static_cast<size_t>(count) * dim);
   std::vector<float> unit = train;
   normalize(unit.data(), count, source.dim);
-  const std::vector<float> exact = fine ? std::vector<float>(unit.end() - static_cast<std::ptrdiff_t>(static_cast<size_t>(lists) * dim), unit.end())
-                                        : cluster(in, options, unit.data(), count, lists, aim);
-  const std::shared_ptr<const GraphCodes> routers = GraphCodes::of_rows(exact, source.dim);
+  const auto latest = unit.end() - static_cast<std::ptrdiff_t>(static_cast<size_t>(lists) * dim);
+  const std::vector<float> exact = fine ? std::vector<float>(latest, unit.end()) : cluster(in, options, unit.data(), count, lists, aim);
+  ListsTrial trial;
+  trial.routers = GraphCodes::of_rows(exact, source.dim);
 
   // The depth is a build's choice; an aim keeps it, for about as many lists.
   std::vector<int32_t> depths;
@@ -176,41 +172,75 @@ std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const Lis
   const BytePanels keys = key_panels(*source.isa, *in.run, *source.rows, source.head, source.begin, source.keys,
                                      mean_squares(exact.data(), lists, source.dim).data());
   BestColumns best = best_columns(*source.isa, *in.run, keys, keys.terms(exact.data(), nullptr, lists, kRouterShare), depths);
-  RankedLists ranked = {lists, most, std::move(best.ids), std::move(best.scores)};
-  if (options.knn && !fine) order_by_votes(ranked, in, keys, Nearest(exact.data(), lists, source.dim, true), train.data(), unit.data(), count);
+  trial.ranked = {lists, most, std::move(best.ids), std::move(best.scores)};
+  if (options.knn && !fine) {
+    order_by_votes(trial.ranked, in, keys, Nearest(exact.data(), lists, source.dim, true), train.data(), unit.data(), count);
+  }
+  trial.shifts = shifts_of(*trial.routers, exact, keys.mean());
+  trial.choice = calibrate_lists(in, options, keys, *trial.routers, trial.ranked, depths, aim, horizon);
+  return trial;
+}
 
-  const ListsChoice choice = calibrate_lists(in, options, keys, *routers, ranked, depths, aim, horizon);
-  GapLists routed;
-  routed.routers = routers;
-  std::vector<float> thresholds = shifts_of(*routers, exact, keys.mean());
+// The lists that were chosen, and from what score on a new key joins them.
+void store_lists(Partition& to, const PartitionInput& in, ListsTrial trial) {
+  const RankedLists& ranked = trial.ranked;
+  const int32_t depth = trial.choice.depth, lists = ranked.lists;
+  std::vector<float> thresholds = std::move(trial.shifts);
   std::vector<std::vector<int32_t>> members(static_cast<size_t>(lists));
   (*in.run)((lists + kTaskLists - 1) / kTaskLists, [&](int32_t task) {
-    std::vector<uint64_t> marks((static_cast<size_t>(source.keys) + 63) / 64);
+    std::vector<uint64_t> marks((static_cast<size_t>(in.source.keys) + 63) / 64);
     for (int32_t list = task * kTaskLists; list < std::min(lists, (task + 1) * kTaskLists); list++) {
-      const float* best_scores = ranked.scores.data() + static_cast<size_t>(list) * static_cast<size_t>(ranked.depth);
-      thresholds[static_cast<size_t>(list)] += *std::min_element(best_scores, best_scores + choice.depth);
-      in_order(members[static_cast<size_t>(list)], ranked.of(list), choice.depth, marks);
+      const float* scores = ranked.scores.data() + static_cast<size_t>(list) * static_cast<size_t>(ranked.depth);
+      thresholds[static_cast<size_t>(list)] += *std::min_element(scores, scores + depth);
+      in_order(members[static_cast<size_t>(list)], ranked.of(list), depth, marks);
     }
   });
+  GapLists routed;
+  routed.routers = std::move(trial.routers);
   routed.append(members);
-  made->routed = std::move(routed);
-  made->thresholds = std::move(thresholds);
+  to.routed = std::move(routed);
+  to.thresholds = std::move(thresholds);
+  to.depth = depth;
+  to.probes = 0;
+  to.head_probes = trial.choice.probes;
+  if (trial.choice.positions > 0) {
+    to.recall = trial.choice.recall;
+    to.visited = trial.choice.visited;
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<const Partition> build_lists(const PartitionInput& in, const ListsOptions& options, std::string& decision) {
+  const PartitionSource& source = in.source;
+  const int32_t horizon = horizon_of(options, source.keys), aim = source.begin + source.keys + options.ahead;
+  const std::vector<float> train = in.samples->moved(*in.shape, source.head, aim, horizon, kHeldOut, false);
+  std::shared_ptr<Partition> made;
+  if (in.old == nullptr) {
+    made = std::make_shared<Partition>();
+    build_homes(*made, source, *in.run, std::max(1, source.keys / 128), train.data(), static_cast<int32_t>(train.size()) / source.dim,
+                options.iterations, options.seed + static_cast<uint32_t>(source.head));
+  } else {
+    made = extend_homes(*in.old, source, *in.run);
+  }
+  const bool fine = options.fine && options.keys_per_list == 0 && source.keys <= kFineKeys;
+  ListsTrial trial = try_lists(in, options, train, fine, aim, horizon);
+  if (fine && !trial.choice.reached) {
+    // Where keys are few or narrow such lists are too short; those of clusters are fewer and deeper.
+    ListsTrial other = try_lists(in, options, train, false, aim, horizon);
+    if (other.choice.recall > trial.choice.recall) trial = std::move(other);
+  }
+  const ListsChoice choice = trial.choice;
+  store_lists(*made, in, std::move(trial));
   made->aim = aim;
   made->horizon = horizon;
-  made->depth = choice.depth;
-  made->probes = 0;
-  made->head_probes = choice.probes;
-  if (choice.positions > 0) {
-    made->recall = choice.recall;
-    made->visited = choice.visited;
-  }
   std::string probes;
   for (int32_t p : choice.probes) probes += (probes.empty() ? "" : "+") + std::to_string(p);
   char line[300];
   std::snprintf(line, sizeof line,
                 "KV head %d: %d lists of %d of %d keys, %.60s for a group; recall %.3f%s and %.2f %% of keys scored by a query on %d "
                 "held-out prompt positions",
-                source.head, lists, choice.depth, source.keys, probes.c_str(), choice.recall,
+                source.head, made->routed.count(), choice.depth, source.keys, probes.c_str(), choice.recall,
                 choice.reached ? "" : " (below what was asked)", 100 * choice.visited, choice.positions);
   decision = line;
   return made;

@@ -11,7 +11,7 @@
 namespace kvasir {
 namespace {
 
-constexpr int32_t kMaxProbes = 32;
+constexpr int32_t kMaxProbes = 64;
 constexpr int32_t kTaskQueries = 16;
 constexpr size_t kSelected = 32;  // selection reads scores by so many
 constexpr float kLowest = std::numeric_limits<float>::lowest();
