@@ -1,6 +1,6 @@
 // The flat index beside the limits of the machine: scans against read bandwidth, certified top-k against its scan, insertion.
 //   cmake -S native -B build && cmake --build build -j2 --target kvasir_index_objects kvasir_base_objects
-//   c++ -O2 -std=c++17 -I native/include -I native/base -I native/index -I native/bench native/bench/flat_bench.cc
+//   c++ -O2 -march=native -std=c++17 -I native/include -I native/base -I native/index -I native/bench native/bench/flat_bench.cc
 //     $(find build/CMakeFiles/kvasir_index_objects.dir build/CMakeFiles/kvasir_base_objects.dir -name '*.o') -lpthread -o flat_bench
 //   ./flat_bench smollm2-16k.kvqk [codes=int8] [k=100] [isa=auto] [rounds=3] [layers=30]
 // One thread. Recorded heads (docs/recorded_heads.md). Cold: every KV head of every layer takes its turn, so that none is found in
@@ -22,6 +22,7 @@
 #include "half.h"
 #include "index.h"
 #include "kvasir_index.h"
+#include "read_bandwidth.h"
 #include "recorded.h"
 
 using namespace kvasir;
@@ -32,25 +33,6 @@ double now() {
   timespec t;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
   return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
-}
-
-// Sums `bytes` as the scan reads them: one stream, prefetched 6 KB ahead. Returns bytes a second.
-double read_bandwidth(const std::vector<uint64_t>& data) {
-  typedef uint64_t Wide __attribute__((vector_size(64), aligned(8)));
-  const double start = now();
-  Wide a = {}, b = {}, c = {}, d = {};
-  for (size_t i = 0; i + 32 <= data.size(); i += 32) {
-    for (size_t line = 0; line < 32; line += 8) __builtin_prefetch(data.data() + i + line + 768);
-    const Wide* p = reinterpret_cast<const Wide*>(data.data() + i);
-    a += p[0];
-    b += p[1];
-    c += p[2];
-    d += p[3];
-  }
-  const Wide all = a + b + c + d;
-  volatile uint64_t sink = all[0] + all[7];
-  (void)sink;
-  return static_cast<double>(data.size() * 8) / (now() - start);
 }
 
 // One KV head of a layer, with its own codes.
@@ -133,7 +115,6 @@ int main(int argc, char** argv) {
   const double key_bytes = kind == Codes::kNone ? dim * 2.0 : first.codes->key_bytes();
   const size_t stride = static_cast<size_t>(n + 31) / 32 * 32;
   std::vector<float> scores(stride * static_cast<size_t>(first.group));
-  std::vector<uint64_t> stream(static_cast<size_t>(std::max(256e6, count * n * key_bytes)) / 8, 1);
   PreparedQuery prepared;
   double rescored_sum = 0, asked_sum = 0;
   const auto scan = [&](const Head& head, int a, Codes::Scores scores_kind, int planes) {
@@ -169,7 +150,7 @@ int main(int argc, char** argv) {
   };
   Times best;
   for (int32_t round = 0; round < rounds; round++) {
-    best.bandwidth = std::max(best.bandwidth, read_bandwidth(stream));
+    best.bandwidth = std::max(best.bandwidth, kvasir_bench::read_bandwidth(pool, now));
     const int a = round % asked;
     // Head by head in turn: what is timed alone and what is timed whole meet the same neighbours.
     const auto turn = [&](bool whole, Codes::Scores kind_of_scores, int planes) {
