@@ -28,6 +28,13 @@ struct Candidates {
   size_t stride;
 };
 
+// Fine rows of a chunk's keys, of which a sweep may ask for those of candidates that it has found: the first `fetched`.
+struct FineRows {
+  const uint8_t* rows;
+  size_t bytes;
+  int32_t fetched = 0;
+};
+
 // Of one KV head's draw, the same for all its keys.
 struct DrawKeys {
   uint32_t first, second;  // what positions are hashed with in either stage
@@ -54,10 +61,10 @@ struct SampleKernels {
   // logarithms; returns how many. Up to 64 entries more may be overwritten.
   int32_t (*draw)(const Candidates& to, const int16_t* logs, size_t stride, const int16_t* offsets, int32_t group, int32_t block,
                   int32_t blocks, uint32_t key);
-  // Both in one pass: scan to logs, and the first stage over them.
+  // Both in one pass: scan to logs, and the first stage over them. fine: of key 0 of logs on.
   int32_t (*sweep)(const Candidates& to, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                    const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
-                   int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums);
+                   int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums, FineRows* fine);
   // The same of blocks of int8 codes, by what CodeKernels::scan gives from `bases` and fold makes of it by `refs`, to the bit; sums as fold's,
   // [group][kFoldSums]. One plane of queries, 4 heads at most. Null: scores go through memory.
   int32_t (*sweep_bytes)(const Candidates& to, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,

@@ -106,7 +106,7 @@ void scan_tiles(int16_t* out, size_t stride, const CodeShape& shape, const CodeQ
 
 int32_t sweep_keys(const Candidates& found, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                    const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
-                   int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums) {
+                   int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums, FineRows*) {
   return sweep_by(scan_tiles, found, logs, stride, shape, query, gains, bases, offsets, codes, block, blocks, ahead, key, sums);
 }
 

@@ -63,6 +63,7 @@ inline int32_t write_found(const Candidates& to, int32_t at, int32_t block, __mm
 }
 
 constexpr int32_t kSome = 64;  // blocks whose survivors are listed before they are written
+constexpr int32_t kAgain = 24;  // candidates from one prefetch of a fine row to the next
 
 // Blocks that something of survives, in order.
 struct Survivors {
@@ -123,11 +124,12 @@ inline __mmask32 draw_block(const __m512i (&logs)[G], const int16_t* offsets, __
 template <int32_t G, int32_t B>
 int32_t sweep_group(const Candidates& found, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                     const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
-                    int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums) {
+                    int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums, FineRows* fine) {
   const __m512i mixed = _mm512_set1_epi32(static_cast<int32_t>(key));
   __m512i counter = first_counter(block);
   Survivors survivors;
-  int32_t count = 0;
+  int32_t count = 0, fetched = 0;
+  found.keys[0] = 0;  // until there is one
   for (int32_t from = 0; from < blocks; from += kSome) {
     const int32_t some = blocks - from < kSome ? blocks - from : kSome;
     const uint8_t* here = codes + static_cast<size_t>(from) * shape.block_bytes;
@@ -136,9 +138,15 @@ int32_t sweep_group(const Candidates& found, int16_t* logs, size_t stride, const
                    const __mmask32 mask = draw_block<G>(scores, offsets, uniform_shorts(counter, mixed));
                    counter = _mm512_add_epi32(counter, _mm512_set1_epi32(16));
                    survivors.add(from + b, mask);
+                   // About as many rows as are found, as all at once would wait for each other; and once more a little later.
+                   for (const int32_t at : {fetched, std::max(0, fetched - kAgain)}) {
+                     prefetch_line(fine->rows + static_cast<size_t>(found.keys[at]) * fine->bytes);
+                   }
+                   fetched += fetched + 1 < count;
                  });
     count += survivors.write(found, count, logs, stride, G);
   }
+  fine->fetched = fetched;
   return count;
 }
 
@@ -209,9 +217,9 @@ int32_t draw_keys(const Candidates& found, const int16_t* logs, size_t stride, c
 // The draw lies in the shadow of the memory that the scan waits for.
 int32_t sweep_keys(const Candidates& found, int16_t* logs, size_t stride, const CodeShape& shape, const CodeQuery& query,
                    const float* gains, const float* bases, const int16_t* offsets, const uint8_t* codes, int32_t block,
-                   int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums) {
+                   int32_t blocks, const ScanAhead& ahead, uint32_t key, float* sums, FineRows* fine) {
   const auto sweep = [&](auto body) {
-    return body(found, logs, stride, shape, query, gains, bases, offsets, codes, block, blocks, ahead, key, sums);
+    return body(found, logs, stride, shape, query, gains, bases, offsets, codes, block, blocks, ahead, key, sums, fine);
   };
   return by_heads(query.group, [&](auto heads) {
     constexpr int32_t G = decltype(heads)::value;

@@ -1,5 +1,6 @@
 // Bodies of SampleKernels for every instruction set: see sample_kernels.h. Included once per set.
 #pragma once
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 #if defined(__AVX512F__)
@@ -293,21 +294,29 @@ int32_t sift_keys(const Candidates& of, const int16_t* refined, int16_t* tops, c
     }
     kept += keep_lanes(of.keys + kept, tops + kept, key, top, stays);
   }
-  for (int32_t g = 0; g < group; g++) {
-    FoldFloats total = {};
+  // Four heads at a time share the division.
+  for (int32_t first_head = 0; first_head < group; first_head += 4) {
+    const int32_t heads = std::min(4, group - first_head);
+    FoldFloats totals[4] = {};
     for (int32_t i = 0; i < kept; i += kFoldLanes) {
-      FoldShorts top, log;
+      FoldShorts top;
       std::memcpy(&top, tops + i, sizeof top);
-      std::memcpy(&log, of.logs + static_cast<size_t>(g) * of.stride + i, sizeof log);
       const FoldInts x = __builtin_convertvector(top, FoldInts) - kDrawOne;
       FoldFloats passed;
       count_passed(&passed, x < 0 ? x : zero);
-      const FoldFloats value = (FoldFloats)(__builtin_convertvector(log, FoldInts) << 16) / passed;
-      total += (FoldFloats)((FoldInts)value & (lanes < kept - i));
+      const FoldFloats weight = 1.0f / passed;
+      for (int32_t g = 0; g < heads; g++) {
+        FoldShorts log;
+        std::memcpy(&log, of.logs + static_cast<size_t>(first_head + g) * of.stride + i, sizeof log);
+        const FoldFloats value = (FoldFloats)(__builtin_convertvector(log, FoldInts) << 16) * weight;
+        totals[g] += (FoldFloats)((FoldInts)value & (lanes < kept - i));
+      }
     }
-    float sum = 0;
-    for (int32_t lane = 0; lane < kFoldLanes; lane++) sum += total[lane];
-    sums[g] += sum * 65536.0f;
+    for (int32_t g = 0; g < heads; g++) {
+      float sum = 0;
+      for (int32_t lane = 0; lane < kFoldLanes; lane++) sum += totals[g][lane];
+      sums[first_head + g] += sum * 65536.0f;
+    }
   }
   return kept;
 }

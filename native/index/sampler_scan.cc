@@ -88,15 +88,17 @@ bool Sampling::scan_and_draw() {
       sums[g] = 0;
     }
     int32_t candidates;
+    FineRows fine{};
     if (planes_) {
-      candidates = sweep_planes(room, head, chunk, n, logs, offsets, sums);
+      fine = {codes_.fine(names_[head], chunk), codes_.fine_bytes()};
+      candidates = sweep_planes(room, head, chunk, n, logs, offsets, sums, &fine);
     } else {
       candidates = sweep_floats(room, head, chunk, n, logs, offsets, sums);
     }
     start(head, chunk) = room;
     found(head, chunk) = candidates;
     if (planes_) {
-      fetch_fine(head, chunk);
+      fetch_fine(head, chunk, fine.fetched);
       int32_t& before = m_.unrefined[static_cast<size_t>(worker)];
       if (before >= 0) refine(before);
       before = head * chunks_ + chunk;
@@ -120,12 +122,12 @@ bool Sampling::scan_and_draw() {
 // Fine rows of a chunk's candidates lie anywhere in their plane: they are on their way while the next chunk is scanned. A row within one
 // line asks for it twice, which is no mistake: AMD's caches ignore some of what they are asked for while they are busy (Zen 5, once: a
 // sample takes 1.06, from L3 as well; loads in place of that: 1.06; three times: no change).
-void Sampling::fetch_fine(int32_t head, int32_t chunk) {
+void Sampling::fetch_fine(int32_t head, int32_t chunk, int32_t first) {
   const int32_t* keys = keys_ + start(head, chunk);
   const uint8_t* fine = codes_.fine(names_[head], chunk);
   const size_t bytes = codes_.fine_bytes();
   const int32_t n = found(head, chunk);
-  for (int32_t i = 0; i < n; i++) {
+  for (int32_t i = first; i < n; i++) {
     const uint8_t* row = fine + static_cast<size_t>(keys[i]) * bytes;
     prefetch_line(row);
     prefetch_line(row + bytes - 1);
@@ -141,7 +143,8 @@ void Sampling::refine(int32_t place) {
 }
 
 // Scores one chunk by the coarse plane of 4-bit codes, as logarithms, and draws its candidates; returns how many.
-int32_t Sampling::sweep_planes(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums) {
+int32_t Sampling::sweep_planes(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums,
+                               FineRows* fine) {
   constexpr size_t stride = kChunk + kPad;
   const CodeShape& shape = codes_.kept_shape();
   const CodeQuery& query = prepared(head).codes();
@@ -164,7 +167,7 @@ int32_t Sampling::sweep_planes(size_t room, int32_t head, int32_t chunk, int32_t
     }
     int16_t* to = logs + static_cast<size_t>(first) * stride;
     if (group_ <= kMostGroup) {
-      candidates = kernels_.sweep(candidates_at(room), to, stride, shape, some, gains, bases, offsets, codes, block, blocks, ahead, key, sums);
+      candidates = kernels_.sweep(candidates_at(room), to, stride, shape, some, gains, bases, offsets, codes, block, blocks, ahead, key, sums, fine);
     } else {
       kernels_.scan(to, stride, shape, some, gains, bases, codes, blocks, ahead, sums + first);
     }

@@ -33,8 +33,9 @@ class Sampling {
   bool known_references();
   void find_references();
   bool scan_and_draw();
-  int32_t sweep_planes(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums);
-  void fetch_fine(int32_t head, int32_t chunk);
+  int32_t sweep_planes(size_t room, int32_t head, int32_t chunk, int32_t n, int16_t* logs, const int16_t* offsets, float* sums,
+                       FineRows* fine);
+  void fetch_fine(int32_t head, int32_t chunk, int32_t first);
   void refine(int32_t place);
   int32_t sweep_bytes(size_t room, int32_t head, int32_t chunk, int32_t blocks, int16_t* logs, const int16_t* offsets, float* folded);
   // Whether whole blocks are scored and drawn from without floats in memory between.

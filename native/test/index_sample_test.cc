@@ -217,10 +217,13 @@ TEST("instruction sets agree on logarithms of scores, and to the bit on draws fr
         std::vector<int16_t> swept(logs.size());
         std::vector<float> swept_sums(static_cast<size_t>(group), 0);
         std::vector<int32_t> swept_keys(640 + 64), drawn_keys(640 + 64);
+        const std::vector<uint8_t> fine_rows(64);
+        kvasir::FineRows fine = {fine_rows.data(), 0};
         swept_keys.resize(static_cast<size_t>(isa.sample->sweep({swept_keys.data(), found.data(), 640 + 64}, swept.data(), 650,
                                                                 d.codes.kept_shape(), prepared.codes(), gains.data(), bases.data(),
                                                                 offsets.data(), d.codes.blocks(0, 0), 96, 20, kvasir::ScanAhead(), 12345,
-                                                                swept_sums.data())));
+                                                                swept_sums.data(), &fine)));
+        EXPECT(fine.fetched >= 0 && fine.fetched <= static_cast<int32_t>(swept_keys.size()));
         const std::vector<int16_t> swept_logs = found;
         drawn_keys.resize(static_cast<size_t>(isa.sample->draw({drawn_keys.data(), found.data(), 640 + 64}, logs.data(), 650,
                                                                offsets.data(), group, 96, 20, 12345)));
