@@ -20,11 +20,10 @@ void rotate_all(const LayerShape& shape, float* rows, int32_t count, double dist
   }
 }
 
-void spread(const LayerShape& shape, float* queries, const int32_t* positions, int32_t count, int32_t from, int32_t horizon,
-            int32_t first_place) {
+void spread(const LayerShape& shape, float* queries, const int32_t* positions, int32_t count, int32_t from, int32_t horizon) {
   constexpr double kGolden = 0.6180339887498949;
   for (int32_t i = 0; i < count; i++) {
-    const double part = (first_place + i + 0.5) * kGolden, target = from + std::floor((part - std::floor(part)) * horizon);
+    const double part = (i + 0.5) * kGolden, target = from + std::floor((part - std::floor(part)) * horizon);
     rotate(shape, queries + static_cast<size_t>(i) * static_cast<size_t>(shape.head_dim), target - positions[i]);
   }
 }

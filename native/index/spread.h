@@ -14,8 +14,7 @@ void rotate(const LayerShape& shape, float* row, double distance);
 void rotate_all(const LayerShape& shape, float* rows, int32_t count, double distance);
 
 // Moves queries [count, head_dim], asked at `positions`, to positions spread evenly over [from, from + horizon). The target of a
-// query depends on its place alone, first_place that of the first one: multiples of the golden ratio modulo 1.
-void spread(const LayerShape& shape, float* queries, const int32_t* positions, int32_t count, int32_t from, int32_t horizon,
-            int32_t first_place = 0);
+// query depends on its place alone: multiples of the golden ratio modulo 1.
+void spread(const LayerShape& shape, float* queries, const int32_t* positions, int32_t count, int32_t from, int32_t horizon);
 
 }  // namespace kvasir
