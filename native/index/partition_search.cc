@@ -13,6 +13,8 @@ namespace {
 
 constexpr int32_t kBlock = 32;      // scans start at multiples of this
 constexpr size_t kStretchBytes = size_t{2} << 20;  // of rows that heads score, before the next head has its turn
+// What lists return is sampled by its scores, what they do not by what its cells expect: more lists for a sample.
+constexpr int32_t kSampledProbes = 3;
 constexpr int32_t kFewProbes = 4;   // found one after the other
 constexpr float kCertain = 16;      // a rate from which a key is proposed with probability 1
 
@@ -38,7 +40,8 @@ void PartitionSearch::mark(int32_t id) {
 int32_t PartitionSearch::probes_of(int32_t g) const {
   const Partition& p = *s_.partition;
   const int32_t wanted = s_.probes > 0 ? s_.probes : p.head_probes.empty() ? p.probes : p.head_probes[static_cast<size_t>(g)];
-  return std::min(wanted, p.lists());
+  const bool samples = query_->goal.kind == Goal::kError || query_->goal.sample_tail;
+  return std::min(samples ? wanted * kSampledProbes : wanted, p.lists());
 }
 
 // The lists nearest to each query, by inner product: lists_ and ends_.

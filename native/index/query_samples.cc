@@ -26,7 +26,7 @@ void QuerySamples::add(const LayerShape& shape, int32_t start, int32_t count, co
       }
     }
     const int32_t seen = start + i + 1;
-    const int64_t most = std::max({1024, std::min(8192, seen / 4), seen / 6});
+    const int64_t most = std::max({3072, std::min(8192, seen / 4), seen / 6});
     if (static_cast<int64_t>(positions_.size()) * shape.group() > most) thin(heads * dim, heads);
   }
 }

@@ -17,7 +17,7 @@ struct Holding {
 };
 
 // All heads' queries of some positions, as int8 with a scale each. Of the positions that were offered it keeps every stride-th,
-// and doubles the stride when there are more than max(1024, min(8192, position / 4), position / 6) queries a KV head: a function of
+// and doubles the stride when there are more than max(3072, min(8192, position / 4), position / 6) queries a KV head: a function of
 // what was offered, however it was cut.
 class QuerySamples {
  public:
