@@ -53,6 +53,17 @@ struct Prefetch {
       __builtin_prefetch(next, 0, kLocality);
     }
   }
+  template <size_t kBytes>
+  void advance() {
+    if constexpr (kBytes % 64 != 0) return advance(kBytes);
+    if (next + kBytes <= end) {
+#pragma GCC unroll 16
+      for (size_t line = 0; line < kBytes; line += 64) __builtin_prefetch(next + line, 0, kLocality);
+      next += kBytes;
+    } else {
+      finish();
+    }
+  }
   void finish() {
     for (; next < end; next += 64) __builtin_prefetch(next, 0, kLocality);
   }
@@ -61,6 +72,8 @@ struct Prefetch {
 // Where what comes next is on its way already.
 struct PrefetchNothing {
   void advance(size_t) {}
+  template <size_t>
+  void advance() {}
 };
 
 // limit · tanh(x / limit), by tanh(y) = 1 - 2 / (1 + e^2y).

@@ -48,6 +48,8 @@ struct VecPortable {
     const float x = a[0] > a[1] ? a[0] : a[1], y = a[2] > a[3] ? a[2] : a[3];
     return x > y ? x : y;
   }
+  static F quad(F a, F b, F c, F d) { return F{sum(a), sum(b), sum(c), sum(d)}; }
+  static F join(const F (&quads)[1]) { return quads[0]; }
   static void sum4(F a, F b, F c, F d, float* out) {
     out[0] = sum(a), out[1] = sum(b), out[2] = sum(c), out[3] = sum(d);
   }
