@@ -55,7 +55,7 @@ export type {
   TensorFiles,
   TensorFileWriter,
 } from "./backends/backend.ts";
-export type { Fetched, HostMemory, NativePointer, Penalties, SampleParams } from "./backends/backend.ts";
+export type { Fetched, HostMemory, NativePointer, Penalties, Recorded, SampleParams } from "./backends/backend.ts";
 export type { BlockType, DType, PlainType, Shape, Tensor } from "./core/tensor.ts";
 export type { KvChunk, KvLayer, KvQueries, KvSegment, LayerShape, Rope } from "./core/kv.ts";
 export { architectures } from "./model/mod.ts";

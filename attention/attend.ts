@@ -59,7 +59,8 @@ export function attend(
   for (let i = 0; i < parts.length;) {
     let end = i;
     while (end < parts.length && decodes(parts[end] as AttendRows)) end++;
-    if (end - i > 1) {
+    // Whoever can be recorded decodes as several do, also alone.
+    if (end - i > (ops.backend.record === undefined ? 1 : 0)) {
       attendDecoding(rows, parts.slice(i, end), k, v);
       i = end;
     } else {

@@ -212,6 +212,17 @@ export class KvCache implements Disposable {
     }
   }
 
+  /** The segment of the first layer that the next token's row goes to, where there is room. */
+  get openSegment(): KvSegment | undefined {
+    const last = this.#layers[0]?.segments.findLast((segment) => segment.count > 0);
+    return last === undefined || last.sealed ? undefined : last;
+  }
+
+  /** A token's rows were stored by somebody else, behind the last ones of every layer's open segment. */
+  grow(): void {
+    for (let layer = 0; layer < this.#layers.length; layer++) this.#grow(layer, this.#open(layer), 1);
+  }
+
   /** The segment that the next token's row goes to. */
   #open(layer: number): KvSegment {
     const { segments } = this.#layers[layer] as GrowingLayer;

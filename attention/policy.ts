@@ -61,6 +61,11 @@ export interface LayerPolicy extends Disposable {
    * step. Their keys and values are in the cache.
    */
   observe?(chunk: KvQueries, isPrompt: boolean): void;
+  /**
+   * Whether the query of the token that makes the cache `length` long would only attend to everything: `observe` has nothing to learn
+   * from it, `spans` says all, and neither changes but by what it counts. Optional: no.
+   */
+  isIdle?(length: number): boolean;
   /** The step is over: the first `length` tokens of the cache are there for good. */
   advance(length: number): void;
   /** Called at the end of each prompt, again at each turn. */

@@ -175,6 +175,12 @@ class RetrievalLayer implements LayerPolicy {
     if (this.#index?.observes === true) this.#index.observe?.(chunk);
   }
 
+  isIdle(length: number): boolean {
+    if (!this.#params.grow && !this.#isFrozen) return false;
+    if (this.#index === undefined) return this.#isFrozen || this.#leaving(length) < BLOCK;
+    return (this.#isFrozen || this.#index.observes !== true) && length < this.#params.min_length;
+  }
+
   get index(): KvIndex | undefined {
     return this.#index;
   }

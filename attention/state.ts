@@ -95,6 +95,20 @@ export class SequenceState implements Disposable {
     return new SequenceState(this.#backend, [], cache.type, maxTokens, plan, { cache, openPolicy });
   }
 
+  /** Whether the next token would only attend to everything, and nobody would know. */
+  get isIdle(): boolean {
+    if (this.look !== undefined) return false;
+    const length = this.cache.length + 1;
+    for (const policy of this.policies) if (policy !== undefined && policy.isIdle?.(length) !== true) return false;
+    return true;
+  }
+
+  /** The next token's rows joined the cache, and its queries attended to everything, unseen by policies: see `isIdle`. */
+  grow(): void {
+    this.cache.grow();
+    for (const policy of this.policies) policy?.spans(this.cache.length);
+  }
+
   /** A step is over: all tokens in the cache are there for good. */
   advance(): void {
     for (let i = 0; i < this.policies.length; i++) this.policies[i]?.advance((this.cache.layers[i] as KvLayer).length);

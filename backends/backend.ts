@@ -45,6 +45,11 @@ export interface Backend extends Disposable {
    */
   fetch?(src: Tensor): Fetched;
   /**
+   * Runs a decode step, a row and a token of each of its sequences, whose kernels may be written down when they are asked for and done at
+   * its end, in one call. Whatever else is asked of the backend meanwhile waits for what it follows. Optional.
+   */
+  record?<T>(run: () => T): Recorded<T>;
+  /**
    * Copies a plain tensor's rows (a row = the last dimension) from row `row` on as they are stored, until `out` is full.
    * Optional: a backend without it lends its memory to no other.
    */
@@ -245,6 +250,18 @@ export interface Kernels {
   merge?(out: Tensor, parts: readonly AttentionPart[]): void;
   /** {@link Kernels.merge} with the log-sum-exp of all; out may be one of the parts. Optional as above. */
   mergeParts?(out: AttentionPart, parts: readonly AttentionPart[]): void;
+}
+
+/** A step that was written down. */
+export interface Recorded<T> {
+  /** What it returned. */
+  readonly value: T;
+  /**
+   * Does it again as the next step's first act, to the same outputs, with so many tokens more in every cache than the last time; segments
+   * have room for them. `write` gives its input tensors their values. False, and nothing has happened, where its memory is gone.
+   * Undefined: there is no doing it again.
+   */
+  readonly again: ((tokens: number, write: () => void) => boolean) | undefined;
 }
 
 /** One entry of the backend registry. */

@@ -27,6 +27,7 @@ const SYMBOLS = {
   kvasir_tensor_read_rows: { parameters: ["pointer", "buffer", "u32", "f64", "i32"], result: "i32" },
   kvasir_tensor_fetch: { parameters: ["pointer", "buffer", "u32"], result: "i32", optional: true },
   kvasir_tensor_fetched: { parameters: ["pointer", "buffer", "i32", "f64"], result: "i32", optional: true },
+  kvasir_commands_run: { parameters: ["pointer", "buffer", "i32"], result: "i32", optional: true },
   kvasir_tensor_address: { parameters: ["pointer", "u32"], result: "pointer" },
   kvasir_tensor_memory: { parameters: ["pointer", "u32"], result: "pointer" },
   kvasir_context_executor: { parameters: ["pointer"], result: "pointer" },

@@ -4,13 +4,14 @@
  *
  * @module
  */
-import type { Backend, Fetched, HostMemory, Kernels, Lifetime, TensorFiles } from "./backend.ts";
+import type { Backend, Fetched, HostMemory, Kernels, Lifetime, Recorded, TensorFiles } from "./backend.ts";
 import type { DType, Shape, Tensor } from "../core/tensor.ts";
 import { elementCount, isBlockType } from "../core/dtype.ts";
 import { type Context, cString, errorOf, fromCString, lastError, type Library, loadLibrary } from "./ffi.ts";
 import { deviceFiles } from "./device_files.ts";
 import { nativeFiles } from "./native_files.ts";
 import { nativeKernels } from "./native_kernels.ts";
+import { Recorder } from "./native_record.ts";
 import { checkShape, MAX_RANK } from "./shape.ts";
 import { StepMemory } from "./step_memory.ts";
 import { Unsupported } from "../core/errors.ts";
@@ -70,8 +71,8 @@ export interface NativeOptions {
 export class NativeBackend implements Backend {
   /** The registry's name and the options in force. */
   readonly spec: string;
-  /** Bound once; each checks its tensors and turns a status into an error. */
-  readonly kernels: Kernels;
+  /** Each checks its tensors and turns a status into an error; while a step is recorded, those that write down. */
+  kernels: Kernels;
   readonly #library: Library;
   readonly #step: StepMemory<NativeTensor>;
   #context: Context | undefined;
@@ -84,7 +85,11 @@ export class NativeBackend implements Backend {
   declare readonly files?: TensorFiles;
   /** Of a device's library. */
   declare readonly fetch?: (src: Tensor) => Fetched;
+  /** Of a library that runs many kernels in one call. */
+  declare readonly record?: <T>(run: () => T) => Recorded<T>;
   readonly #attached: Disposable[] = [];
+  #recorder: Recorder | undefined;
+  #recordings = 0;
   readonly #onUnload = () => this[Symbol.dispose]();
 
   /** Loads the library and opens a context; throws `Unsupported`, or `RangeError` for options it refuses. */
@@ -116,6 +121,7 @@ export class NativeBackend implements Backend {
       });
     } else if (openHost !== undefined) this.files = deviceFiles(this, openHost);
     if (this.#library.symbols.kvasir_tensor_fetch !== null) this.fetch = (src) => this.#fetch(src);
+    if (this.#library.symbols.kvasir_commands_run !== null) this.record = (run) => this.#record(run);
     // The library's threads must be joined before the process ends; a worker that is terminated skips this.
     globalThis.addEventListener("unload", this.#onUnload);
   }
@@ -144,7 +150,7 @@ export class NativeBackend implements Backend {
   /** Model and sequence memory is fresh; step memory is what the last step had there, where it fits. */
   alloc(shape: Shape, dtype: DType, life: Lifetime): Tensor {
     if (life === "step") {
-      this.#open();
+      this.#alive();
       return this.#step.take(shape, dtype, this.#createStep);
     }
     return this.#create(shape, dtype, life);
@@ -154,7 +160,7 @@ export class NativeBackend implements Backend {
 
   #create(shape: Shape, dtype: DType, life: Lifetime): NativeTensor {
     checkShape("allocate tensor", shape, dtype);
-    const context = this.#open();
+    const context = this.#alive();
     this.#dims.set(shape);
     this.#check(
       this.#library.symbols.kvasir_tensor_create(
@@ -178,7 +184,7 @@ export class NativeBackend implements Backend {
 
   /** The same memory under another shape. */
   view(tensor: Tensor, shape: Shape, offset = 0): Tensor {
-    this.#open();
+    this.#alive();
     if (this.#own(tensor, "tensor to view") === 0) throw new RangeError("Cannot view tensor: its memory was freed");
     return this.#step.takeView(tensor as NativeTensor, shape, offset);
   }
@@ -191,7 +197,7 @@ export class NativeBackend implements Backend {
     this.#dims.set(shape);
     this.#check(
       this.#library.symbols.kvasir_tensor_view(
-        this.#open(),
+        this.#alive(),
         this.#id,
         parent.id,
         shape.length,
@@ -245,6 +251,44 @@ export class NativeBackend implements Backend {
         isUnderWay = false;
       },
     };
+  }
+
+  #record<T>(run: () => T): Recorded<T> {
+    const recorder = this.#recorder ??= new Recorder({
+      direct: this.kernels,
+      id: (tensor, what) => this.#own(tensor, what),
+      execute: (commands, size) => this.#execute(commands, size),
+    });
+    if (recorder.isRecording) throw new Error("Cannot record step: another is being recorded");
+    const direct = this.kernels;
+    const number = ++this.#recordings;
+    recorder.begin();
+    this.kernels = recorder.kernels;
+    let value: T;
+    try {
+      value = run();
+    } catch (error) {
+      recorder.drop();
+      throw error;
+    } finally {
+      this.kernels = direct;
+    }
+    if (!recorder.end()) return { value, again: undefined };
+    const { cursor, losses } = this.#step;
+    const again = (tokens: number, write: () => void) => {
+      if (number !== this.#recordings || losses !== this.#step.losses || this.#step.cursor !== 0) return false;
+      this.#step.repeat(cursor);
+      write();
+      recorder.again(tokens);
+      return true;
+    };
+    return { value, again };
+  }
+
+  #execute(commands: Int32Array<ArrayBuffer>, size: number): void {
+    const symbols = this.#library.symbols;
+    const execute = symbols.kvasir_commands_run as NonNullable<typeof symbols.kvasir_commands_run>;
+    this.#check(execute(this.#alive(), commands, size));
   }
 
   /** Copies rows out as they are stored. */
@@ -314,7 +358,13 @@ export class NativeBackend implements Backend {
     };
   }
 
+  /** For calls that touch memory: what was written down comes first. */
   #open(): Context {
+    if (this.#recorder?.isRecording === true) this.#recorder.flush();
+    return this.#alive();
+  }
+
+  #alive(): Context {
     if (this.#context === undefined) throw new Error(`Cannot use backend "${this.spec}": it was disposed`);
     return this.#context;
   }

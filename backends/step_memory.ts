@@ -42,11 +42,15 @@ export class StepMemory<T extends Tensor> {
   #cursor = 0;
   #step = 1;
   #swept = false;
+  #losses = 0;
 
   /** `view` shows a tensor's memory in another shape; `destroy` frees a tensor, or a view, for good. */
   constructor(view: (parent: T, shape: Shape, offset: number) => T, destroy: (tensor: T) => void) {
     this.#view = view;
-    this.#destroy = destroy;
+    this.#destroy = (tensor) => {
+      this.#losses++;
+      destroy(tensor);
+    };
   }
 
   /** Position of the next tensor. */
@@ -54,14 +58,31 @@ export class StepMemory<T extends Tensor> {
     return this.#cursor;
   }
 
+  /** How many tensors have been destroyed. */
+  get losses(): number {
+    return this.#losses;
+  }
+
+  /** A step that was like an earlier one up to `cursor`: all that is remembered counts as asked for. */
+  repeat(cursor: number): void {
+    this.#cursor = cursor;
+    this.#steps.fill(this.#step);
+    for (const others of this.#others) for (const entry of others) entry.step = this.#step;
+  }
+
   /** The remembered tensor at the cursor, or a new one, made by `create` where no memory is there; moves on. */
   take(shape: Shape, dtype: DType, create: (shape: Shape, dtype: DType) => T): T {
     const found = this.#find(shape, dtype, undefined, 0);
     if (found !== undefined) return found;
     this.#sweep();
-    const memory = this.#memoryFor(shape, dtype);
-    const tensor = memory === undefined ? create(shape, dtype) : this.#view(memory, shape, 0);
-    return this.#push({ tensor, parent: undefined, offset: 0, memory: memory ?? tensor, step: this.#step });
+    const wanted = elementCount(shape);
+    const owners = this.#entries(this.#cursor).filter((e) => e.parent === undefined && e.tensor.dtype === dtype);
+    const memory = owners.find((e) => elementCount(e.memory.shape) >= wanted)?.memory;
+    if (memory !== undefined) {
+      const tensor = this.#view(memory, shape, 0);
+      return this.#push({ tensor, parent: undefined, offset: 0, memory, step: this.#step });
+    }
+    return this.#enlarge(owners, () => create(shape, dtype));
   }
 
   /** As {@link take}, for a view of `parent` from element `offset`. */
@@ -115,13 +136,22 @@ export class StepMemory<T extends Tensor> {
     return undefined;
   }
 
-  /** Memory at the cursor that such a tensor fits in; what is too small for it, and was given back, goes. */
-  #memoryFor(shape: Shape, dtype: DType): T | undefined {
-    const entries = this.#entries(this.#cursor);
-    const memory = entries.find((e) => e.parent === undefined && e.tensor.dtype === dtype)?.memory;
-    if (memory === undefined || elementCount(memory.shape) >= elementCount(shape)) return memory;
-    this.#keep(this.#cursor, entries, (e) => e.memory !== memory);
-    return undefined;
+  /** A new tensor at the cursor; those of its type there, which are smaller and were given back, are shown in its memory from now on. */
+  #enlarge(smaller: readonly Entry<T>[], create: () => T): T {
+    const at = this.#cursor;
+    this.#keep(at, this.#entries(at), (e) => !smaller.some(({ tensor }) => tensor === e.tensor));
+    const tensor = create();
+    this.#push({ tensor, parent: undefined, offset: 0, memory: tensor, step: this.#step });
+    for (const { tensor: { shape }, step } of smaller) {
+      this.#others[at]?.push({
+        tensor: this.#view(tensor, shape, 0),
+        parent: undefined,
+        offset: 0,
+        memory: tensor,
+        step,
+      });
+    }
+    return tensor;
   }
 
   #push(entry: Entry<T>): T {

@@ -9,6 +9,7 @@ import type { Model, Step } from "../model/model.ts";
 import type { SequenceState } from "../attention/state.ts";
 import type { StepClock } from "../attention/step_clock.ts";
 import { attend, type AttendRows } from "../attention/attend.ts";
+import { RepeatedStep } from "./repeated_step.ts";
 
 /** The next tokens of one sequence. */
 export interface ForwardPart {
@@ -32,6 +33,7 @@ export class Forward {
   readonly #ops: Ops;
   readonly #tokens: Int32Array<ArrayBuffer>;
   readonly #positions: Int32Array<ArrayBuffer>;
+  #repeated: RepeatedStep | undefined;
 
   /** For steps of at most `maxBatchTokens` tokens. */
   constructor(model: Model, ops: Ops, maxBatchTokens: number) {
@@ -65,9 +67,31 @@ export class Forward {
       n += part.numTokens;
       numLogits += part.numLogits;
     }
-    const step = this.#step(rows, n, numLogits, parts[0]?.numLogits ?? 0, clock);
-    const logits = this.#interruptible(step, parts, isInterrupted);
+    const step = () => this.#step(rows, n, numLogits, parts[0]?.numLogits ?? 0, clock);
+    // A step that is recorded cannot be left in the middle, nor tell where time goes.
+    const logits = clock === undefined && isInterrupted === undefined && RepeatedStep.suits(parts)
+      ? this.#recorded(step, parts)
+      : this.#interruptible(step(), parts, isInterrupted);
     if (logits !== undefined) { for (const part of parts) part.state.advance(); }
+    return logits;
+  }
+
+  /** As the step before, or recorded for the next. */
+  #recorded(step: () => Step, parts: readonly ForwardPart[]): Tensor {
+    const { backend } = this.#ops;
+    const n = parts.length;
+    const last = this.#repeated;
+    this.#repeated = undefined; // also after an error
+    const again = last?.run(backend, parts, this.#tokens.subarray(0, n), this.#positions.subarray(0, n));
+    if (again !== undefined) {
+      this.#repeated = last;
+      return again;
+    }
+    const made = step();
+    if (backend.record === undefined) return this.#model.forward(made);
+    const { value: logits, again: repeat } = backend.record(() => this.#model.forward(made));
+    const { tokens, positions } = made;
+    if (repeat !== undefined) this.#repeated = new RepeatedStep(parts, { tokens, positions, logits }, repeat);
     return logits;
   }
 

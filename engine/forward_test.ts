@@ -2,15 +2,45 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import type { KvType } from "../attention/kv_cache.ts";
 import type { Loaded } from "./loaded.ts";
+import type { Recorded } from "../backends/backend.ts";
+import { Unsupported } from "../core/errors.ts";
 import { SequenceState } from "../attention/state.ts";
+import { StepClock } from "../attention/step_clock.ts";
+import { prepareBackend } from "../backends/mod.ts";
 import { Ops } from "../backends/ops.ts";
 import { Forward } from "./forward.ts";
 import { planAttention } from "./plan.ts";
 import { TINY_VOCAB, tinyLoader } from "./tiny_model.ts";
 
-function load(): Promise<Loaded> {
+function load(backend?: string): Promise<Loaded> {
   const hooks = { backends: {}, progress: () => {}, notice: () => {}, signal: { aborted: false } };
-  return tinyLoader()({ model: "tiny" }, hooks);
+  return tinyLoader()({ model: "tiny", ...(backend === undefined ? {} : { backend }) }, hooks);
+}
+
+/** The model on the native backend, and how many steps that recorded and repeated; undefined where there is none. */
+async function loadRecording(): Promise<
+  Loaded & { readonly done: { recorded: number; repeated: number } } | undefined
+> {
+  try {
+    await prepareBackend("cpu");
+  } catch (error) {
+    if (!(error instanceof Unsupported)) throw error;
+    console.log(`repeated steps are not tested: ${error.message}`);
+    return undefined;
+  }
+  const loaded = await load("cpu:threads=2");
+  const { record } = loaded.backend;
+  assert(record !== undefined);
+  const done = { recorded: 0, repeated: 0 };
+  Object.defineProperty(loaded.backend, "record", {
+    value: <T>(run: () => T): Recorded<T> => {
+      done.recorded++;
+      const { value, again } = record(run);
+      if (again === undefined) return { value, again };
+      return { value, again: (tokens, write) => again(tokens, write) && ++done.repeated > 0 };
+    },
+  });
+  return { ...loaded, done };
 }
 
 const TOKENS = Int32Array.from({ length: 300 }, (_, i) => (i * 31) % TINY_VOCAB);
@@ -114,5 +144,86 @@ describe("Forward.run()", () => {
       together.forEach((state, i) => assertEquals(state.stats(), alone[i]?.stats()));
     }
     for (const state of [...together, ...alone]) state[Symbol.dispose]();
+  });
+
+  it("repeats steps to the bit while batches change, segments fill, caches are cut back and policies wait", async () => {
+    using loaded = await loadRecording();
+    if (loaded === undefined) return;
+    const { model, backend, done } = loaded;
+    const forward = new Forward(model, new Ops(backend), 512);
+    const { plan } = planAttention({ policy: "retrieval:window=64,min_length=4096", index: "flat" }, backend);
+    const states = () =>
+      Array.from(
+        { length: 9 },
+        (_, i) => new SequenceState(backend, model.config.layers, "f16", 500, i < 3 ? plan : undefined),
+      );
+    const [repeating, plain] = [states(), states()];
+    const tokens = Int32Array.from({ length: 500 }, (_, i) => (i * 31) % TINY_VOCAB);
+    const at = Array.from({ length: 9 }, (_, i) => 180 + 9 * i);
+    const run = (all: readonly SequenceState[], rows: readonly number[], clock?: StepClock) => {
+      const parts = rows.map((i) => ({
+        state: all[i] as SequenceState,
+        tokens: tokens.subarray(0, (at[i] as number) + 1), // caches grow as they go
+        start: at[i] as number,
+        numTokens: 1,
+        numLogits: 1,
+      }));
+      const values = backend.read(forward.run(parts, undefined, clock) as NonNullable<ReturnType<Forward["run"]>>);
+      backend.endStep();
+      return values;
+    };
+    for (const state of [...repeating, ...plain]) {
+      const numTokens = at[[...repeating, ...plain].indexOf(state) % 9] as number;
+      forward.run([{ state, tokens, start: 0, numTokens, numLogits: 1, isPrompt: true }]);
+      backend.endStep();
+    }
+    const batch = (step: number) => [0, 1, 2, 3, 4, 5, 6, 7, 8].filter((i) => step < 60 || i !== 4 || step > 80);
+    for (let step = 0; step < 130; step++) {
+      if (step === 100) {
+        at[2] = (at[2] as number) - 5;
+        for (const all of [repeating, plain]) all[2]?.cache.truncate(at[2] as number);
+      }
+      const rows = batch(step);
+      const logits = run(repeating, rows, step % 50 === 7 ? new StepClock() : undefined);
+      assertEquals(logits, run(plain, rows, new StepClock()));
+      for (const i of rows) at[i] = (at[i] as number) + 1;
+    }
+    for (const [i, state] of repeating.entries()) {
+      assertEquals(state.cache.length, at[i]);
+      assertEquals({ ...state.stats(), buildSeconds: 0 }, { ...plain[i]?.stats(), buildSeconds: 0 });
+    }
+    // A segment of one of nine caches fills now and then, and a step that is not recorded takes the step memory of those that are.
+    assert(done.repeated > 20, `${done.repeated} steps of 130 were repeated, ${done.recorded} recorded`);
+    assert(done.recorded > 10, `${done.recorded} were recorded`);
+    for (const state of [...repeating, ...plain]) state[Symbol.dispose]();
+  });
+
+  it("repeats the steps of one sequence until its policy searches, and two in one step", async () => {
+    using loaded = await loadRecording();
+    if (loaded === undefined) return;
+    const { model, backend, done } = loaded;
+    const forward = new Forward(model, new Ops(backend), 512);
+    const { plan } = planAttention({ policy: "retrieval:window=64,min_length=230", index: "flat" }, backend);
+    const tokens = Int32Array.from({ length: 500 }, (_, i) => (i * 31) % TINY_VOCAB);
+    const [repeating, plain] = [0, 1].map(() => new SequenceState(backend, model.config.layers, "f16", 500, plan));
+    assert(repeating !== undefined && plain !== undefined);
+    const run = (state: SequenceState, start: number, numTokens = 1, clock?: StepClock) => {
+      const part = { state, tokens, start, numTokens, numLogits: 1, isPrompt: numTokens > 1 };
+      return backend.read(forward.run([part], undefined, clock) as NonNullable<ReturnType<Forward["run"]>>);
+    };
+    for (const state of [repeating, plain]) {
+      run(state, 0, 150);
+      backend.endStep();
+    }
+    for (let at = 150; at < 260; at++) {
+      const logits = run(repeating, at);
+      if (at % 10 !== 0) backend.endStep();
+      assertEquals(logits, run(plain, at, 1, new StepClock()));
+      backend.endStep();
+    }
+    assert(done.repeated > 40 && done.repeated < 80, `${done.repeated} steps were repeated, ${done.recorded} recorded`);
+    assertEquals(repeating.stats().retrieved, plain.stats().retrieved);
+    assert(plain.stats().retrieved > 0);
+    for (const state of [repeating, plain]) state[Symbol.dispose]();
   });
 });

@@ -208,6 +208,35 @@ KVASIR_API int32_t kvasir_token_logprobs(kvasir_context* ctx, kvasir_tensor out,
 KVASIR_API int32_t kvasir_top_logprobs(kvasir_context* ctx, kvasir_tensor ids, kvasir_tensor logprobs, kvasir_tensor logits);
 KVASIR_API int32_t kvasir_kl_divergence(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor base, kvasir_tensor logits);
 
+/*
+ * Many kernels in one call; optional. commands [in]: `size` int32, each command its code, how many int32 of arguments follow, and those:
+ * the kernel's parameters in order, a float as its bits, a double as two int32, an array in place of its pointer. Codes and arguments:
+ *   KVASIR_RUN_EMBED         out, table, tokens, scale
+ *   KVASIR_RUN_RMS_NORM      out, x, weight, epsilon
+ *   KVASIR_RUN_ADD_RMS_NORM  out, x, y, weight, epsilon
+ *   KVASIR_RUN_MATMUL        x, count, outs [count], ws [count]
+ *   KVASIR_RUN_MATMUL_GLU    out, x, gate, up, activation
+ *   KVASIR_RUN_ADD           out, x, y
+ *   KVASIR_RUN_GLU           out, gate, up, activation
+ *   KVASIR_RUN_ROPE_TABLE    out, positions, dims, magnitude, frequencies [dims / 2]
+ *   KVASIR_RUN_ROPE          table, pairing, count, xs [count]
+ *   KVASIR_RUN_APPEND_EACH   k, v, count, rows [count], segments [count]
+ *   KVASIR_RUN_ATTEND_EACH   out, q, scale, softcap, window, count, segment_counts [count], segments [all of them]
+ * Each is checked and done as its own call would be, in order; the first that fails ends the call with its status.
+ */
+#define KVASIR_RUN_EMBED 1
+#define KVASIR_RUN_RMS_NORM 2
+#define KVASIR_RUN_ADD_RMS_NORM 3
+#define KVASIR_RUN_MATMUL 4
+#define KVASIR_RUN_MATMUL_GLU 5
+#define KVASIR_RUN_ADD 6
+#define KVASIR_RUN_GLU 7
+#define KVASIR_RUN_ROPE_TABLE 8
+#define KVASIR_RUN_ROPE 9
+#define KVASIR_RUN_APPEND_EACH 10
+#define KVASIR_RUN_ATTEND_EACH 11
+KVASIR_API int32_t kvasir_commands_run(kvasir_context* ctx, const int32_t* commands, int32_t size);
+
 #ifdef __cplusplus
 }
 #endif
