@@ -40,9 +40,10 @@ export class RepeatedStep {
 
   /** Whether steps of such parts can be recorded and repeated: one token each, with nothing to search or to tell. */
   static suits(parts: readonly ForwardPart[]): boolean {
-    return parts.every(({ state, numTokens, numLogits, isPrompt, start }) =>
-      numTokens === 1 && numLogits === 1 && isPrompt !== true && state.cache.length === start && state.isIdle
-    );
+    return parts.length > 0 &&
+      parts.every(({ state, numTokens, numLogits, isPrompt, start }) =>
+        numTokens === 1 && numLogits === 1 && isPrompt !== true && state.cache.length === start && state.isIdle
+      );
   }
 
   /**
