@@ -7,6 +7,15 @@ import type { AttentionPart, Kernels } from "./backend.ts";
 import type { KvLayer, KvSegment } from "../core/kv.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { type Context, errorOf, type Library } from "./ffi.ts";
+import {
+  activationCode,
+  checkAppends,
+  checkFrequencies,
+  checkLength,
+  checkOpen,
+  checkProducts,
+  pairingCode,
+} from "./native_checks.ts";
 
 /** Fields of a segment in the table that caches travel as: start, count, keys, values and their scales. */
 const SEGMENT_FIELDS = 6;
@@ -58,7 +67,7 @@ export function nativeKernels(
       fillSegment((before + i) * SEGMENT_FIELDS, segment);
       length += segment.count;
     }
-    if (length !== kv.length) throw new RangeError(`Cannot attend: length ${kv.length}, segments of ${length}`);
+    checkLength(kv, length);
     return count;
   };
   const makeRoom = (segments: number) => {
@@ -104,9 +113,7 @@ export function nativeKernels(
         ),
       ),
     matmul(to, x, ws) {
-      if (to.length !== ws.length) {
-        throw new RangeError(`Cannot run matmul: ${to.length} outputs, ${ws.length} weights`);
-      }
+      checkProducts(to, ws);
       if (ws.length > targets.length) targets = new Uint32Array(2 * ws.length);
       if (ws.length > weights.length) weights = new Uint32Array(2 * ws.length);
       for (let i = 0; i < ws.length; i++) {
@@ -123,7 +130,7 @@ export function nativeKernels(
           id(x, "matmulGlu x"),
           id(gate, "matmulGlu gate"),
           id(up, "matmulGlu up"),
-          activation === "silu" ? 0 : 1,
+          activationCode(activation),
         ),
       ),
     add: (out, x, y) => check(native.kvasir_add(open(), id(out, "add out"), id(x, "add x"), id(y, "add y"))),
@@ -134,15 +141,11 @@ export function nativeKernels(
           id(out, "glu out"),
           id(gate, "glu gate"),
           id(up, "glu up"),
-          activation === "silu" ? 0 : 1,
+          activationCode(activation),
         ),
       ),
     ropeTable(out, positions, rope) {
-      if (rope.frequencies.length * 2 !== rope.dims) {
-        throw new RangeError(
-          `Cannot run ropeTable: ${rope.frequencies.length} frequencies, expected ${rope.dims / 2}`,
-        );
-      }
+      checkFrequencies(rope);
       const frequencies = rope.frequencies as Float64Array<ArrayBuffer>;
       check(
         native.kvasir_rope_table(
@@ -158,24 +161,22 @@ export function nativeKernels(
     rope(xs, angles, pairing) {
       if (xs.length > targets.length) targets = new Uint32Array(2 * xs.length);
       for (let i = 0; i < xs.length; i++) targets[i] = id(xs[i] as Tensor, "rope x");
-      check(native.kvasir_rope(open(), targets, xs.length, id(angles, "rope table"), pairing === "halves" ? 0 : 1));
+      check(native.kvasir_rope(open(), targets, xs.length, id(angles, "rope table"), pairingCode(pairing)));
     },
     copy: (dst, at, src, from, count) =>
       check(native.kvasir_tensor_copy(open(), id(dst, "copy to"), at, id(src, "copy from"), from, count)),
     append(segment, row, k, v) {
-      if (segment.sealed) throw new RangeError("Cannot append to cache: the segment is sealed");
+      checkOpen(segment);
       checkRow(row);
       fillSegment(0, segment);
       check(native.kvasir_append(open(), table, row, id(k, "append k"), id(v, "append v")));
     },
     appendEach(segments, rows, k, v) {
-      if (rows.length !== segments.length) {
-        throw new RangeError(`Cannot append: ${rows.length} rows, ${segments.length} segments`);
-      }
+      checkAppends(segments, rows);
       makeRoom(segments.length);
       for (let i = 0; i < segments.length; i++) {
         const segment = segments[i] as KvSegment;
-        if (segment.sealed) throw new RangeError("Cannot append to cache: the segment is sealed");
+        checkOpen(segment);
         fillSegment(i * SEGMENT_FIELDS, segment);
       }
       check(native.kvasir_append_each(open(), table, rows, segments.length, id(k, "append k"), id(v, "append v")));

@@ -7,6 +7,15 @@
 import type { Activation, Kernels } from "./backend.ts";
 import type { KvLayer, KvSegment } from "../core/kv.ts";
 import type { Tensor } from "../core/tensor.ts";
+import {
+  activationCode,
+  checkAppends,
+  checkFrequencies,
+  checkLength,
+  checkOpen,
+  checkProducts,
+  pairingCode,
+} from "./native_checks.ts";
 
 /** Codes of the header. */
 const CODES = {
@@ -159,16 +168,14 @@ export class Recorder {
   }
 
   #layers(): Partial<Kernels> {
-    const activationOf = (activation: Activation) => () => this.#put(activation === "silu" ? 0 : 1);
+    const activationOf = (activation: Activation) => () => this.#put(activationCode(activation));
     return {
       embed: (out, table, tokens, scale) => this.#write("embed", { out, table, tokens }, () => this.#real(scale)),
       rmsNorm: (out, x, weight, epsilon) => this.#write("rmsNorm", { out, x, weight }, () => this.#real(epsilon)),
       addRmsNorm: (out, x, y, weight, epsilon) =>
         this.#write("addRmsNorm", { out, x, y, weight }, () => this.#real(epsilon)),
       matmul: (outs, x, ws) => {
-        if (outs.length !== ws.length) {
-          throw new RangeError(`Cannot run matmul: ${outs.length} outputs, ${ws.length} weights`);
-        }
+        checkProducts(outs, ws);
         this.#write("matmul", { x }, () => {
           this.#put(ws.length);
           for (const out of outs) this.#id(out, "matmul out");
@@ -179,10 +186,9 @@ export class Recorder {
         this.#write("matmulGlu", { out, x, gate, up }, activationOf(activation)),
       add: (out, x, y) => this.#write("add", { out, x, y }),
       glu: (out, gate, up, activation) => this.#write("glu", { out, gate, up }, activationOf(activation)),
-      ropeTable: (out, positions, { frequencies, dims, magnitude }) => {
-        if (frequencies.length * 2 !== dims) {
-          throw new RangeError(`Cannot run ropeTable: ${frequencies.length} frequencies, expected ${dims / 2}`);
-        }
+      ropeTable: (out, positions, rope) => {
+        checkFrequencies(rope);
+        const { frequencies, dims, magnitude } = rope;
         this.#write("ropeTable", { out, positions }, () => {
           this.#put(dims);
           this.#real(magnitude);
@@ -191,7 +197,7 @@ export class Recorder {
       },
       rope: (xs, table, pairing) =>
         this.#write("rope", { table }, () => {
-          this.#put(pairing === "halves" ? 0 : 1);
+          this.#put(pairingCode(pairing));
           this.#put(xs.length);
           for (const x of xs) this.#id(x, "rope x");
         }),
@@ -201,9 +207,7 @@ export class Recorder {
   #caches(): Partial<Kernels> {
     return {
       appendEach: (segments, rows, k, v) => {
-        if (rows.length !== segments.length) {
-          throw new RangeError(`Cannot append: ${rows.length} rows, ${segments.length} segments`);
-        }
+        checkAppends(segments, rows);
         this.#write("appendEach", { k, v }, () => {
           this.#put(segments.length);
           for (const row of rows) {
@@ -211,7 +215,7 @@ export class Recorder {
             this.#put(row);
           }
           for (const segment of segments) {
-            if (segment.sealed) throw new RangeError("Cannot append to cache: the segment is sealed");
+            checkOpen(segment);
             this.#segment(segment);
           }
         });
@@ -231,15 +235,15 @@ export class Recorder {
   }
 
   /** The last one that holds something is where the last token went. */
-  #segmentsOf({ segments, length }: KvLayer): void {
+  #segmentsOf(kv: KvLayer): void {
     let sum = 0;
     let growing = 0;
-    for (const segment of segments) {
+    for (const segment of kv.segments) {
       if (segment.count > 0) growing = this.#size + 1;
       this.#segment(segment);
       sum += segment.count;
     }
-    if (sum !== length) throw new RangeError(`Cannot attend: length ${length}, segments of ${sum}`);
+    checkLength(kv, sum);
     if (growing > 0) this.#growing.push(growing);
   }
 }

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Tensor } from "../core/tensor.ts";
+import type { Backend } from "../backends/backend.ts";
 import type { Ops } from "../backends/ops.ts";
 import type { Model, Step } from "../model/model.ts";
 import type { SequenceState } from "../attention/state.ts";
@@ -50,7 +51,6 @@ export class Forward {
    * `clock` clocks attention and searches. Undefined when `isInterrupted`, asked before each layer's attention, became true: the caches are as before.
    */
   run(parts: readonly ForwardPart[], isInterrupted?: () => boolean, clock?: StepClock): Tensor | undefined {
-    const rows: AttendRows[] = [];
     let n = 0;
     let numLogits = 0;
     for (const part of parts) {
@@ -58,8 +58,6 @@ export class Forward {
         throw new RangeError("Cannot run step: only its first part may have tokens without logits");
       }
       part.state.cache.reserve(part.start + part.numTokens, part.tokens.length);
-      const { state, numTokens } = part;
-      rows.push({ state, row: n, numTokens, numQueries: numTokens, isExact: numTokens > 1 || part.isPrompt === true });
       for (let i = 0; i < part.numTokens; i++) {
         this.#tokens[n + i] = part.tokens[part.start + i] as number;
         this.#positions[n + i] = part.start + i;
@@ -67,18 +65,19 @@ export class Forward {
       n += part.numTokens;
       numLogits += part.numLogits;
     }
-    const step = () => this.#step(rows, n, numLogits, parts[0]?.numLogits ?? 0, clock);
+    const step = () => this.#step(rowsOf(parts), n, numLogits, parts[0]?.numLogits ?? 0, clock);
     // A step that is recorded cannot be left in the middle, nor tell where time goes.
-    const logits = clock === undefined && isInterrupted === undefined && RepeatedStep.suits(parts)
-      ? this.#recorded(step, parts)
+    const { backend } = this.#ops;
+    const isFree = clock === undefined && isInterrupted === undefined;
+    const logits = isFree && canRecord(backend) && RepeatedStep.suits(parts)
+      ? this.#recorded(backend, step, parts)
       : this.#interruptible(step(), parts, isInterrupted);
     if (logits !== undefined) { for (const part of parts) part.state.advance(); }
     return logits;
   }
 
   /** As the step before, or recorded for the next. */
-  #recorded(step: () => Step, parts: readonly ForwardPart[]): Tensor {
-    const { backend } = this.#ops;
+  #recorded(backend: RecordingBackend, step: () => Step, parts: readonly ForwardPart[]): Tensor {
     const n = parts.length;
     const last = this.#repeated;
     this.#repeated = undefined; // also after an error
@@ -88,7 +87,6 @@ export class Forward {
       return again;
     }
     const made = step();
-    if (backend.record === undefined) return this.#model.forward(made);
     const { value: logits, again: repeat } = backend.record(() => this.#model.forward(made));
     const { tokens, positions } = made;
     if (repeat !== undefined) this.#repeated = new RepeatedStep(parts, { tokens, positions, logits }, repeat);
@@ -131,6 +129,21 @@ export class Forward {
     this.#ops.backend.write(tensor, values.subarray(0, n));
     return tensor;
   }
+}
+
+type RecordingBackend = Backend & Required<Pick<Backend, "record">>;
+
+function canRecord(backend: Backend): backend is RecordingBackend {
+  return backend.record !== undefined;
+}
+
+function rowsOf(parts: readonly ForwardPart[]): AttendRows[] {
+  let row = 0;
+  return parts.map(({ state, numTokens, isPrompt }) => {
+    const part = { state, row, numTokens, numQueries: numTokens, isExact: numTokens > 1 || isPrompt === true };
+    row += numTokens;
+    return part;
+  });
 }
 
 /** Leaves a model's forward pass in the middle. */

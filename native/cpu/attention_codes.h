@@ -13,7 +13,6 @@ struct CodeLoops {
   using F = typename V::F;
   using I = typename V::I;
   static constexpr int W = V::kWidth;
-  static constexpr int kTile = 64;  // row stride of scores and weights
 
   // Entries fit 16 bits, and by Cauchy-Schwarz products with codes of up to 1024 dimensions 32 bits:
   // 500,000 · 127 · sqrt(1024) < 2^31. Returns the step.

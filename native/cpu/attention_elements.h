@@ -26,6 +26,8 @@ struct ElementI8 {
   static typename V::F load(const T* p) { return V::load_i8(p); }
 };
 
+constexpr int kTile = 64;  // keys scored between two updates of the maximum; row stride of scores and weights
+
 // A row of d elements as floats, zeros up to width, a multiple of the vector.
 template <class V, class E>
 void widen_row(float* to, const typename E::T* from, size_t d, size_t width) {

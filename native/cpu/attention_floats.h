@@ -9,7 +9,6 @@ template <class V>
 struct FloatLoops {
   using F = typename V::F;
   static constexpr int W = V::kWidth;
-  static constexpr int kTile = 64;  // row stride of scores and weights
 
   // scores [R][kTile] = q [R, width] · keys [count, width], or wherever they lie. Sums of four keys wait until they fill a vector: stored
   // in pieces, they would be read as one before they are there.

@@ -31,8 +31,6 @@
 namespace kvasir {
 namespace {
 
-constexpr int kTile = 64;  // keys scored between two updates of the maximum
-
 template <class V>
 class RangeCore {
   using F = typename V::F;
