@@ -38,6 +38,9 @@ export interface Batch {
 /** One chunk of so many is the oldest prompt's. */
 const OLDEST_EVERY = 4;
 
+/** What is left of a prompt comes in one chunk if it is so many times as long: part of a step takes equally long however few its tokens are. */
+const LAST_CHUNK = 1.2;
+
 /** What a scheduler may hand out. */
 export interface SchedulerLimits {
   /** Sequences that run at once. */
@@ -104,7 +107,7 @@ export class Scheduler {
     else take(this.#waiting, sequence);
   }
 
-  /** The next step, or undefined when there is nothing to do. A prompt chunk gets at most `maxChunkTokens`, at least 1. */
+  /** The next step, or undefined when there is nothing to do. A prompt chunk gets at most `maxChunkTokens`, at least 1, its last one a fifth more. */
   next(maxChunkTokens: number): Batch | undefined {
     this.#admit();
     if (this.#running.length === 0) return undefined;
@@ -124,8 +127,10 @@ export class Scheduler {
     let numChunkTokens = 0;
     if (prefill !== undefined) {
       const room = this.#limits.maxBatchTokens - rows.length;
-      numChunkTokens = Math.min(prefill.numPendingTokens, room, Math.max(1, Math.floor(maxChunkTokens)));
-      const samples = numChunkTokens === prefill.numPendingTokens;
+      const pending = prefill.numPendingTokens;
+      const chunk = Math.min(pending, room, Math.max(1, Math.floor(maxChunkTokens)));
+      numChunkTokens = pending <= Math.min(room, LAST_CHUNK * maxChunkTokens) ? pending : chunk;
+      const samples = numChunkTokens === pending;
       rows.unshift({ sequence: prefill, start: prefill.numCachedTokens, numTokens: numChunkTokens, samples });
     }
     const numDecodeRows = rows.length - (prefill === undefined ? 0 : 1);
