@@ -49,10 +49,16 @@ interface Slot {
   readonly sampler: Sampler;
   /** Of decode steps that it took part in. */
   times: StepTimes | undefined;
+  /** How many tokens it had drawn before the last one that was clocked. */
+  clockedAt: number | undefined;
 }
 
-/** One decode step of so many of a sequence is clocked, the second among them: the first pays for what was built since the prompt. */
+/**
+ * A sequence takes part in a clocked decode step at least once in so many, first with its second: the first pays for what was built since
+ * the prompt. All that share a step are clocked by it.
+ */
 const CLOCK_EVERY = 64;
+const FIRST_CLOCKED = 2;
 
 const NOTHING: StepResult = { tokens: new Int32Array(0) };
 
@@ -79,7 +85,7 @@ export class Runner {
     const { kvType } = this.#options;
     const state = fork ??
       new SequenceState(this.#backend, this.#model.config.layers, kvType, sequence.numMaxTokens, plan);
-    this.#slots.set(sequence, { state, sampler, times: undefined });
+    this.#slots.set(sequence, { state, sampler, times: undefined, clockedAt: undefined });
   }
 
   /** Decode queries of a live sequence are watched from now on; the result tells what was seen so far. */
@@ -117,14 +123,17 @@ export class Runner {
     try {
       const slots = batch.rows.map((row) => this.#slot(row.sequence));
       const parts = batch.rows.map((row, i) => partOf(row, slots[i] as Slot));
-      const clock = isClocked(batch) ? new StepClock() : undefined;
+      const clock = isClocked(batch, slots) ? new StepClock() : undefined;
       const logits = this.#forward.run(parts, batch.numChunkTokens > 0 ? isInterrupted : undefined, clock);
       if (logits === undefined) return undefined;
       if (batch.numSamples === 0) return NOTHING;
       if (clock === undefined) return this.#sample(batch, slots, logits);
       const result = clock.sample(() => this.#sample(batch, slots, logits));
       const times = clock.times();
-      for (const slot of slots) slot.times = addTimes(slot.times, times);
+      for (const [i, slot] of slots.entries()) {
+        slot.times = addTimes(slot.times, times);
+        slot.clockedAt = batch.rows[i]?.sequence.numOutputTokens;
+      }
       return result;
     } finally {
       this.#backend.endStep();
@@ -195,8 +204,12 @@ export class Runner {
 }
 
 /** Whether a sequence of a step that only decodes is due. */
-function isClocked({ rows, numChunkTokens }: Batch): boolean {
-  return numChunkTokens === 0 && rows.some(({ sequence }) => sequence.numOutputTokens % CLOCK_EVERY === 2);
+function isClocked({ rows, numChunkTokens }: Batch, slots: readonly Slot[]): boolean {
+  if (numChunkTokens > 0) return false;
+  return rows.some(({ sequence: { numOutputTokens } }, i) => {
+    const last = slots[i]?.clockedAt;
+    return numOutputTokens >= (last === undefined ? FIRST_CLOCKED : last + CLOCK_EVERY);
+  });
 }
 
 function partOf({ sequence, start, numTokens, samples }: BatchRow, { state }: Slot): ForwardPart {

@@ -151,7 +151,7 @@ export type TokenEvent =
     readonly seed: number;
     /** What its decode queries looked at. */
     readonly attended?: AttendedStats;
-    /** Where the time of its decode steps went, sums over those that were clocked: one in 64, the second token's first. */
+    /** Where the time of its decode steps went, sums over those that were clocked: one in 64 at least, the second token's first. */
     readonly stepTimes?: StepTimes;
     /** Where exact attention lay, and each stretch's text; with `look`. */
     readonly looked?: Looked & { readonly texts: readonly string[] };
