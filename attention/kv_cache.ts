@@ -220,17 +220,25 @@ export class KvCache implements Disposable {
 
   /** A token's rows were stored by somebody else, behind the last ones of every layer's open segment. */
   grow(): void {
-    for (let layer = 0; layer < this.#layers.length; layer++) this.#grow(layer, this.#open(layer), 1);
+    // Layers share their boundaries.
+    const at = this.#openAt(0);
+    for (let layer = 0; layer < this.#layers.length; layer++) {
+      this.#grow(layer, (this.#layers[layer] as GrowingLayer).segments[at] as KvSegment, 1);
+    }
   }
 
   /** The segment that the next token's row goes to. */
   #open(layer: number): KvSegment {
+    return (this.#layers[layer] as GrowingLayer).segments[this.#openAt(layer)] as KvSegment;
+  }
+
+  /** Its place. */
+  #openAt(layer: number): number {
     const { segments } = this.#layers[layer] as GrowingLayer;
     let at = segments.length;
     while (at > 0 && !(segments[at - 1] as KvSegment).sealed) at--;
-    const segment = segments[at];
-    if (segment === undefined) throw new RangeError("Cannot cache tokens: they have no room, reserve it first");
-    return segment;
+    if (at === segments.length) throw new RangeError("Cannot cache tokens: they have no room, reserve it first");
+    return at;
   }
 
   /** Rows were stored behind the last one of an open segment. */
