@@ -73,6 +73,7 @@ struct Pool::State {
   std::chrono::steady_clock::time_point moved{};
 
   void take_tasks(int worker) {
+    if (tasks == kEveryWorker) return entry(body, 0, worker);
     for (;;) {
       const int64_t task = next.fetch_add(1, std::memory_order_relaxed);
       if (task >= tasks) return;
@@ -183,7 +184,8 @@ void Pool::shut_down() {
 }
 
 void Pool::run_erased(int tasks, void* body, Entry entry) {
-  if (tasks <= 1 || threads_ == 1) {
+  if (threads_ == 1 || (tasks <= 1 && tasks != kEveryWorker)) {
+    if (tasks == kEveryWorker) tasks = 1;
     for (int task = 0; task < tasks; task++) entry(body, task, 0);
     return;
   }
@@ -196,7 +198,7 @@ void Pool::run_erased(int tasks, void* body, Entry entry) {
   s.body = body;
   s.entry = entry;
   s.tasks = tasks;
-  s.next.store(0, std::memory_order_relaxed);
+  if (tasks != kEveryWorker) s.next.store(0, std::memory_order_relaxed);
   const uint64_t number = (s.word.load(std::memory_order_relaxed) >> kNumberShift) + 1;
   s.word.store(number << kNumberShift | kOpen, std::memory_order_seq_cst);
   if (s.sleepers.load(std::memory_order_seq_cst) > 0) {

@@ -44,7 +44,7 @@ class Pool {
       shares_[s].next.store(border(tasks, s), std::memory_order_relaxed);
       shares_[s].end = border(tasks, s + 1);
     }
-    run(tasks < threads_ ? tasks : threads_, [&](int first, int worker) {
+    const auto take = [&](int first, int worker) {
       for (int i = 0; i < threads_; i++) {
         Share& share = shares_[(first + i) % threads_];
         for (;;) {
@@ -53,6 +53,10 @@ class Pool {
           body(task, worker);
         }
       }
+    };
+    if (tasks < 2 || state_ == nullptr) return run(tasks < threads_ ? tasks : threads_, take);
+    run_erased(kEveryWorker, const_cast<void*>(static_cast<const void*>(&take)), [](void* t, int, int worker) {
+      (*static_cast<decltype(&take)>(t))(worker, worker);
     });
   }
 
@@ -63,6 +67,8 @@ class Pool {
   };
   int border(int tasks, int share) const { return static_cast<int>(int64_t{tasks} * share / threads_); }
   using Entry = void (*)(void* body, int32_t task, int32_t worker);
+  // In place of tasks: body is called once by every worker that comes before the caller's own call ends.
+  static constexpr int kEveryWorker = -1;
   void run_erased(int tasks, void* body, Entry entry);
   void shut_down();
   struct State;

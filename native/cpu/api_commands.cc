@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "context.h"
+#include "kv.h"
 
 using namespace kvasir;
 
@@ -130,6 +131,25 @@ int32_t run_command(kvasir_context* ctx, int32_t code, Arguments& a) {
   }
 }
 
+// The next attention of a layer looks up slots that nothing has looked at since the last step: they are asked for before the products
+// ahead of it, so many commands ahead at most. Commands are checked when they are run; here only that all of it lies inside.
+constexpr int kAhead = 4;
+
+void fetch_ahead(const kvasir_context& ctx, const int32_t* commands, int32_t at, int32_t size) {
+  for (int i = 0; i < kAhead && size - at >= 2; i++) {
+    const int32_t count = commands[at + 1], *arguments = commands + at + 2;
+    if (count < 0 || count > size - at - 2) return;
+    if (commands[at] == KVASIR_RUN_ATTEND_EACH) {
+      constexpr int32_t kFixed = 6;
+      const int32_t caches = count < kFixed ? -1 : arguments[kFixed - 1];
+      if (caches < 0 || caches > count - kFixed) return;
+      const int32_t rest = count - kFixed - caches;
+      return fetch_segments(*ctx.table, arguments + kFixed + caches, rest / KVASIR_SEGMENT_FIELDS);
+    }
+    at += 2 + count;
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -140,6 +160,7 @@ int32_t kvasir_commands_run(kvasir_context* ctx, const int32_t* commands, int32_
     for (int32_t at = 0; at < size;) {
       const int32_t count = at + 1 < size ? commands[at + 1] : -1;
       if (count < 0 || count > size - at - 2) fail(KVASIR_ARGUMENT, "Cannot run commands: the one at %d is cut off", at);
+      if (commands[at] == KVASIR_RUN_MATMUL) fetch_ahead(*ctx, commands, at + 2 + count, size);
       Arguments arguments(commands + at + 2, count, commands[at]);
       const int32_t status = run_command(ctx, commands[at], arguments);
       if (status != KVASIR_OK) throw Error{status, last_error_text()};

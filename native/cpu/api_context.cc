@@ -47,6 +47,7 @@ kvasir_context* kvasir_context_create(const char* text) {
     context->pool = std::make_unique<Pool>(threads);
     context->executor = context->pool->lend();
     context->workers = std::vector<Scratch>(static_cast<size_t>(threads));
+    context->quantized = std::vector<kvasir_context::QuantizeMark>(static_cast<size_t>(threads));
     made = context.release();
   });
   return made;

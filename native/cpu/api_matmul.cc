@@ -2,7 +2,10 @@
 // Every output element is one task's alone and its sum's order depends on n and the shapes only: results are the same
 // for any number of threads.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <optional>
+#include <thread>
 #include <vector>
 
 #include "context.h"
@@ -30,43 +33,85 @@ bool is_block_type(const PackedWeight& w) { return w.layout.unit_k > 1; }
 
 int div_up(int a, int b) { return a / b + (a % b != 0); }
 
-// Decode: one pass over the weights, about 32 KB a task, at least four tasks a thread where panels suffice; neighbours go to one thread,
-// as kernels fetch what lies behind a task.
+// Rows of x are rounded inside the products' job: every worker rounds its share of them first, then those of workers that have not come
+// yet, and waits for the rest. A job of its own, or one thread for all, costs more. What workers tell each other lies on lines of their
+// own: between cores that share no cache, each costs a fifth of a microsecond whenever it changes hands.
+class SharedQuantize {
+ public:
+  SharedQuantize(kvasir_context& ctx, StreamBlock* q, const StreamInput& in)
+      : marks_(ctx.quantized.data()), kernels_(*ctx.isa->matmul), q_(q), in_(in), shares_(std::min(in.n, ctx.pool->threads())),
+        number_(++ctx.quantize_number) {
+    if (shares_ == 1) round(0);
+  }
+
+  void finish(int worker) {
+    if (shares_ == 1) return;
+    for (int i = 0; i < shares_; i++) {
+      const int share = (worker + i) % shares_;
+      Mark& mark = marks_[share];
+      if (mark.done.load(std::memory_order_acquire) == number_ || mark.taken.exchange(number_, std::memory_order_relaxed) == number_) continue;
+      round(share);
+      mark.done.store(number_, std::memory_order_release);
+    }
+    for (int share = 0; share < shares_; share++) {
+      for (int spins = 0; marks_[share].done.load(std::memory_order_acquire) != number_; ++spins) {
+        if (spins > 1000) std::this_thread::yield();  // who has the last row may have lost its CPU
+      }
+    }
+  }
+
+ private:
+  using Mark = kvasir_context::QuantizeMark;
+
+  void round(int share) const {
+    const size_t k = static_cast<size_t>(in_.k), n = static_cast<size_t>(in_.n), shares = static_cast<size_t>(shares_);
+    for (size_t i = n * static_cast<size_t>(share) / shares; i < n * (static_cast<size_t>(share) + 1) / shares; i++) {
+      kernels_.stream_quantize(q_ + i * (k / 32), in_.x + i * k, in_.k, in_.fast);
+    }
+  }
+
+  Mark* const marks_;
+  const MatmulKernels& kernels_;
+  StreamBlock* const q_;
+  const StreamInput in_;
+  const int shares_;
+  const uint64_t number_;
+};
+
+// Decode: one pass over the weights, about 64 KB a task, at least four tasks a thread where panels suffice, of equal size and equally
+// many for all; neighbours go to one thread, as kernels fetch what lies behind a task. after(first, count) follows the products of
+// these panels, those of all `paired` products together.
+template <class After>
 void stream_products(kvasir_context& ctx, const std::vector<Product>& products, const float* x, int n, int k,
-                     bool quantize) {
+                     bool quantize, bool paired, After&& after) {
   const MatmulKernels& kernels = *ctx.isa->matmul;
   StreamInput in = {x, nullptr, n, k, ctx.precision == Precision::kFast};
+  StreamBlock* q = nullptr;
   if (quantize) {
-    const size_t blocks = static_cast<size_t>(k / 32);
-    auto* q = static_cast<StreamBlock*>(ctx.shared.get(blocks * static_cast<size_t>(n) * sizeof(StreamBlock)));
-    auto one = [&](int i, int) {
-      kernels.stream_quantize(q + static_cast<size_t>(i) * blocks, x + static_cast<size_t>(i) * static_cast<size_t>(k),
-                              k, in.fast);
-    };
-    // Under some thousand values waking the others costs more than it saves.
-    if (static_cast<int64_t>(n) * k < 8192) {
-      for (int i = 0; i < n; ++i) one(i, 0);
-    } else {
-      ctx.pool->run(n, one);
-    }
+    q = static_cast<StreamBlock*>(ctx.shared.get(static_cast<size_t>(k / 32) * static_cast<size_t>(n) * sizeof(StreamBlock)));
     in.q = q;
   }
-  int total = 0;
-  for (const Product& p : products) total += p.w->panels();
-  const int fair = std::max(1, total / (4 * ctx.pool->threads()));
-  std::vector<Span> spans;
-  for (size_t i = 0; i < products.size(); ++i) {
-    const PackedWeight& w = *products[i].w;
-    const int by_size = static_cast<int>(std::max<size_t>(1, (size_t{32} << 10) / std::max<size_t>(1, w.panel_bytes)));
-    const int step = std::min(by_size, fair);
-    for (int p = 0; p < w.panels(); p += step) {
-      spans.push_back({static_cast<int>(i), p, std::min(step, w.panels() - p), 0, n});
-    }
+  std::optional<SharedQuantize> quantized;
+  if (quantize) quantized.emplace(ctx, q, in);
+  int64_t total = 0;
+  size_t bytes = 0;
+  for (const Product& p : products) {
+    if (!paired || total == 0) total += p.w->panels();
+    bytes += static_cast<size_t>(p.w->panels()) * p.w->panel_bytes;
   }
-  ctx.pool->run_shares(static_cast<int>(spans.size()), [&](int task, int) {
-    const Span& s = spans[static_cast<size_t>(task)];
-    const Product& p = products[static_cast<size_t>(s.product)];
-    kernels.stream(*p.w, s.panel, s.panels, in, p.out, p.w->rows);
+  const int threads = ctx.pool->threads();
+  const int64_t by_size = static_cast<int64_t>(bytes >> 16), wanted = std::max<int64_t>(by_size, 4 * threads);
+  const int64_t tasks = std::min(total, (wanted + threads - 1) / threads * threads);
+  ctx.pool->run_shares(static_cast<int>(tasks), [&](int task, int worker) {
+    if (quantize) quantized->finish(worker);
+    const int first = static_cast<int>(total * task / tasks), end = static_cast<int>(total * (task + 1) / tasks);
+    int before = 0;  // panels of earlier products
+    for (const Product& p : products) {
+      const int from = std::max(first - before, 0), to = std::min(end - before, p.w->panels());
+      if (from < to) kernels.stream(*p.w, from, to - from, in, p.out, p.w->rows);
+      if (!paired) before += p.w->panels();
+    }
+    after(first, end - first);
   });
 }
 
@@ -113,21 +158,44 @@ void panel_products(kvasir_context& ctx, const std::vector<Product>& products, c
   });
 }
 
+// False: there is nothing to sum, and outputs are zeros.
+bool has_products(const std::vector<Product>& products, int n, int k) {
+  if (n == 0) return false;
+  if (k > 0) return true;
+  for (const Product& p : products) {
+    std::fill(p.out, p.out + static_cast<size_t>(n) * static_cast<size_t>(p.w->rows), 0.0f);
+  }
+  return false;
+}
+
+bool quantizes(const kvasir_context& ctx, const std::vector<Product>& products) {
+  return ctx.isa->matmul->quantizes &&
+         std::any_of(products.begin(), products.end(), [](const Product& p) { return is_block_type(*p.w); });
+}
+
 void multiply(kvasir_context& ctx, const std::vector<Product>& products, const float* x, int n, int k) {
-  if (n == 0) return;
-  if (k == 0) {
-    for (const Product& p : products) {
-      std::fill(p.out, p.out + static_cast<size_t>(n) * static_cast<size_t>(p.w->rows), 0.0f);
-    }
+  if (!has_products(products, n, k)) return;
+  const bool quantize = quantizes(ctx, products);
+  if (n > ctx.isa->matmul->stream_rows) return panel_products(ctx, products, x, n, k, quantize);
+  stream_products(ctx, products, x, n, k, quantize, false, [](int, int) {});
+}
+
+// gates = activation(x gatesᵀ) * (x factorsᵀ); both have as many rows. Decode: each piece as soon as its products are there.
+void multiply_gated(kvasir_context& ctx, GluKernel kernel, const Product& gates, const Product& factors, const float* x, int n, int k) {
+  const std::vector<Product> products = {gates, factors};
+  const size_t rows = static_cast<size_t>(gates.w->rows);
+  if (n > ctx.isa->matmul->stream_rows || k == 0) {
+    multiply(ctx, products, x, n, k);
+    run_glu(ctx, kernel, gates.out, gates.out, factors.out, static_cast<size_t>(n) * rows);
     return;
   }
-  const bool quantize = ctx.isa->matmul->quantizes && std::any_of(products.begin(), products.end(),
-                                                                  [](const Product& p) { return is_block_type(*p.w); });
-  if (n <= ctx.isa->matmul->stream_rows) {
-    stream_products(ctx, products, x, n, k, quantize);
-  } else {
-    panel_products(ctx, products, x, n, k, quantize);
-  }
+  stream_products(ctx, products, x, n, k, quantizes(ctx, products), true, [&](int panel, int panels) {
+    const size_t first = static_cast<size_t>(panel) * kPanelRows;
+    const size_t count = std::min(static_cast<size_t>(panels) * kPanelRows, rows - first);
+    for (size_t at = first; at < first + static_cast<size_t>(n) * rows; at += rows) {
+      kernel(gates.out + at, gates.out + at, factors.out + at, count);
+    }
+  });
 }
 
 }  // namespace
@@ -161,8 +229,7 @@ int32_t kvasir_matmul_glu(kvasir_context* ctx, kvasir_tensor out, kvasir_tensor 
     const size_t count = static_cast<size_t>(in.n) * static_cast<size_t>(gates.shape[0]);
     if (count == 0) return;
     float* factors = static_cast<float*>(ctx->operand.get(count * sizeof(float)));
-    multiply(*ctx, {{gates.packed.get(), target}, {ups.packed.get(), factors}}, in.data(), in.n, static_cast<int>(in.k));
-    run_glu(*ctx, kernel, target, target, factors, count);
+    multiply_gated(*ctx, kernel, {gates.packed.get(), target}, {ups.packed.get(), factors}, in.data(), in.n, static_cast<int>(in.k));
   });
 }
 

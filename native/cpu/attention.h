@@ -15,6 +15,7 @@ struct AttentionRows {
   float* o;         // written: the softmax-weighted mean of the visible values
   size_t o_stride;
   float* lse;        // written: [rows] natural log of the sum of exponentials behind o; null when not wanted
+  float* sums;       // written in its place, range cores only: see AttentionParts, as which o is left, too
   int32_t group;     // heads that share the KV head
   int32_t count;     // queries
   int32_t position;  // of the first query; the others follow
@@ -22,6 +23,17 @@ struct AttentionRows {
   KvRun next;        // what this thread looks at next, fetched on the way; count 0: unknown
   bool fetched;      // the first keys were the `next` of the call before
   int32_t rows() const { return count * group; }
+};
+
+// What rows have of each of several ranges of keys. o [ranges, rows, headDim]: sums of 2^(score - max) value; sums
+// [ranges, rows, 2]: max, the greatest score to base 2, and the sum of 2^(score - max), 0 without keys.
+struct AttentionParts {
+  static constexpr int32_t kMost = 64;  // ranges
+
+  float* o;
+  float* sums;
+  int32_t ranges;
+  size_t rows;
 };
 
 struct AttentionShape {
@@ -111,6 +123,8 @@ struct AttentionKernels {
   AttentionCore prefill;  // 16-bit integer products, for many rows of f16 and i8 caches; all null where there is none
   AttentionGather gather;  // float arithmetic, retrieved keys
   AttentionSink sink;      // float arithmetic, beside a prompt's attention
+  // o [rows, headDim] of `rows` rows of parts from number `row` on, ranges in order; lse [rows], or null. o = 0, lse = -inf without keys.
+  void (*merge)(const AttentionParts& parts, size_t row, int32_t rows, size_t d, float* o, float* lse);
   // Converts rows of head_dim floats, src_stride apart, to dense dst [rows, head_dim] of dtype; scales [rows] for I8.
   void (*store_rows)(int32_t dtype, void* dst, float* scales, const float* src, size_t src_stride, int32_t rows,
                      int32_t head_dim);

@@ -1,6 +1,7 @@
 #include "attention_vec512.h"
 // The vector first: the cores are written in its terms.
 #include "attention_gather.h"
+#include "attention_merge.h"
 #include "attention_prefill.h"
 #include "attention_range.h"
 #include "attention_sink.h"
@@ -13,6 +14,7 @@ extern const AttentionKernels kAttentionAvx512 = {
     {PrefillCore<Vec512>::attend, PrefillCore<Vec512>::scratch_bytes, PrefillCore<Vec512>::kRowUnit},
     {GatherCore<Vec512>::attend, GatherCore<Vec512>::scratch_bytes},
     {SinkCore<Vec512>::best, SinkCore<Vec512>::sums, SinkCore<Vec512>::scratch_bytes},
+    MergeCore<Vec512>::merge,
     RowStore<Vec512>::store,
 };
 

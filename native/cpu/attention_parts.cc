@@ -42,7 +42,7 @@ constexpr int32_t kBlock = 8;
 
 // Keys of one task: long against the cost of a task and of merging it, short enough to share out evenly.
 int32_t range_of(int64_t keys, int32_t rows) {
-  const int64_t even = (keys * rows / 16 + 63) / 64 * 64, least = (keys + 64 * 64 - 1) / (64 * 64) * 64;
+  const int64_t even = (keys * rows / 16 + 63) / 64 * 64, least = (keys + 64 * AttentionParts::kMost - 1) / (64 * AttentionParts::kMost) * 64;
   return static_cast<int32_t>(std::max(std::clamp<int64_t>(even, 128, 512), least));
 }
 
@@ -60,33 +60,27 @@ int64_t cut_of(const int32_t* spans, int32_t span_count, int64_t number) {
   return before;
 }
 
-// Partial results of `rows` query rows: [range][row].
+// Where `rows` query rows of ranges go, and what becomes of them.
 struct Parts {
   AttentionOut out;  // where rows go that have one range
-  int32_t ranges;
-  size_t rows, d;
-  float* o = nullptr;
-  float* lse = nullptr;
+  AttentionParts parts;
+  size_t d;
 
-  Parts(kvasir_context& ctx, const AttentionOut& to, int32_t ranges_, size_t rows_, size_t d_)
-      : out(to), ranges(ranges_), rows(rows_), d(d_) {
+  Parts(kvasir_context& ctx, const AttentionOut& to, int32_t ranges, size_t rows, size_t d_)
+      : out(to), parts{nullptr, nullptr, ranges, rows}, d(d_) {
     if (ranges == 1) return;
-    o = static_cast<float*>(ctx.shared.get(static_cast<size_t>(ranges) * rows * (d + 1) * sizeof(float)));
-    lse = o + static_cast<size_t>(ranges) * rows * d;
+    parts.o = static_cast<float*>(ctx.shared.get(static_cast<size_t>(ranges) * rows * (d + 2) * sizeof(float)));
+    parts.sums = parts.o + static_cast<size_t>(ranges) * rows * d;
   }
   void place(AttentionRows& to, int32_t range, size_t row) const {
-    const size_t at = (ranges == 1 ? 0 : static_cast<size_t>(range) * rows) + row;
-    to.o = (ranges == 1 ? out.o : o) + at * d;
-    to.lse = (ranges == 1 ? out.lse : lse) + at;
+    const bool whole = parts.ranges == 1;
+    const size_t at = whole ? row : static_cast<size_t>(range) * parts.rows + row;
+    to.o = (whole ? out.o : parts.o) + at * d;
+    to.lse = whole ? out.lse + at : nullptr;
+    to.sums = whole ? nullptr : parts.sums + 2 * at;
   }
-  void merge() const {
-    if (ranges == 1) return;
-    std::vector<const float*> from(static_cast<size_t>(ranges));
-    std::vector<float> weights(static_cast<size_t>(ranges));
-    for (size_t r = 0; r < rows; r++) {
-      for (size_t p = 0; p < from.size(); p++) from[p] = o + (p * rows + r) * d, weights[p] = lse[p * rows + r];
-      out.lse[r] = merge_row(out.o + r * d, from.data(), weights.data(), ranges, d);
-    }
+  void merge(kvasir_context& ctx) const {
+    if (parts.ranges > 1) ctx.isa->attention->merge(parts, 0, static_cast<int32_t>(parts.rows), d, out.o, out.lse);
   }
 };
 
@@ -189,7 +183,7 @@ void attend_window(kvasir_context& ctx, const AttentionShape& shape, const KvVie
     to.fetched = unit > begin;
     core.attend(shape, to, runs, count, scratch[worker] + runs_bytes);
   });
-  parts.merge();
+  parts.merge(ctx);
   if (direct) return;
   for (int32_t head = 0; head < kv.kv_heads; head++) {
     for (int32_t i = 0; i < n; i++) {
@@ -239,7 +233,7 @@ void attend_topk(kvasir_context& ctx, const AttentionShape& shape, const KvView&
     const KvGather next = unit + 1 < end ? gather_of(unit + 1, runs + most_runs) : KvGather{};
     core.attend(shape, to, gather, &next, scratch[worker] + runs_bytes);
   });
-  parts.merge();
+  parts.merge(ctx);
 }
 
 }  // namespace kvasir

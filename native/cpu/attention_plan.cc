@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <limits>
 
 #include "context.h"
 #include "isa.h"
@@ -16,7 +14,7 @@ namespace {
 // Up to this many queries the range core reads the cache once for all of them; beyond, rounding a tile pays.
 constexpr int32_t kDecodeQueries = 8;
 // Of a call over several caches: enough for threads to end together.
-constexpr int32_t kTasksPerThread = 16;
+constexpr int32_t kTasksPerThread = 8;
 
 struct Plan {
   const AttentionCore* core;
@@ -39,7 +37,7 @@ Plan make_plan(const AttentionKernels& kernels, const AttentionShape& shape, int
     plan.core = &kernels.range;
     plan.queries = n;
     const int32_t even = static_cast<int32_t>(int64_t{keys} * kv_heads / 16);
-    plan.keys = std::max(std::clamp(divide_up(even, 64) * 64, 128, 512), divide_up(divide_up(keys, 64), 64) * 64);
+    plan.keys = std::max(std::clamp(divide_up(even, 64) * 64, 128, 512), divide_up(divide_up(keys, AttentionParts::kMost), 64) * 64);
     plan.ranges = divide_up(keys, plan.keys);
   } else {
     const bool rounded = shape.dtype != KVASIR_F32 && kernels.prefill.attend != nullptr;
@@ -55,27 +53,6 @@ Plan make_plan(const AttentionKernels& kernels, const AttentionShape& shape, int
   }
   plan.blocks = divide_up(n, plan.queries);
   return plan;
-}
-
-// out [group, headDim] of one query and KV head from its partial results, by their log-sum-exp, in order; all_lse [group] or null.
-void merge(float* out, float* all_lse, const float* o, const float* lse, int32_t ranges, size_t range_rows, size_t row, int32_t group,
-           size_t d) {
-  for (int32_t g = 0; g < group; g++, row++) {
-    float max = -std::numeric_limits<float>::infinity(), sum = 0.0f;
-    for (int32_t r = 0; r < ranges; r++) max = std::max(max, lse[r * range_rows + row]);
-    float* to = out + g * d;
-    std::fill(to, to + d, 0.0f);
-    for (int32_t r = 0; r < ranges; r++) {
-      const float l = lse[r * range_rows + row];
-      if (l == -std::numeric_limits<float>::infinity()) continue;
-      const float weight = std::exp(l - max);
-      const float* part = o + (r * range_rows + row) * d;
-      for (size_t c = 0; c < d; c++) to[c] += weight * part[c];
-      sum += weight;
-    }
-    for (size_t c = 0; c < d; c++) to[c] /= sum;
-    if (all_lse != nullptr) all_lse[g] = max + std::log(sum);
-  }
 }
 
 // One query of one cache among several.
@@ -121,8 +98,8 @@ void attend_each(kvasir_context& ctx, const AttentionShape& shape, const KvView*
   const size_t bytes = runs_bytes + core.scratch_bytes(shape, group);
   std::vector<char*> scratch(ctx.workers.size());
   for (size_t w = 0; w < scratch.size(); w++) scratch[w] = static_cast<char*>(ctx.workers[w].get(bytes));
-  float* part_o = rows == 0 ? nullptr : static_cast<float*>(ctx.shared.get(rows * (d + 1) * sizeof(float)));
-  float* part_lse = part_o + rows * d;
+  float* part_o = rows == 0 ? nullptr : static_cast<float*>(ctx.shared.get(rows * (d + 2) * sizeof(float)));
+  float* part_sums = part_o + rows * d;
   std::vector<std::atomic<int32_t>> left(static_cast<size_t>(n) * static_cast<size_t>(kv_heads));  // pieces of a head
   for (size_t i = 0; i < left.size(); i++) left[i].store(all[i / kv_heads].pieces, std::memory_order_relaxed);
 
@@ -134,8 +111,8 @@ void attend_each(kvasir_context& ctx, const AttentionShape& shape, const KvView*
   const auto piece_of = [&](int task) {
     const Each& each = *(std::upper_bound(all.begin(), all.end(), task, [](int t, const Each& e) { return t < e.task; }) - 1);
     const int32_t piece = (task - each.task) % each.pieces;
-    return Piece{each, static_cast<int32_t>(&each - all.data()), (task - each.task) / each.pieces, piece * together,
-                 std::min(each.plan.ranges, (piece + 1) * together)};
+    return Piece{each, static_cast<int32_t>(&each - all.data()), (task - each.task) / each.pieces, each.plan.ranges * piece / each.pieces,
+                 each.plan.ranges * (piece + 1) / each.pieces};
   };
   std::vector<int> fetched(scratch.size(), -1);  // by worker: the task whose first rows it has asked for
   ctx.pool->run_shares(tasks, [&](int task, int worker) {
@@ -155,7 +132,7 @@ void attend_each(kvasir_context& ctx, const AttentionShape& shape, const KvView*
       const int32_t from = each.oldest + r * each.plan.keys;
       const size_t row = first_row + static_cast<size_t>(r) * heads;
       to.o = each.plan.ranges > 1 ? part_o + row * d : whole;
-      to.lse = each.plan.ranges > 1 ? part_lse + row : nullptr;
+      to.sums = each.plan.ranges > 1 ? part_sums + 2 * row : nullptr;
       const int32_t count = kv.runs(head, from, std::min(kv.end, from + each.plan.keys), runs);
       if (r + 1 < end) {
         to.next = kv.run_from(head, from + each.plan.keys);
@@ -170,9 +147,9 @@ void attend_each(kvasir_context& ctx, const AttentionShape& shape, const KvView*
     }
     if (each.plan.ranges == 1) return;
     // Whoever is last merges what all have left, in order of the ranges.
-    if (left[static_cast<size_t>(i) * kv_heads + head].fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-    merge(whole, nullptr, part_o + each.row * d, part_lse + each.row, each.plan.ranges, static_cast<size_t>(heads),
-          static_cast<size_t>(head) * group, group, d);
+    if (each.pieces > 1 && left[static_cast<size_t>(i) * kv_heads + head].fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    const AttentionParts parts{part_o + each.row * d, part_sums + 2 * each.row, each.plan.ranges, static_cast<size_t>(heads)};
+    ctx.isa->attention->merge(parts, static_cast<size_t>(head) * group, group, d, whole, nullptr);
   });
 }
 
@@ -191,13 +168,13 @@ void attend_causal(kvasir_context& ctx, const AttentionShape& shape, const KvVie
   std::vector<char*> scratch(ctx.workers.size());
   for (size_t w = 0; w < scratch.size(); w++) scratch[w] = static_cast<char*>(ctx.workers[w].get(bytes));
   const size_t range_rows = static_cast<size_t>(kv.kv_heads) * n * group;  // [range][kv head][query][group]
-  float* part_o = nullptr;
-  float* part_lse = nullptr;
+  AttentionParts parts{nullptr, nullptr, plan.ranges, range_rows};
+  float* ordered_lse = nullptr;  // as range_rows
   if (plan.ranges > 1) {
-    part_o = static_cast<float*>(ctx.shared.get(plan.ranges * range_rows * (d + 1) * sizeof(float)));
-    part_lse = part_o + plan.ranges * range_rows * d;
+    parts.o = static_cast<float*>(ctx.shared.get(plan.ranges * range_rows * (d + 2) * sizeof(float)));
+    parts.sums = parts.o + plan.ranges * range_rows * d;
   } else if (lse != nullptr) {
-    part_lse = static_cast<float*>(ctx.shared.get(range_rows * sizeof(float)));
+    ordered_lse = static_cast<float*>(ctx.shared.get(range_rows * sizeof(float)));
   }
 
   ctx.pool->run(tasks, [&](int task, int worker) {
@@ -217,13 +194,13 @@ void attend_causal(kvasir_context& ctx, const AttentionShape& shape, const KvVie
     if (window > 0) from = static_cast<int32_t>(std::max<int64_t>(from, int64_t{rows.position} - window + 1));
     if (plan.ranges > 1) {
       const size_t row = range * range_rows + static_cast<size_t>(head) * n * group;
-      rows.o = part_o + row * d;
+      rows.o = parts.o + row * d;
       rows.o_stride = group * d;
-      rows.lse = part_lse + row;
+      rows.sums = parts.sums + 2 * row;
     } else {
       rows.o = out + first * stride + head * group * d;
       rows.o_stride = stride;
-      if (lse != nullptr) rows.lse = part_lse + (static_cast<size_t>(head) * n + first) * group;
+      if (lse != nullptr) rows.lse = ordered_lse + (static_cast<size_t>(head) * n + first) * group;
     }
     KvRun* runs = reinterpret_cast<KvRun*>(scratch[worker]);
     const int32_t count = kv.runs(head, from, to, runs);
@@ -235,8 +212,8 @@ void attend_causal(kvasir_context& ctx, const AttentionShape& shape, const KvVie
     for (int32_t i = 0; i < n; i++) {
       const size_t row = (static_cast<size_t>(head) * n + i) * group;
       float* to = lse == nullptr ? nullptr : lse + static_cast<size_t>(i) * heads + static_cast<size_t>(head) * group;
-      if (plan.ranges == 1) std::copy(part_lse + row, part_lse + row + group, to);
-      else merge(out + i * stride + head * group * d, to, part_o, part_lse, plan.ranges, range_rows, row, group, d);
+      if (plan.ranges == 1) std::copy(ordered_lse + row, ordered_lse + row + group, to);
+      else ctx.isa->attention->merge(parts, row, group, d, out + i * stride + head * group * d, to);
     }
   }
 }

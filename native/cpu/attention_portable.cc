@@ -1,4 +1,5 @@
 #include "attention_gather.h"
+#include "attention_merge.h"
 #include "attention_range.h"
 #include "attention_sink.h"
 #include "attention_store.h"
@@ -11,6 +12,7 @@ extern const AttentionKernels kAttentionPortable = {
     {nullptr, nullptr, 0},
     {GatherCore<VecPortable>::attend, GatherCore<VecPortable>::scratch_bytes},
     {SinkCore<VecPortable>::best, SinkCore<VecPortable>::sums, SinkCore<VecPortable>::scratch_bytes},
+    MergeCore<VecPortable>::merge,
     RowStore<VecPortable>::store,
 };
 

@@ -181,6 +181,11 @@ class RangeCore {
     for (int32_t r = 0; r < rows.rows(); r++) {
       float* out = rows.o + r / rows.group * rows.o_stride + r % rows.group * d;
       const float* o = s.o + r * s.width;
+      if (rows.sums != nullptr) {
+        std::memcpy(out, o, d * sizeof(float));
+        rows.sums[2 * r] = s.max[r], rows.sums[2 * r + 1] = s.sum[r];
+        continue;
+      }
       const float inverse = s.sum[r] > 0.0f ? 1.0f / s.sum[r] : s.sum[r] == 0.0f ? 0.0f : s.sum[r];
       for (size_t c = 0; c < d; c++) out[c] = o[c] * inverse;
       if (rows.lse != nullptr) {

@@ -1,5 +1,6 @@
 // What a context owns. Included by every api_*.cc.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -27,6 +28,12 @@ struct kvasir_context {
   kvasir::Scratch shared;                // used by the calling thread, between pool runs
   kvasir::Scratch operand;               // a product that only its own call sees: shared serves matmul itself
   std::vector<kvasir::Scratch> workers;  // one per pool worker
+  // Who has rounded which share of a product's rows: the product's number.
+  struct alignas(64) QuantizeMark {
+    std::atomic<uint64_t> taken{0}, done{0};
+  };
+  std::vector<QuantizeMark> quantized;  // one per pool worker
+  uint64_t quantize_number = 0;
 
   // Throws Error{KVASIR_ARGUMENT} naming `what` when the id is stale, foreign or 0.
   kvasir::Tensor& tensor(kvasir_tensor id, const char* what) { return table->tensor(id, what); }

@@ -151,7 +151,7 @@ struct Step {
 TEST("commands do what calls do, to the bit") {
   for (const std::string& isa : isas()) {
     for (const int32_t dtype : {KVASIR_Q4_1, KVASIR_F32}) {
-      for (const std::vector<int32_t>& lengths : {std::vector<int32_t>{400, 3, 64, 1, 65, 129, 7, 30, 2}, std::vector<int32_t>{9}}) {
+      for (const std::vector<int32_t>& lengths : {std::vector<int32_t>{400, 3, 64, 1, 65, 129, 7, 30, 2}, {9}, {64, 1, 300}, {5, 6, 7, 8, 130, 1, 2, 3}}) {
         Context c("threads=2,isa=" + isa);
         Step step(c, lengths, dtype);
         step.call();
