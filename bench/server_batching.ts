@@ -4,9 +4,11 @@
  *
  * Prints tokens a second (drawn ones, prompts' time included) of 8 requests of 512 tokens one after another and at once, and
  * the longest pause between two tokens of a running stream while another request's prompt of 7,000 tokens is read. What eight
- * requests at once could gain at best: prompts take what they take alone, as arithmetic bounds them, and a step reads all weights
- * once and each sequence's keys and values at the bandwidth measured beside it. Processor time is told, too: with one thread it
- * says on a busy machine what would be gained where memory keeps up (`cpu:threads=1`).
+ * requests at once could gain at best: prompts take what they take alone, as arithmetic bounds them, and a step takes what memory needs for
+ * all weights and each sequence's keys and values at the bandwidth measured beside it, or what arithmetic needs where nothing waits for memory,
+ * whichever is longer. Processor time is told, too: with one thread it
+ * says on a busy machine what would be gained where memory keeps up (`cpu:threads=1`). And what a line of memory takes between threads,
+ * after each round: eight sequences pass more from thread to thread than one does.
  *
  * @module
  */
@@ -16,6 +18,8 @@ import { type KvType, rowBytes } from "../attention/kv_cache.ts";
 import { NativeBackend } from "../backends/native.ts";
 import { median } from "../core/median.ts";
 import { Engine } from "../engine/engine.ts";
+import { arithmeticMs } from "./arithmetic_floor.ts";
+import { coreLatency } from "./core_latency.ts";
 
 const [model = "smollm2-135m-instruct", count = "256", backend = "cpu:threads=2", kv = "f16"] = Deno.args;
 const maxTokens = Number(count);
@@ -59,13 +63,13 @@ const fresh = (length: number) => promptOf(length, seed++);
 const together = () => Promise.all(Array.from({ length: CLIENTS }, () => answer(fresh(512), maxTokens)));
 // A server that has been running: code is compiled, and the memory of so many caches has been there.
 await together();
-const rounds: { one: number; all: number; cpu: number }[] = [];
+const rounds: { one: number; all: number; cpu: number; line: number }[] = [];
 for (let round = 0; round < ROUNDS; round++) {
   const [one, oneCpu] = await timed(async () => {
     for (let i = 0; i < CLIENTS; i++) await answer(fresh(512), maxTokens);
   });
   const [all, allCpu] = await timed(together);
-  rounds.push({ one, all, cpu: oneCpu / allCpu });
+  rounds.push({ one, all, cpu: oneCpu / allCpu, line: await coreLatency() });
 }
 const [prompts] = await timed(async () => {
   for (let i = 0; i < CLIENTS; i++) await answer(fresh(512), 1);
@@ -79,19 +83,28 @@ console.log(
     median(rounds.map((round) => round.one / round.all)).toFixed(2)
   } times (${times.join(", ")}); processor time ${median(rounds.map((round) => round.cpu)).toFixed(2)} times less`,
 );
-
 console.log(
-  `at best            ${(one / (prompts + floorMs())).toFixed(2)} times: prompts ${prompts.toFixed(0)} ms of ${
-    one.toFixed(0)
-  }`,
+  `a line of memory    ${rounds.map(({ line }) => line.toFixed(0)).join(", ")} ns from thread to thread and back`,
+);
+const floors = floorsMs();
+console.log(
+  `at best            ${(one / (prompts + maxTokens * Math.max(...floors))).toFixed(2)} times: prompts ${
+    prompts.toFixed(0)
+  } ms of ${one.toFixed(0)}; a step of ${CLIENTS}: memory ${floors[0].toFixed(2)} ms, arithmetic ${
+    floors[1].toFixed(2)
+  } ms`,
 );
 
-/** Milliseconds that memory takes for the steps of all at once. */
-function floorMs(): number {
+/** Milliseconds of a step of all at once: of memory alone, and of arithmetic alone. */
+function floorsMs(): readonly [number, number] {
   using memory = openBackend(backend, {});
   if (!(memory instanceof NativeBackend)) throw new TypeError(`Cannot measure the bandwidth of "${backend}"`);
-  const step = weightBytes + CLIENTS * rowBytes(config.layers, kvType as KvType) * (512 + maxTokens / 2);
-  return maxTokens * step / (memory.bandwidth(512) * 1e6);
+  const length = 512 + maxTokens / 2;
+  const bytes = weightBytes + CLIENTS * rowBytes(config.layers, kvType as KvType) * length;
+  return [
+    bytes / (memory.bandwidth(512) * 1e6),
+    arithmeticMs(memory.spec, config, kvType as KvType, CLIENTS, length),
+  ];
 }
 
 /** Pauses of one stream while another prompt is read. */
