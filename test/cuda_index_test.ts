@@ -53,7 +53,10 @@ suite("the flat index of a CUDA device, emulated", () => {
     });
   }
 
-  /** Of 4-bit codes the CPU draws by two planes, which decides a few keys otherwise. */
+  /**
+   * Of 4-bit codes the CPU draws by two planes, which decides a few keys otherwise. The portable kernels round queries as a device does; those
+   * for AVX2 have a bit less a plane, which decides 3 hits of 1,000 otherwise.
+   */
   for (const [codes, share] of [["int8", 0.998], ["int4", 0.97]] as const) {
     it(`keeps what the CPU's keeps, codes=${codes}`, () => keepsTheSame(codes, share));
   }
@@ -116,7 +119,7 @@ suite("the flat index of a CUDA device, emulated", () => {
 
   function keepsTheSame(codes: string, share: number): void {
     assert(types !== undefined);
-    const benches = ["cuda-emulated", "cpu"].map((on) =>
+    const benches = ["cuda-emulated", "cpu:isa=portable"].map((on) =>
       new IndexBench({ spec: `flat:codes=${codes}`, types, backend: open(on) })
     );
     const [same, all] = [new Set<string>(), new Set<string>()];
