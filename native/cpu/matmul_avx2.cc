@@ -5,8 +5,6 @@
 // Ladder (sizes and machine of matmul_avx512.cc, which reaches 137 there):
 //   1. vpmaddwd + vpaddd: 44
 //   2. vpdpwssd of AVX-VNNI: 65. A layer of SmolLM2 at n = 512, two threads: 146, 0.47 of AVX-512's 311.
-#include <cpuid.h>
-
 #include <algorithm>
 #include <cmath>
 
@@ -18,31 +16,6 @@ namespace kvasir {
 namespace {
 
 constexpr int kTile = 6;  // rows of x: 12 sums, two vectors of w, one broadcast, one product
-
-// The instruction's name needs gcc 11 or clang 12, and the binutils of their time.
-#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11)
-#define KVASIR_HAS_AVX_VNNI 1
-#endif
-
-bool cpu_has_avx_vnni() {
-#if KVASIR_HAS_AVX_VNNI
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1 << 4);
-#else
-  return false;
-#endif
-}
-
-template <bool kVnni>
-inline void dot(__m256i& sum, __m256i w, __m256i x) {
-#if KVASIR_HAS_AVX_VNNI
-  if constexpr (kVnni) {
-    asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(w), "x"(x));
-    return;
-  }
-#endif
-  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w, x));
-}
 
 // The same 16-bit number twice in each 32-bit lane.
 inline __m256i twice(__m256i v) { return _mm256_blend_epi16(v, _mm256_slli_epi32(v, 16), 0xaa); }
@@ -276,9 +249,6 @@ void panel_avx2(const PackedWeight& w, int panel, const PanelInput& in, int row,
 }
 
 void panel_quantize_avx2(int16_t* q, float* scales, const float* x, int row, int rows, int n, int k) {
-  // columns 0 2, 1 3 of each four, as expand() pairs them
-  const __m256i paired =
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
   for (int k0 = 0; k0 < k; k0 += kPanelK) {
     const int kc = std::min(kPanelK, k - k0);
     const size_t at = static_cast<size_t>(k0 / kPanelK) * static_cast<size_t>(n);
@@ -301,9 +271,7 @@ void panel_quantize_avx2(int16_t* q, float* scales, const float* x, int row, int
         const __m256 by = _mm256_set1_ps(inverse);
         const __m256 low = _mm256_and_ps(some, _mm256_mul_ps(_mm256_loadu_ps(from + j), by));
         const __m256 high = _mm256_and_ps(some, _mm256_mul_ps(_mm256_loadu_ps(from + j + 8), by));
-        const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(low), _mm256_cvtps_epi32(high));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to + j),
-                           _mm256_shuffle_epi8(_mm256_permute4x64_epi64(both, 0xd8), paired));
+        _mm256_store_si256(reinterpret_cast<__m256i*>(to + j), pack_paired(_mm256_cvtps_epi32(low), _mm256_cvtps_epi32(high)));
       }
     }
   }

@@ -2,6 +2,7 @@
 // matmul_codes_avx512.h, `half` being rows 0..7 or 8..15. Internal linkage: only files compiled for AVX2 may include
 // it.
 #pragma once
+#include <cpuid.h>
 #include <immintrin.h>
 
 #include "matmul.h"
@@ -26,6 +27,10 @@ struct Traits {
                                  : T == KVASIR_Q3_K                       ? 4
                                  : T == KVASIR_Q8_0 || T == KVASIR_IQ4_NL ? 128
                                                                           : 0;
+  // As panel_layout() has them.
+  static constexpr int kUnitBlocks = kSuper ? 8 : kMin ? 1 : 2;
+  static constexpr int kHeaderBytes = kSuper ? 320 : 64;
+  static constexpr int kBlockBytes = (T == KVASIR_IQ4_NL ? 4 : kBits) * 64;
 };
 
 inline __m256i load256(const void* p) { return _mm256_load_si256(static_cast<const __m256i*>(p)); }
@@ -40,57 +45,83 @@ inline __m256i add_where(__m256i codes, const uint8_t* p, char value) {
   return _mm256_add_epi8(codes, _mm256_and_si256(_mm256_cmpeq_epi8(bytes, select), _mm256_set1_epi8(value)));
 }
 
-// c[v], byte 4 * row + i: unsigned code of column 4v + i of the half's rows.
-template <int T>
-inline void load_codes(const uint8_t* p, int half, __m256i c[8]) {
+// Byte 4 * row + i: unsigned code of column 4v + i of the half's rows, v = j + 4 * kHigh. Codes of low and high vectors share memory.
+template <int T, bool kHigh>
+inline __m256i code_vector(const uint8_t* p, int half, int j) {
+  const int v = j + 4 * kHigh;
   const uint8_t* at = p + 32 * half;
   if constexpr (T == KVASIR_Q8_0) {
-#pragma GCC unroll 8
-    for (int v = 0; v < 8; ++v) c[v] = load256(at + 64 * v);
-    return;
+    return load256(at + 64 * v);
   } else if constexpr (T == KVASIR_Q3_K) {
-    const __m256i three = _mm256_set1_epi8(3);
-#pragma GCC unroll 2
-    for (int t = 0; t < 2; ++t) {
-      const __m256i v = load256(at + 64 * t);
-      c[4 * t] = _mm256_and_si256(v, three);
-      c[4 * t + 1] = _mm256_and_si256(_mm256_srli_epi16(v, 2), three);
-      c[4 * t + 2] = _mm256_and_si256(_mm256_srli_epi16(v, 4), three);
-      c[4 * t + 3] = _mm256_and_si256(_mm256_srli_epi16(v, 6), three);
-    }
-#pragma GCC unroll 8
-    for (int v = 0; v < 8; ++v) c[v] = add_where(c[v], p + 128 + 8 * v + 4 * half, 4);
-    return;
+    const __m256i low = _mm256_srl_epi16(load256(at + 64 * kHigh), _mm_cvtsi32_si128(2 * j));
+    return add_where(_mm256_and_si256(low, _mm256_set1_epi8(3)), p + 128 + 8 * v + 4 * half, 4);
   } else {
-    const __m256i fifteen = _mm256_set1_epi8(15);
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const __m256i v = load256(at + 64 * j);
-      c[j] = _mm256_and_si256(v, fifteen);
-      c[4 + j] = _mm256_and_si256(_mm256_srli_epi16(v, 4), fifteen);
-    }
+    __m256i c = load256(at + 64 * j);
+    if constexpr (kHigh) c = _mm256_srli_epi16(c, 4);
+    c = _mm256_and_si256(c, _mm256_set1_epi8(15));
     if constexpr (T == KVASIR_IQ4_NL) {
       const __m256i table = _mm256_broadcastsi128_si256(
           _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90, -75, -59, -39, -15));  // values + 128
-#pragma GCC unroll 8
-      for (int v = 0; v < 8; ++v) c[v] = _mm256_shuffle_epi8(table, c[v]);
+      c = _mm256_shuffle_epi8(table, c);
     }
-    if constexpr (Traits<T>::kFifth) {
-#pragma GCC unroll 8
-      for (int v = 0; v < 8; ++v) c[v] = add_where(c[v], p + 256 + 8 * v + 4 * half, 16);
-    }
+    if constexpr (Traits<T>::kFifth) c = add_where(c, p + 256 + 8 * v + 4 * half, 16);
     if constexpr (T == KVASIR_Q6_K) {
-      const __m256i top = _mm256_set1_epi8(0x30);
-#pragma GCC unroll 2
-      for (int t = 0; t < 2; ++t) {
-        const __m256i v = load256(at + 256 + 64 * t);
-        c[4 * t] = _mm256_or_si256(c[4 * t], _mm256_and_si256(_mm256_slli_epi16(v, 4), top));
-        c[4 * t + 1] = _mm256_or_si256(c[4 * t + 1], _mm256_and_si256(_mm256_slli_epi16(v, 2), top));
-        c[4 * t + 2] = _mm256_or_si256(c[4 * t + 2], _mm256_and_si256(v, top));
-        c[4 * t + 3] = _mm256_or_si256(c[4 * t + 3], _mm256_and_si256(_mm256_srli_epi16(v, 2), top));
-      }
+      const __m256i top = load256(at + 256 + 64 * kHigh), bits = _mm256_set1_epi8(0x30);
+      const __m256i moved = j < 2 ? _mm256_sll_epi16(top, _mm_cvtsi32_si128(4 - 2 * j)) : _mm256_srl_epi16(top, _mm_cvtsi32_si128(2 * j - 4));
+      c = _mm256_or_si256(c, _mm256_and_si256(moved, bits));
     }
+    return c;
   }
+}
+
+// Its even or odd bytes as 16 bits: columns 4v and 4v + 2, or 4v + 1 and 4v + 3.
+template <int T, bool kHigh, bool kOdd>
+inline __m256i code_words(const uint8_t* p, int half, int j) {
+  if constexpr (Traits<T>::kBits == 4) {
+    const __m256i c = load256(p + 32 * half + 64 * j);
+    constexpr int kShift = 4 * kHigh + 8 * kOdd;
+    if constexpr (kShift == 12) return _mm256_srli_epi16(c, kShift);
+    return _mm256_and_si256(kShift == 0 ? c : _mm256_srli_epi16(c, kShift), _mm256_set1_epi16(15));
+  }
+  const __m256i c = code_vector<T, kHigh>(p, half, j);
+  return kOdd ? _mm256_srli_epi16(c, 8) : _mm256_and_si256(c, _mm256_set1_epi16(255));
+}
+
+// All of them.
+template <int T>
+inline void load_codes(const uint8_t* p, int half, __m256i c[8]) {
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    c[j] = code_vector<T, false>(p, half, j);
+    c[4 + j] = code_vector<T, true>(p, half, j);
+  }
+}
+
+// The instruction's name needs gcc 11 or clang 12, and the binutils of their time.
+#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11)
+#define KVASIR_HAS_AVX_VNNI 1
+#endif
+
+inline bool cpu_has_avx_vnni() {
+#if KVASIR_HAS_AVX_VNNI
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1 << 4);
+#else
+  return false;
+#endif
+}
+
+// In assembly, as compilers add products to each other first, and spill sums for want of registers.
+template <bool kVnni>
+inline void dot(__m256i& sum, __m256i w, __m256i x) {
+#if KVASIR_HAS_AVX_VNNI
+  if constexpr (kVnni) {
+    asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(w), "x"(x));
+    return;
+  }
+#endif
+  __m256i product;
+  asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(w), "x"(x));
 }
 
 inline __m256 load_half(const void* p) { return _mm256_cvtph_ps(_mm_load_si128(static_cast<const __m128i*>(p))); }
@@ -133,6 +164,12 @@ inline __m256 load_plain(const uint8_t* p, int half) {
   const __m128i h = _mm_load_si128(reinterpret_cast<const __m128i*>(p + 16 * half));
   if constexpr (T == KVASIR_F16) return _mm256_cvtph_ps(h);
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+
+// Sixteen integers as 16 bits, columns 0 2, 1 3 of each four: the order in which even and odd bytes of a code's lane meet them.
+inline __m256i pack_paired(__m256i low, __m256i high) {
+  const __m256i order = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+  return _mm256_shuffle_epi8(_mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8), order);
 }
 
 inline __m256 abs256(__m256 v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
