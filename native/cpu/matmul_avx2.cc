@@ -1,10 +1,14 @@
-// Prefill on AVX2: the panels of matmul_avx512.cc in 6 × 16 tiles. The dot product is vpmaddwd + vpaddd (three ports:
+// Prefill on AVX2: the panels of matmul_avx512.cc in 3 × 32 tiles. The dot product is vpmaddwd + vpaddd (three ports:
 // 24 multiplications a clock at best), or vpdpwssd of AVX-VNNI (32) on CPUs that have it: Alder Lake and later, Zen 5
 // and later.
 //
 // Ladder (sizes and machine of matmul_avx512.cc, which reaches 137 there):
 //   1. vpmaddwd + vpaddd: 44
 //   2. vpdpwssd of AVX-VNNI: 65. A layer of SmolLM2 at n = 512, two threads: 146, 0.47 of AVX-512's 311.
+// AMD Zen 3, a thread, which does 53 of vpmaddwd + vpaddd and nothing else; by instructions 3.6, 4.7, 5.7 multiplications each:
+//   1. 28
+//   3. sums added in assembly, so that none is spilt: 39
+//   4. tiles of 3 × 32 with w from memory in place of 6 × 16: 43
 #include <algorithm>
 #include <cmath>
 
@@ -15,7 +19,9 @@ namespace kvasir {
 
 namespace {
 
-constexpr int kTile = 6;  // rows of x: 12 sums, two vectors of w, one broadcast, one product
+constexpr int kTile = 3;       // rows of x times 32 of w: 12 sums, one broadcast, one product; w comes from memory
+constexpr int kPlainTile = 6;  // times 16 of w
+constexpr int kExpanded = kPanelK * kPanelRows;  // integers of one panel
 
 // The same 16-bit number twice in each 32-bit lane.
 inline __m256i twice(__m256i v) { return _mm256_blend_epi16(v, _mm256_slli_epi32(v, 16), 0xaa); }
@@ -100,59 +106,48 @@ void expand(const PackedWeight& w, int panel, int b, int kc, int16_t* out, float
   for (int half = 0; half < 2; ++half) expand_half<T>(w, panel, half, b, kc, out + 16 * half, scales + 8 * half);
 }
 
-// sums [R][32] += (first: =) R rows of x times the 16 rows of one panel.
-template <int R, bool kVnni>
+// sums [R][32] += (first: =) R rows of x times the 16 rows of each of P panels.
+template <int R, int P, bool kVnni>
 void tile(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, const float* x_scales, float* sums,
           bool first) {
-  __m256i a[R][2];
-#pragma GCC unroll 6
-  for (int i = 0; i < R; ++i) a[i][0] = a[i][1] = _mm256_setzero_si256();
+  __m256i a[R][2 * P];
+#pragma GCC unroll 3
+  for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 4
+    for (int h = 0; h < 2 * P; ++h) a[i][h] = _mm256_setzero_si256();
+  }
   const int16_t* end = x + 2 * pairs;
   do {
-    const __m256i w0 = load256(w), w1 = load256(w + 16);
-#pragma GCC unroll 6
+#pragma GCC unroll 3
     for (int i = 0; i < R; ++i) {
-      int32_t pair;
-      __builtin_memcpy(&pair, x + i * kPanelK, 4);
-      const __m256i xi = _mm256_set1_epi32(pair);
-      dot<kVnni>(a[i][0], w0, xi);
-      dot<kVnni>(a[i][1], w1, xi);
+      const __m256i xi = pair_at(x + i * kPanelK);
+#pragma GCC unroll 4
+      for (int h = 0; h < 2 * P; ++h) dot_at<kVnni>(a[i][h], xi, w + h / 2 * kExpanded + h % 2 * 16);
     }
     x += 2;
     w += 32;
   } while (x != end);
-  const __m256 s0 = _mm256_load_ps(w_scales), s1 = _mm256_load_ps(w_scales + 8);
-#pragma GCC unroll 6
+#pragma GCC unroll 3
   for (int i = 0; i < R; ++i) {
     const __m256 xs = _mm256_set1_ps(x_scales[i]);
     float* to = sums + 32 * i;
-    const __m256 f0 = _mm256_mul_ps(_mm256_cvtepi32_ps(a[i][0]), xs),
-                 f1 = _mm256_mul_ps(_mm256_cvtepi32_ps(a[i][1]), xs);
-    const __m256 z0 = first ? _mm256_setzero_ps() : _mm256_load_ps(to);
-    const __m256 z1 = first ? _mm256_setzero_ps() : _mm256_load_ps(to + 8);
-    _mm256_store_ps(to, _mm256_fmadd_ps(f0, s0, z0));
-    _mm256_store_ps(to + 8, _mm256_fmadd_ps(f1, s1, z1));
+#pragma GCC unroll 4
+    for (int h = 0; h < 2 * P; ++h, to += 8) {
+      const __m256 f = _mm256_mul_ps(_mm256_cvtepi32_ps(a[i][h]), xs);
+      _mm256_store_ps(to, _mm256_fmadd_ps(f, _mm256_load_ps(w_scales + 8 * h), first ? _mm256_setzero_ps() : _mm256_load_ps(to)));
+    }
   }
 }
 
-template <bool kVnni>
+template <int P, bool kVnni>
 void tiles(const int16_t* w, const int16_t* x, int pairs, const float* w_scales, const float* x_scales, float* sums,
            int rows, bool first) {
   int i = 0;
   for (; i + kTile <= rows; i += kTile) {
-    tile<kTile, kVnni>(w, x + i * kPanelK, pairs, w_scales, x_scales + i, sums + 32 * i, first);
+    tile<kTile, P, kVnni>(w, x + i * kPanelK, pairs, w_scales, x_scales + i, sums + 32 * i, first);
   }
-#define KVASIR_REST(R) \
-  case R: return tile<R, kVnni>(w, x + i * kPanelK, pairs, w_scales, x_scales + i, sums + 32 * i, first)
-  switch (rows - i) {
-    KVASIR_REST(1);
-    KVASIR_REST(2);
-    KVASIR_REST(3);
-    KVASIR_REST(4);
-    KVASIR_REST(5);
-    default: return;
-  }
-#undef KVASIR_REST
+  if (rows - i == 2) tile<2, P, kVnni>(w, x + i * kPanelK, pairs, w_scales, x_scales + i, sums + 32 * i, first);
+  if (rows - i == 1) tile<1, P, kVnni>(w, x + i * kPanelK, pairs, w_scales, x_scales + i, sums + 32 * i, first);
 }
 
 template <int R>
@@ -184,7 +179,7 @@ void plain_tile(const float* w, const float* x, int64_t ldx, int kc, float* sums
 
 void plain_tiles(const float* w, const float* x, int64_t ldx, int kc, float* sums, int rows, bool first) {
   int i = 0;
-  for (; i + kTile <= rows; i += kTile) plain_tile<kTile>(w, x + i * ldx, ldx, kc, sums + 32 * i, first);
+  for (; i + kPlainTile <= rows; i += kPlainTile) plain_tile<kPlainTile>(w, x + i * ldx, ldx, kc, sums + 32 * i, first);
   for (; i + 2 <= rows; i += 2) plain_tile<2>(w, x + i * ldx, ldx, kc, sums + 32 * i, first);
   if (i < rows) plain_tile<1>(w, x + i * ldx, ldx, kc, sums + 32 * i, first);
 }
@@ -200,8 +195,7 @@ void expand_plain(const PackedWeight& w, int panel, int k, int kc, float* out) {
 }
 
 // Floats [kc][16] of plain types, integers and scales of block types.
-void expand_any(const PackedWeight& w, int panel, int k, int kc, float* plain, float* scales) {
-  int16_t* out = reinterpret_cast<int16_t*>(plain);
+void expand_any(const PackedWeight& w, int panel, int k, int kc, float* plain, int16_t* out, float* scales) {
   switch (w.dtype) {
     case KVASIR_F32: return expand_plain<KVASIR_F32>(w, panel, k, kc, plain);
     case KVASIR_F16: return expand_plain<KVASIR_F16>(w, panel, k, kc, plain);
@@ -230,16 +224,16 @@ void panel_avx2(const PackedWeight& w, int panel, const PanelInput& in, int row,
   float* scales = expanded + kPanelK * 32;
   for (int k = 0; k < in.k; k += kPanelK) {
     const int kc = std::min(kPanelK, in.k - k);
+    const float* x = in.x + static_cast<int64_t>(row) * in.k + k;
+    int16_t* integers = reinterpret_cast<int16_t*>(expanded);
     for (int p = 0; p < panels; ++p) {
-      expand_any(w, panel + p, k, kc, expanded, scales);
-      if (plain) {
-        plain_tiles(expanded, in.x + static_cast<int64_t>(row) * in.k + k, in.k, kc, sums + 16 * p, rows, k == 0);
-        continue;
-      }
-      const size_t at = static_cast<size_t>(k / kPanelK) * static_cast<size_t>(in.n) + static_cast<size_t>(row);
-      (has_vnni ? tiles<true> : tiles<false>)(reinterpret_cast<const int16_t*>(expanded), in.q + at * kPanelK, kc / 2,
-                                              scales, in.scales + at, sums + 16 * p, rows, k == 0);
+      expand_any(w, panel + p, k, kc, expanded, integers + p * kExpanded, scales + 16 * p);
+      if (plain) plain_tiles(expanded, x, in.k, kc, sums + 16 * p, rows, k == 0);
     }
+    if (plain) continue;
+    const size_t at = static_cast<size_t>(k / kPanelK) * static_cast<size_t>(in.n) + static_cast<size_t>(row);
+    const auto multiply = panels == 2 ? (has_vnni ? tiles<2, true> : tiles<2, false>) : has_vnni ? tiles<1, true> : tiles<1, false>;
+    multiply(integers, in.q + at * kPanelK, kc / 2, scales, in.scales + at, sums, rows, k == 0);
   }
   float* to = out + static_cast<int64_t>(row) * ldo + panel * kPanelRows;
   for (int i = 0; i < rows; ++i, to += ldo) {

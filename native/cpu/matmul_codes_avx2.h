@@ -188,5 +188,26 @@ inline __m256i lane_mask(int count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
+// The same of sixteen numbers in memory.
+template <bool kVnni>
+inline void dot_at(__m256i& sum, __m256i x, const int16_t* w) {
+  const __m256i& at = *reinterpret_cast<const __m256i*>(w);
+#if KVASIR_HAS_AVX_VNNI
+  if constexpr (kVnni) {
+    asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(x), "m"(at));
+    return;
+  }
+#endif
+  __m256i product;
+  asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(x), "m"(at));
+}
+
+// Two neighbouring numbers in each 32-bit lane.
+inline __m256i pair_at(const int16_t* q) {
+  int32_t pair;
+  __builtin_memcpy(&pair, q, 4);
+  return _mm256_set1_epi32(pair);
+}
+
 }  // namespace
 }  // namespace kvasir

@@ -13,12 +13,6 @@ namespace {
 
 constexpr int kAhead = 4096;  // bytes; products take longer than in matmul_stream_avx512.cc, and 16 KB took 1.06 of the time
 
-inline __m256i pair_at(const int16_t* q) {
-  int32_t pair;
-  __builtin_memcpy(&pair, q, 4);
-  return _mm256_set1_epi32(pair);
-}
-
 // Adds products of x with the even or odd bytes of one vector of codes.
 template <int T, int N, int kChains, bool kVnni, bool kHigh, bool kOdd>
 inline void add_words(const uint8_t* codes, const StreamBlock* q, size_t stride, int j, __m256i (&sums)[N][2][kChains]) {
