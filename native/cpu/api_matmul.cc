@@ -38,9 +38,9 @@ int div_up(int a, int b) { return a / b + (a % b != 0); }
 // own: between cores that share no cache, each costs a fifth of a microsecond whenever it changes hands.
 class SharedQuantize {
  public:
-  SharedQuantize(kvasir_context& ctx, StreamBlock* q, const StreamInput& in)
-      : marks_(ctx.quantized.data()), kernels_(*ctx.isa->matmul), q_(q), in_(in), shares_(std::min(in.n, ctx.pool->threads())),
-        number_(++ctx.quantize_number) {
+  SharedQuantize(kvasir_context& ctx, StreamBlock* words, StreamBlock* bytes, const StreamInput& in)
+      : marks_(ctx.quantized.data()), kernels_(*ctx.isa->matmul), words_(words), bytes_(bytes), in_(in),
+        shares_(std::min(in.n, ctx.pool->threads())), number_(++ctx.quantize_number) {
     if (shares_ == 1) round(0);
   }
 
@@ -66,13 +66,14 @@ class SharedQuantize {
   void round(int share) const {
     const size_t k = static_cast<size_t>(in_.k), n = static_cast<size_t>(in_.n), shares = static_cast<size_t>(shares_);
     for (size_t i = n * static_cast<size_t>(share) / shares; i < n * (static_cast<size_t>(share) + 1) / shares; i++) {
-      kernels_.stream_quantize(q_ + i * (k / 32), in_.x + i * k, in_.k, in_.fast);
+      if (words_ != nullptr) kernels_.stream_quantize(words_ + i * (k / 32), in_.x + i * k, in_.k, false);
+      if (bytes_ != nullptr) kernels_.stream_quantize(bytes_ + i * (k / 32), in_.x + i * k, in_.k, true);
     }
   }
 
   Mark* const marks_;
   const MatmulKernels& kernels_;
-  StreamBlock* const q_;
+  StreamBlock *const words_, *const bytes_;
   const StreamInput in_;
   const int shares_;
   const uint64_t number_;
@@ -85,14 +86,20 @@ template <class After>
 void stream_products(kvasir_context& ctx, const std::vector<Product>& products, const float* x, int n, int k,
                      bool quantize, bool paired, After&& after) {
   const MatmulKernels& kernels = *ctx.isa->matmul;
-  StreamInput in = {x, nullptr, n, k, ctx.precision == Precision::kFast};
-  StreamBlock* q = nullptr;
-  if (quantize) {
-    q = static_cast<StreamBlock*>(ctx.shared.get(static_cast<size_t>(k / 32) * static_cast<size_t>(n) * sizeof(StreamBlock)));
-    in.q = q;
-  }
+  StreamInput in = {x, nullptr, nullptr, n, k};
   std::optional<SharedQuantize> quantized;
-  if (quantize) quantized.emplace(ctx, q, in);
+  if (quantize) {
+    bool asks[2] = {false, false};  // for words, for bytes
+    for (const Product& p : products) {
+      if (is_block_type(*p.w)) asks[ctx.precision == Precision::kFast && takes_bytes(p.w->dtype)] = true;
+    }
+    const size_t blocks = static_cast<size_t>(k / 32) * static_cast<size_t>(n);
+    auto* q = static_cast<StreamBlock*>(ctx.shared.get(blocks * sizeof(StreamBlock) * (asks[0] && asks[1] ? 2 : 1)));
+    StreamBlock *words = asks[0] ? q : nullptr, *bytes = !asks[1] ? nullptr : asks[0] ? q + blocks : q;
+    in.words = words;
+    in.bytes = bytes;
+    quantized.emplace(ctx, words, bytes, in);
+  }
   int64_t total = 0;
   size_t bytes = 0;
   for (const Product& p : products) {

@@ -2,8 +2,8 @@
 //
 // Two ways, chosen by n (api_matmul.cc):
 //   stream  decode: few rows of x. The weight is read once; codes are unpacked in registers and multiplied as they
-//           come; limited by memory. Codes and scales are exact; x has 16-bit integers per 32 values (8-bit with
-//           precision=fast where that saves time).
+//           come; limited by memory. Codes and scales are exact; x has 16-bit integers per 32 values; with
+//           precision=fast 8-bit ones where codes have 6 bits or fewer (takes_bytes).
 //   panel   prefill: many rows of x. 32 rows of w × 128 columns are expanded once per call to 16-bit integers in L1,
 //           one scale per row, and multiplied by 16-bit x, one scale per 128 values, in register tiles with 32-bit
 //           sums. precision=fast changes nothing here.
@@ -30,11 +30,17 @@ struct StreamBlock {
 };
 
 struct StreamInput {
-  const float* x;        // [n, k]
-  const StreamBlock* q;  // [n, k / 32]; null when no weight is of a block type
+  const float* x;            // [n, k]
+  const StreamBlock* words;  // [n, k / 32], 16-bit; null when no weight asks for them
+  const StreamBlock* bytes;  // [n, k / 32], 8-bit, for types that take them; null with precision=exact
   int n, k;
-  bool fast;  // as given to stream_quantize
 };
+
+// Types that precision=fast multiplies by bytes of x. Codes of 8 bits gain no time by it on AVX2, and little elsewhere, as memory takes twice
+// as long to bring them; words of x for them are a sixth less KL (SmolLM2, whose output matrix has them: .00105 in place of .00125).
+constexpr bool takes_bytes(int32_t dtype) {
+  return dtype != KVASIR_F32 && dtype != KVASIR_F16 && dtype != KVASIR_BF16 && dtype != KVASIR_Q8_0 && dtype != KVASIR_IQ4_NL;
+}
 
 constexpr int kPanelK = 128;  // columns of w expanded at a time
 // With roundings of at most 1.5 a weight and 0.5 an x: (kPanelNorm + 1.5 * sqrt(128)) * (kPanelNorm + 0.5 * sqrt(128))
@@ -53,8 +59,8 @@ struct MatmulKernels {
   int stream_rows;
   // False: stream and panel of block types read x as floats, and the quantize functions are null.
   bool quantizes;
-  // x [k] to q [k / 32]; k a multiple of 32.
-  void (*stream_quantize)(StreamBlock* q, const float* x, int k, bool fast);
+  // x [k] to q [k / 32], as words or bytes; k a multiple of 32.
+  void (*stream_quantize)(StreamBlock* q, const float* x, int k, bool bytes);
   // out[i * ldo + r] for rows r of w of panels [panel, panel + panels), i in [0, n).
   void (*stream)(const PackedWeight& w, int panel, int panels, const StreamInput& in, float* out, int64_t ldo);
   // Rows [row, row + rows) of x to q and scales, laid out as in PanelInput.

@@ -1,11 +1,10 @@
 // Decode on AVX2: as matmul_stream_avx512.cc, but codes widen to 16 bits in place (even and odd bytes of each 32-bit
-// lane) and meet 16-bit x by vpmaddwd, so x needs no planes. precision=fast is exact here: fewer bits would save
-// nothing.
+// lane) and meet 16-bit x by vpmaddwd, so x needs no planes. Bytes of x: matmul_bytes_avx2.h.
 #include "matmul_stream_avx2.h"
 
 #include <algorithm>
 
-#include "matmul_codes_avx2.h"
+#include "matmul_bytes_avx2.h"
 
 namespace kvasir {
 
@@ -26,33 +25,53 @@ inline void add_words(const uint8_t* codes, const StreamBlock* q, size_t stride,
   }
 }
 
-// sums[2 * i + half] += row i of x times the 16 rows of one block.
+// total[i][half] = whole sums of row i over group g.
 template <int T, int N, bool kVnni>
-inline void block_rows(const uint8_t* codes, const uint8_t* header, int b, const StreamBlock* q, size_t stride, __m256* sums) {
-  using A = Traits<T>;
+inline void group_words(const uint8_t* codes, const StreamBlock* q, size_t stride, int g, __m256i (&total)[N][2]) {
   // vpdpwssd adds to its sum for 4 or 5 clocks: with few rows there are several.
   constexpr int kChains = !kVnni ? 1 : N == 1 ? 4 : N == 2 ? 2 : 1;
-  const Scales<T> s[2] = {load_scales<T>(header, b, 0), load_scales<T>(header, b, 1)};
+  __m256i sums[N][2][kChains];
+#pragma GCC unroll 4
+  for (int i = 0; i < N; ++i) {
+#pragma GCC unroll 8
+    for (int at = 0; at < 2 * kChains; ++at) sums[i][at / kChains][at % kChains] = _mm256_setzero_si256();
+  }
+  const auto add = [&](int j) __attribute__((always_inline)) {
+    if (Traits<T>::kGroups == 1 || g == 0) {
+      add_words<T, N, kChains, kVnni, false, false>(codes, q, stride, j, sums);
+      add_words<T, N, kChains, kVnni, false, true>(codes, q, stride, j, sums);
+    }
+    if (Traits<T>::kGroups == 1 || g == 1) {
+      add_words<T, N, kChains, kVnni, true, false>(codes, q, stride, j, sums);
+      add_words<T, N, kChains, kVnni, true, true>(codes, q, stride, j, sums);
+    }
+  };
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) add(j);
+#pragma GCC unroll 4
+  for (int i = 0; i < N; ++i) {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      total[i][half] = sums[i][half][0];
+#pragma GCC unroll 4
+      for (int chain = 1; chain < kChains; ++chain) total[i][half] = _mm256_add_epi32(total[i][half], sums[i][half][chain]);
+    }
+  }
+}
+
+// sums[2 * i + half] += row i of x times the 16 rows of one block.
+template <int T, int N, bool kVnni, bool kBytes>
+inline void block_rows(const uint8_t* codes, const uint8_t* header, int b, const StreamBlock* q, size_t stride, __m256* sums) {
+  using A = Traits<T>;
 #pragma GCC unroll 2
   for (int g = 0; g < A::kGroups; ++g) {
-    __m256i total[N][2][kChains];
-#pragma GCC unroll 4
-    for (int i = 0; i < N; ++i) {
-#pragma GCC unroll 8
-      for (int at = 0; at < 2 * kChains; ++at) total[i][at / kChains][at % kChains] = _mm256_setzero_si256();
+    __m256i total[N][2];
+    if constexpr (kBytes) {
+      group_bytes<T, N, kVnni>(codes, q, stride, g, total);
+    } else {
+      group_words<T, N, kVnni>(codes, q, stride, g, total);
     }
-    const auto add = [&](int j) __attribute__((always_inline)) {
-      if (A::kGroups == 1 || g == 0) {
-        add_words<T, N, kChains, kVnni, false, false>(codes, q, stride, j, total);
-        add_words<T, N, kChains, kVnni, false, true>(codes, q, stride, j, total);
-      }
-      if (A::kGroups == 1 || g == 1) {
-        add_words<T, N, kChains, kVnni, true, false>(codes, q, stride, j, total);
-        add_words<T, N, kChains, kVnni, true, true>(codes, q, stride, j, total);
-      }
-    };
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) add(j);
+    const Scales<T> s[2] = {load_scales<T>(header, b, 0), load_scales<T>(header, b, 1)};
 #pragma GCC unroll 4
     for (int i = 0; i < N; ++i) {
       const StreamBlock& x = q[static_cast<size_t>(i) * stride];
@@ -60,10 +79,7 @@ inline void block_rows(const uint8_t* codes, const uint8_t* header, int b, const
       const __m256i offset = _mm256_set1_epi32(A::kOffset * (A::kGroups == 2 ? x.sum[g] : x.sum[0] + x.sum[1]));
 #pragma GCC unroll 2
       for (int half = 0; half < 2; ++half) {
-        __m256i sum = total[i][half][0];
-#pragma GCC unroll 4
-        for (int chain = 1; chain < kChains; ++chain) sum = _mm256_add_epi32(sum, total[i][half][chain]);
-        if (A::kOffset != 0) sum = _mm256_sub_epi32(sum, offset);
+        const __m256i sum = A::kOffset != 0 ? _mm256_sub_epi32(total[i][half], offset) : total[i][half];
         const __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(x.scale));
         __m256& to = sums[2 * i + half];
         to = _mm256_fmadd_ps(scaled, s[half].scale[g], to);
@@ -73,7 +89,7 @@ inline void block_rows(const uint8_t* codes, const uint8_t* header, int b, const
   }
 }
 
-template <int T, int N, bool kVnni>
+template <int T, int N, bool kVnni, bool kBytes>
 inline void panel_rows(const uint8_t* panel, const StreamBlock* q, int blocks, __m256* sums) {
   using A = Traits<T>;
   const uint8_t* p = panel;
@@ -88,7 +104,7 @@ inline void panel_rows(const uint8_t* panel, const StreamBlock* q, int blocks, _
     for (int b = 0; b < count; ++b, p += A::kBlockBytes) {
 #pragma GCC unroll 8
       for (int at = 0; at < A::kBlockBytes; at += 64) __builtin_prefetch(p + kAhead + at);
-      block_rows<T, N, kVnni>(p, header, b, q + first + b, static_cast<size_t>(blocks), sums);
+      block_rows<T, N, kVnni, kBytes>(p, header, b, q + first + b, static_cast<size_t>(blocks), sums);
     }
   }
 }
@@ -131,14 +147,14 @@ inline void plain_rows(const uint8_t* panel, const float* x, int k, __m256* sums
   }
 }
 
-template <int T, int N, bool kVnni>
+template <int T, int N, bool kVnni, bool kBytes>
 inline void one_panel(const PackedWeight& w, int p, const StreamInput& in, int row, float* out, int64_t ldo) {
   __m256 sums[2 * N];
   const size_t at = static_cast<size_t>(row);
   if constexpr (T == KVASIR_F32 || T == KVASIR_F16 || T == KVASIR_BF16) {
     plain_rows<T, N>(w.panel(p), in.x + at * static_cast<size_t>(in.k), in.k, sums);
   } else {
-    panel_rows<T, N, kVnni>(w.panel(p), in.q + at * static_cast<size_t>(in.k / 32), in.k / 32, sums);
+    panel_rows<T, N, kVnni, kBytes>(w.panel(p), (kBytes ? in.bytes : in.words) + at * static_cast<size_t>(in.k / 32), in.k / 32, sums);
   }
   const int r = p * kPanelRows, left = std::min(kPanelRows, w.rows - r);
 #pragma GCC unroll 4
@@ -149,15 +165,15 @@ inline void one_panel(const PackedWeight& w, int p, const StreamInput& in, int r
   }
 }
 
-template <int T, bool kVnni>
+template <int T, bool kVnni, bool kBytes>
 void panels_of(const PackedWeight& w, int panel, int panels, const StreamInput& in, float* out, int64_t ldo) {
   for (int p = panel; p < panel + panels; ++p) {
     int i = 0;
-    for (; i + 4 <= in.n; i += 4) one_panel<T, 4, kVnni>(w, p, in, i, out, ldo);
+    for (; i + 4 <= in.n; i += 4) one_panel<T, 4, kVnni, kBytes>(w, p, in, i, out, ldo);
     switch (in.n - i) {
-      case 3: one_panel<T, 3, kVnni>(w, p, in, i, out, ldo); break;
-      case 2: one_panel<T, 2, kVnni>(w, p, in, i, out, ldo); break;
-      case 1: one_panel<T, 1, kVnni>(w, p, in, i, out, ldo); break;
+      case 3: one_panel<T, 3, kVnni, kBytes>(w, p, in, i, out, ldo); break;
+      case 2: one_panel<T, 2, kVnni, kBytes>(w, p, in, i, out, ldo); break;
+      case 1: one_panel<T, 1, kVnni, kBytes>(w, p, in, i, out, ldo); break;
       default: break;
     }
   }
@@ -166,16 +182,19 @@ void panels_of(const PackedWeight& w, int panel, int panels, const StreamInput& 
 template <int T>
 void blocks_of(const PackedWeight& w, int panel, int panels, const StreamInput& in, float* out, int64_t ldo) {
   static const bool has_vnni = cpu_has_avx_vnni();
-  (has_vnni ? panels_of<T, true> : panels_of<T, false>)(w, panel, panels, in, out, ldo);
+  if constexpr (takes_bytes(T)) {
+    if (in.bytes != nullptr) return (has_vnni ? panels_of<T, true, true> : panels_of<T, false, true>)(w, panel, panels, in, out, ldo);
+  }
+  (has_vnni ? panels_of<T, true, false> : panels_of<T, false, false>)(w, panel, panels, in, out, ldo);
 }
 
 }  // namespace
 
 void stream_avx2(const PackedWeight& w, int panel, int panels, const StreamInput& in, float* out, int64_t ldo) {
   switch (w.dtype) {
-    case KVASIR_F32: return panels_of<KVASIR_F32, false>(w, panel, panels, in, out, ldo);
-    case KVASIR_F16: return panels_of<KVASIR_F16, false>(w, panel, panels, in, out, ldo);
-    case KVASIR_BF16: return panels_of<KVASIR_BF16, false>(w, panel, panels, in, out, ldo);
+    case KVASIR_F32: return panels_of<KVASIR_F32, false, false>(w, panel, panels, in, out, ldo);
+    case KVASIR_F16: return panels_of<KVASIR_F16, false, false>(w, panel, panels, in, out, ldo);
+    case KVASIR_BF16: return panels_of<KVASIR_BF16, false, false>(w, panel, panels, in, out, ldo);
     case KVASIR_Q4_0: return blocks_of<KVASIR_Q4_0>(w, panel, panels, in, out, ldo);
     case KVASIR_Q4_1: return blocks_of<KVASIR_Q4_1>(w, panel, panels, in, out, ldo);
     case KVASIR_Q5_0: return blocks_of<KVASIR_Q5_0>(w, panel, panels, in, out, ldo);
@@ -190,8 +209,8 @@ void stream_avx2(const PackedWeight& w, int panel, int panels, const StreamInput
   }
 }
 
-void stream_quantize_avx2(StreamBlock* q, const float* x, int k, bool) {
-  constexpr float kLimit = 32767.0f;
+void stream_quantize_avx2(StreamBlock* q, const float* x, int k, bool bytes) {
+  const float limit = bytes ? 127.0f : 32767.0f;
   for (int b = 0; b < k / 32; ++b, ++q, x += 32) {
     __m256 v[4], peak = _mm256_setzero_ps();
     bool finite = true;
@@ -202,20 +221,21 @@ void stream_quantize_avx2(StreamBlock* q, const float* x, int k, bool) {
     }
     // A block with NaN or infinity has no integers: its scale carries the NaN into every output. Below 1e-30 it is
     // zero.
-    const float top = max_of(peak), inverse = finite && top > 1e-30f ? kLimit / top : 0.0f;
-    q->scale = !finite ? __builtin_nanf("") : inverse > 0 ? top / kLimit : 0.0f;
+    const float top = max_of(peak), inverse = finite && top > 1e-30f ? limit / top : 0.0f;
+    q->scale = !finite ? __builtin_nanf("") : inverse > 0 ? top / limit : 0.0f;
     __m256i integers[4];
     for (int j = 0; j < 4; ++j) {
       integers[j] = _mm256_cvtps_epi32(inverse > 0 ? _mm256_mul_ps(v[j], _mm256_set1_ps(inverse)) : _mm256_setzero_ps());
     }
     for (int j = 0; j < 2; ++j) {
       const __m256i low = integers[2 * j], high = integers[2 * j + 1];
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(q->q + 16 * j), pack_paired(low, high));
+      if (!bytes) _mm256_storeu_si256(reinterpret_cast<__m256i*>(q->q + 16 * j), pack_paired(low, high));
       const __m256i sum = _mm256_add_epi32(low, high);
       __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
       half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
       q->sum[j] = _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
     }
+    if (bytes) _mm256_storeu_si256(reinterpret_cast<__m256i*>(q->q), pack_bytes(integers));
     q->total = q->scale * static_cast<float>(q->sum[0] + q->sum[1]);
   }
 }

@@ -33,7 +33,7 @@ inline void dot(__m512i& sum, __m512i codes, const void* x4) {
 constexpr int ahead(int rows) { return rows == 8 ? 8192 : 16384; }
 
 // One 16-row panel times N rows of x; sums [N] start at zero.
-template <int T, int N, bool kFast>
+template <int T, int N, bool kBytes>
 inline void panel_rows(const uint8_t* panel, const StreamBlock* q, int blocks, __m512 sums[N]) {
   using A = Traits<T>;
   constexpr int kAhead = ahead(N);
@@ -75,13 +75,13 @@ inline void panel_rows(const uint8_t* panel, const StreamBlock* q, int blocks, _
 #pragma GCC unroll 4
             for (int j = 0; j < kTogether; ++j) {
               const int8_t* hi = reinterpret_cast<const int8_t*>(x[j]->q);
-              dot(kFast ? low[j] : high[j], c[v], hi + 4 * v);
-              if constexpr (!kFast) dot(low[j], c[v], hi + 32 + 4 * v);
+              dot(kBytes ? low[j] : high[j], c[v], hi + 4 * v);
+              if constexpr (!kBytes) dot(low[j], c[v], hi + 32 + 4 * v);
             }
           }
 #pragma GCC unroll 4
           for (int j = 0; j < kTogether; ++j) {
-            if constexpr (!kFast) low[j] = _mm512_add_epi32(low[j], _mm512_slli_epi32(high[j], 8));
+            if constexpr (!kBytes) low[j] = _mm512_add_epi32(low[j], _mm512_slli_epi32(high[j], 8));
             const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(low[j]), _mm512_set1_ps(x[j]->scale));
             sums[i + j] = _mm512_fmadd_ps(scaled, s.scale[g], sums[i + j]);
           }
@@ -145,14 +145,14 @@ inline void plain_rows(const uint8_t* panel, const float* x, int k, __m512 sums[
   }
 }
 
-template <int T, int N, bool kFast>
+template <int T, int N, bool kBytes>
 inline void one_panel(const PackedWeight& w, int p, const StreamInput& in, int row, float* out, int64_t ldo) {
   __m512 sums[N];
   const size_t at = static_cast<size_t>(row);
   if constexpr (is_plain<T>) {
     plain_rows<T, N>(w.panel(p), in.x + at * static_cast<size_t>(in.k), in.k, sums);
   } else {
-    panel_rows<T, N, kFast>(w.panel(p), in.q + at * static_cast<size_t>(in.k / 32), in.k / 32, sums);
+    panel_rows<T, N, kBytes>(w.panel(p), (kBytes ? in.bytes : in.words) + at * static_cast<size_t>(in.k / 32), in.k / 32, sums);
   }
   const int r = p * kPanelRows, left = std::min(kPanelRows, w.rows - r);
   const __mmask16 mask = static_cast<__mmask16>((1u << left) - 1);
@@ -161,23 +161,25 @@ inline void one_panel(const PackedWeight& w, int p, const StreamInput& in, int r
 }
 
 // A panel is a few KB: it stays in L1 or L2 while further groups of rows pass over it.
-template <int T, bool kFast>
+template <int T, bool kBytes>
 void panels_of(const PackedWeight& w, int panel, int panels, const StreamInput& in, float* out, int64_t ldo) {
   for (int p = panel; p < panel + panels; ++p) {
     int i = 0;
     if constexpr (!is_plain<T>) {
-      for (; i + 8 <= in.n; i += 8) one_panel<T, 8, kFast>(w, p, in, i, out, ldo);
+      for (; i + 8 <= in.n; i += 8) one_panel<T, 8, kBytes>(w, p, in, i, out, ldo);
     }
-    for (; i + 4 <= in.n; i += 4) one_panel<T, 4, kFast>(w, p, in, i, out, ldo);
-    if (in.n - i == 3) one_panel<T, 3, kFast>(w, p, in, i, out, ldo);
-    if (in.n - i == 2) one_panel<T, 2, kFast>(w, p, in, i, out, ldo);
-    if (in.n - i == 1) one_panel<T, 1, kFast>(w, p, in, i, out, ldo);
+    for (; i + 4 <= in.n; i += 4) one_panel<T, 4, kBytes>(w, p, in, i, out, ldo);
+    if (in.n - i == 3) one_panel<T, 3, kBytes>(w, p, in, i, out, ldo);
+    if (in.n - i == 2) one_panel<T, 2, kBytes>(w, p, in, i, out, ldo);
+    if (in.n - i == 1) one_panel<T, 1, kBytes>(w, p, in, i, out, ldo);
   }
 }
 
 template <int T>
 void panels_of(const PackedWeight& w, int panel, int panels, const StreamInput& in, float* out, int64_t ldo) {
-  if (in.fast) return panels_of<T, true>(w, panel, panels, in, out, ldo);
+  if constexpr (takes_bytes(T)) {
+    if (in.bytes != nullptr) return panels_of<T, true>(w, panel, panels, in, out, ldo);
+  }
   panels_of<T, false>(w, panel, panels, in, out, ldo);
 }
 
@@ -202,10 +204,10 @@ void stream_avx512(const PackedWeight& w, int panel, int panels, const StreamInp
   }
 }
 
-// Exact: integers of at most 32639 = 127 * 256 + 127 as planes hi [32] in -127..127, lo [32] in -128..127. Fast: hi
+// Words: integers of at most 32639 = 127 * 256 + 127 as planes hi [32] in -127..127, lo [32] in -128..127. Bytes: hi
 // alone, at most 127.
-void stream_quantize_avx512(StreamBlock* q, const float* x, int k, bool fast) {
-  const float limit = fast ? 127.0f : 32639.0f;
+void stream_quantize_avx512(StreamBlock* q, const float* x, int k, bool bytes) {
+  const float limit = bytes ? 127.0f : 32639.0f;
   for (int b = 0; b < k / 32; ++b, ++q, x += 32) {
     const __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
     const float peak = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x0), _mm512_abs_ps(x1)));
@@ -224,7 +226,7 @@ void stream_quantize_avx512(StreamBlock* q, const float* x, int k, bool fast) {
     q->total = q->scale * static_cast<float>(q->sum[0] + q->sum[1]);
     int8_t* planes = reinterpret_cast<int8_t*>(q->q);
     __m512i h0 = i0, h1 = i1;
-    if (!fast) {
+    if (!bytes) {
       const __m512i half = _mm512_set1_epi32(128);
       h0 = _mm512_srai_epi32(_mm512_add_epi32(i0, half), 8);
       h1 = _mm512_srai_epi32(_mm512_add_epi32(i1, half), 8);

@@ -5,6 +5,6 @@
 namespace kvasir {
 
 void stream_avx512(const PackedWeight& w, int panel, int panels, const StreamInput& in, float* out, int64_t ldo);
-void stream_quantize_avx512(StreamBlock* q, const float* x, int k, bool fast);
+void stream_quantize_avx512(StreamBlock* q, const float* x, int k, bool bytes);
 
 }  // namespace kvasir
