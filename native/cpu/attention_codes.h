@@ -46,39 +46,33 @@ struct CodeLoops {
     return max / 32767.0f;
   }
 
-  // scores [R][kTile] = q [R, width] · keys [count, width], in units of the steps.
+  // scores [R][kTile] = q [R, width] · keys [count, width], in units of the steps; sums of four keys wait as in FloatLoops.
   template <int R, class Ahead>
   static void score(float* scores, const int16_t* q, const int8_t* keys, size_t width, int32_t count,
                     Ahead& ahead) {
-    constexpr int K = V::kRegisters >= 32 || R <= 2 ? 4 : 2;
-    for (int32_t k = 0; k < count; k += K) {
-      const int8_t* row[K];
-      for (int j = 0; j < K; j++) row[j] = keys + (k + j < count ? k + j : count - 1) * width;
-      I acc[R][K];
-#pragma GCC unroll 4
-      for (int i = 0; i < R; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < K; j++) acc[i][j] = V::izero();
-      for (size_t c = 0; c < width; c += 2 * W) {
-#pragma GCC unroll 4
-        for (int j = 0; j < K; j++) {
-          const I x = V::load_words(row[j] + c);
-#pragma GCC unroll 4
-          for (int i = 0; i < R; i++) V::madd(acc[i][j], x, V::iload(q + i * width + c));
+    constexpr int K = V::kRegisters >= 32 || R <= 3 ? 4 : 2;
+    for (int32_t k = 0; k < count; k += W) {
+      F quads[R][W / 4];
+#pragma GCC unroll 1
+      for (int g = 0; g < W / 4; g++) {
+        const int32_t first = k + 4 * g;
+        if (first >= count) {
+          for (int i = 0; i < R; i++) quads[i][g] = V::zero();
+          continue;
         }
+        const int8_t* row[4];
+        for (int j = 0; j < 4; j++) row[j] = keys + static_cast<size_t>(first + j < count ? first + j : count - 1) * width;
+        I acc[R][4];
+#pragma GCC unroll 2
+        for (int j = 0; j < 4; j += K) dot<R, K>(q, row, j, width, acc);
+#pragma GCC unroll 4
+        for (int i = 0; i < R; i++) {
+          quads[i][g] = V::quad(V::to_float(acc[i][0]), V::to_float(acc[i][1]), V::to_float(acc[i][2]), V::to_float(acc[i][3]));
+        }
+        ahead.advance(4 * width);
       }
-      F sums[R][4];
 #pragma GCC unroll 4
-      for (int i = 0; i < R; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) sums[i][j] = V::to_float(acc[i][j % K]);
-#pragma GCC unroll 4
-      for (int i = 0; i < R; i++) {
-        float out[4];
-        V::sum4(sums[i][0], sums[i][1], sums[i][2], sums[i][3], out);
-        std::memcpy(scores + i * kTile + k, out, K * sizeof(float));
-      }
-      ahead.advance(K * width);
+      for (int i = 0; i < R; i++) V::store(scores + i * kTile + k, V::join(quads[i]));
     }
   }
 
@@ -95,6 +89,28 @@ struct CodeLoops {
   }
 
  private:
+  // acc[i][j ... j + K) = products of R rows and K keys, lane by lane.
+  template <int R, int K>
+  static void dot(const int16_t* q, const int8_t* const* row, int j, size_t width, I (*acc)[4]) {
+    I sum[R][K];
+#pragma GCC unroll 4
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+      for (int l = 0; l < K; l++) sum[i][l] = V::izero();
+    for (size_t c = 0; c < width; c += 2 * W) {
+#pragma GCC unroll 4
+      for (int l = 0; l < K; l++) {
+        const I x = V::load_words(row[j + l] + c);
+#pragma GCC unroll 4
+        for (int i = 0; i < R; i++) V::madd_at(sum[i][l], x, q + i * width + c);
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+      for (int l = 0; l < K; l++) acc[i][j + l] = sum[i][l];
+  }
+
   template <int R, int C, class Ahead>
   static void sum_columns(float* o, const int16_t* weights, const float* rescale, const float* gain,
                           const int8_t* values, size_t width, int32_t count, size_t column, Ahead& ahead) {
@@ -103,10 +119,7 @@ struct CodeLoops {
     for (int i = 0; i < R; i++)
 #pragma GCC unroll 2
       for (int c = 0; c < C; c++) acc[i][c][0] = V::izero(), acc[i][c][1] = V::izero();
-    for (int32_t k = 0; k < count; k += 2) {
-      // Behind the last key the weight is 0: any row will do.
-      const int8_t* low = values + k * width + column;
-      const int8_t* high = k + 1 < count ? low + width : low;
+    const auto add = [&](int32_t k, const int8_t* low, const int8_t* high) __attribute__((always_inline)) {
 #pragma GCC unroll 2
       for (int c = 0; c < C; c++) {
         const I a = V::load_words(low + c * 2 * W), b = V::load_words(high + c * 2 * W);
@@ -117,7 +130,17 @@ struct CodeLoops {
           V::madd(acc[i][c][0], first, p), V::madd(acc[i][c][1], second, p);
         }
       }
-      ahead.advance(2 * C * 2 * W);
+    };
+    constexpr size_t kBytes = C * 2 * W;  // of a key
+    const int8_t* at = values + column;
+    int32_t k = 0;
+    for (; k + 4 <= count; k += 4, at += 4 * width) {
+      add(k, at, at + width), add(k + 2, at + 2 * width, at + 3 * width);
+      ahead.template advance<4 * kBytes>();
+    }
+    for (; k < count; k += 2, at += 2 * width) {
+      add(k, at, k + 1 < count ? at + width : at);  // behind the last key the weight is 0: any row will do
+      ahead.advance(2 * kBytes);
     }
 #pragma GCC unroll 4
     for (int i = 0; i < R; i++) {

@@ -45,9 +45,13 @@ struct FloatLoops {
   // o [R, width] = o · rescale + weights [R][kTile] · values [count, width], up to four vectors of columns at a time.
   template <class E, int R, class Values, class Ahead>
   static void sum(float* o, const float* weights, const float* rescale, Values values, size_t width, int32_t count, Ahead& ahead) {
-    constexpr int C = V::kRegisters >= 32 || R <= 3 ? 4 : 2;
+    constexpr int C = V::kRegisters >= 32 || R <= 2 ? 4 : R == 3 ? 3 : 2;
     size_t c = 0;
-    for (; c + C * W <= width; c += C * W) sum_columns<E, R, C>(o, weights, rescale, values, width, count, c, ahead);
+    // Two and two rather than three and one.
+    for (; c + C * W <= width && (C != 3 || c + 4 * W != width); c += C * W) sum_columns<E, R, C>(o, weights, rescale, values, width, count, c, ahead);
+    if constexpr (C == 3) {
+      for (; c + 2 * W <= width; c += 2 * W) sum_columns<E, R, 2>(o, weights, rescale, values, width, count, c, ahead);
+    }
     for (; c < width; c += W) sum_columns<E, R, 1>(o, weights, rescale, values, width, count, c, ahead);
   }
 
@@ -90,14 +94,17 @@ struct FloatLoops {
   // One vector of columns; the keys share the loads of q.
   template <class E, int R, int K>
   [[gnu::always_inline]] static void multiply(const float* q, const typename E::T* const* row, size_t c, size_t width, F (&sum)[R][K]) {
-    F x[R];
+    // Where sums leave four registers, one of these stays in memory.
+    constexpr int kHeld = V::kRegisters == 16 && R * K == 12 ? R - 1 : R;
+    F x[kHeld];
 #pragma GCC unroll 4
-    for (int i = 0; i < R; i++) x[i] = V::load(q + i * width);
+    for (int i = 0; i < kHeld; i++) x[i] = V::load(q + i * width);
 #pragma GCC unroll 4
     for (int l = 0; l < K; l++) {
       const F key = E::load(row[l] + c);
 #pragma GCC unroll 4
-      for (int i = 0; i < R; i++) sum[i][l] = V::fma(key, x[i], sum[i][l]);
+      for (int i = 0; i < kHeld; i++) sum[i][l] = V::fma(key, x[i], sum[i][l]);
+      if constexpr (kHeld < R) V::add_product_at(sum[R - 1][l], key, q + (R - 1) * width);
     }
   }
 

@@ -228,18 +228,20 @@ class RangeCore {
                     int32_t at, int32_t count, const float* bias) {
     const int32_t whole = (count + W - 1) / W * W;
     const bool scaled = run.key_scales != nullptr;
-    if (scaled) {
-      for (int32_t k = 0; k < whole; k++) {
-        s.key_scales[k] = k < count ? run.key_scales[at + k] : 0.0f;
-        s.value_scales[k] = k < count ? run.value_scales[at + k] : 0.0f;
-      }
+    const float* key_scales = scaled ? run.key_scales + at : nullptr;
+    const float* value_scales = scaled ? run.value_scales + at : nullptr;
+    if (scaled && count < whole) {
+      std::memset(s.key_scales + count, 0, sizeof(float) * (whole - count));
+      std::memset(s.value_scales + count, 0, sizeof(float) * (whole - count));
+      key_scales = static_cast<const float*>(std::memcpy(s.key_scales, key_scales, sizeof(float) * count));
+      value_scales = static_cast<const float*>(std::memcpy(s.value_scales, value_scales, sizeof(float) * count));
     }
     const int32_t start = run.position + at;
     for (int32_t r = 0; r < rows.rows(); r++) {
       float* score = s.scores + r * kTile;
       if (scaled) {
         for (int32_t k = 0; k < whole; k += W) {
-          V::store(score + k, V::mul(V::mul(V::load(score + k), V::set(s.query_steps[r])), V::load(s.key_scales + k)));
+          V::store(score + k, V::mul(V::mul(V::load(score + k), V::set(s.query_steps[r])), V::load(key_scales + k)));
         }
       }
       if (shape.softcap != 0.0f) {
@@ -262,7 +264,7 @@ class RangeCore {
       for (int32_t k = 0; k < whole; k += W) {
         const F p = V::exp2(V::sub(V::load(score + k), shift));
         sum = V::add(sum, p);
-        V::store(score + k, scaled ? V::mul(p, V::load(s.value_scales + k)) : p);
+        V::store(score + k, scaled ? V::mul(p, V::load(value_scales + k)) : p);
       }
       if constexpr (V::kIntegers) {
         if (s.codes) s.gain[r] = CodeLoops<V>::round_weights(s.code_weights + r * kTile, score, whole);

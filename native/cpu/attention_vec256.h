@@ -33,6 +33,10 @@ struct Vec256 {
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F div(F a, F b) { return _mm256_div_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  // In assembly, so that b stays where it is: in a register it would cost another one's place where sums take nearly all.
+  static void add_product_at(F& sum, F a, const float* b) {
+    asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "m"(*reinterpret_cast<const __m256_u*>(b)));
+  }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
   static F abs(F a) { return _mm256_andnot_ps(set(-0.0f), a); }
   static float sum(F a) {
@@ -106,6 +110,10 @@ struct Vec256 {
   }
   static I pack_pairs(I low, I high) { return _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa); }
   static void madd(I& acc, I a, I b) { acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)); }
+  static void madd_at(I& acc, I a, const int16_t* b) {
+    I product;
+    asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(acc), "=&x"(product) : "x"(a), "m"(*reinterpret_cast<const __m256i_u*>(b)));
+  }
   static F visible(F x, int32_t key, I first, I last) {
     const I k = iset(key);
     const I hidden = _mm256_or_si256(_mm256_cmpgt_epi32(first, k), _mm256_cmpgt_epi32(k, last));

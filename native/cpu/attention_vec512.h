@@ -38,6 +38,7 @@ struct Vec512 {
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static F div(F a, F b) { return _mm512_div_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static void add_product_at(F& sum, F a, const float* b) { sum = _mm512_fmadd_ps(a, load(b), sum); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static F abs(F a) { return _mm512_abs_ps(a); }
   static float sum(F a) { return _mm512_reduce_add_ps(a); }
@@ -112,6 +113,7 @@ struct Vec512 {
   static I pack_pairs(I low, I high) { return _mm512_mask_blend_epi16(0xaaaaaaaau, low, _mm512_slli_epi32(high, 16)); }
   // acc += a.low * b.low + a.high * b.high. As asm: the intrinsic costs gcc 12 two register copies a use.
   static void madd(I& acc, I a, I b) { asm("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b)); }
+  static void madd_at(I& acc, I a, const int16_t* b) { madd(acc, a, iload(b)); }
   // x where first <= key <= last, else -inf.
   static F visible(F x, int32_t key, I first, I last) {
     const I k = iset(key);

@@ -41,6 +41,7 @@ struct VecPortable {
   static F mul(F a, F b) { return a * b; }
   static F div(F a, F b) { return a / b; }
   static F fma(F a, F b, F c) { return a * b + c; }
+  static void add_product_at(F& sum, F a, const float* b) { sum = a * load(b) + sum; }
   static F max(F a, F b) { return a > b ? a : b; }
   static F abs(F a) { return a < 0.0f ? -a : a; }
   static float sum(F a) { return (a[0] + a[2]) + (a[1] + a[3]); }
