@@ -17,6 +17,8 @@
 //   - fetched to L1: .89 on Zen 5; on Sapphire Rapids, where few buffers hold lines on their way to L1, to L2 alone was .96
 //   - sums of sixteen keys stored at once, tiles asked for by whole steps without counting: 14 % hot (Zen 5: 6.9 to 5.9 ns for a key of
 //     three heads, d 64); cold as before, at 80 % of what one thread reads
+//   - AVX2, Zen 3: sums of three heads over three vectors of values in place of four, and one head's query left in memory, as gcc spilled what
+//     took all 16 registers: hot .86. int8 by four keys a step, scales read where they lie: .8 (three heads, d 64) to .95
 //   - lost: a whole tile of keys and values ahead, no change; 128 keys a tile for int8, 4 % hot, not worth the scratch
 #pragma once
 #include <cstring>

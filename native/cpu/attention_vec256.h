@@ -54,10 +54,6 @@ struct Vec256 {
   static F join(const F (&quads)[2]) {
     return _mm256_add_ps(_mm256_permute2f128_ps(quads[0], quads[1], 0x20), _mm256_permute2f128_ps(quads[0], quads[1], 0x31));
   }
-  static void sum4(F a, F b, F c, F d, float* out) {
-    const F q = quad(a, b, c, d);
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(q), _mm256_extractf128_ps(q, 1)));
-  }
 
   static F times_power(F p, F floor) {  // p in [1, 2), floor in [-127, 127]
     return _mm256_castsi256_ps(

@@ -57,12 +57,6 @@ struct Vec512 {
     const F cd = _mm512_add_ps(_mm512_shuffle_f32x4(quads[2], quads[3], 0x44), _mm512_shuffle_f32x4(quads[2], quads[3], 0xee));
     return _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
   }
-  // out[0..3] = sums of the lanes of a, b, c, d.
-  static void sum4(F a, F b, F c, F d, float* out) {
-    const F q = quad(a, b, c, d);
-    const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(q), _mm512_extractf32x8_ps(q, 1));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
-  }
 
   // 2^x, relative error 2e-7 with float rounding; 0 at -inf.
   static F exp2(F x) {

@@ -51,9 +51,6 @@ struct VecPortable {
   }
   static F quad(F a, F b, F c, F d) { return F{sum(a), sum(b), sum(c), sum(d)}; }
   static F join(const F (&quads)[1]) { return quads[0]; }
-  static void sum4(F a, F b, F c, F d, float* out) {
-    out[0] = sum(a), out[1] = sum(b), out[2] = sum(c), out[3] = sum(d);
-  }
   static F exp2(F x) {
     F y;
     for (int i = 0; i < 4; i++) y[i] = std::exp2(x[i]);
