@@ -2,6 +2,7 @@
 // a naive run in the same precision: floats, 16-bit x per 32 values, or both sides as 16-bit integers per 128 values.
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "isa.h"
 #include "matmul.h"
@@ -138,22 +139,25 @@ TEST("kvasir_matmul() of several weights of different types equals one call each
     int32_t dtype;
     int m;
   };
-  const Part parts[] = {{KVASIR_Q5_0, 40}, {KVASIR_Q6_K, 17}, {KVASIR_F16, 70}, {KVASIR_Q8_0, 0}, {KVASIR_Q4_1, 600}};
+  const Part parts[] = {{KVASIR_Q5_0, 40}, {KVASIR_Q6_K, 17}, {KVASIR_F16, 70}, {KVASIR_Q8_0, 0}, {KVASIR_Q4_1, 600}, {KVASIR_Q8_0, 33}};
   std::vector<std::vector<uint8_t>> bytes;
   for (const Part& p : parts) bytes.push_back(random_weight(random, p.dtype, p.m, k, Scales::kUsual));
-  for (const std::string& isa : isas()) {
+  constexpr size_t kParts = std::size(parts);
+  std::vector<std::string> specs;  // fast: weights that take bytes of x beside some that take words
+  for (const std::string& isa : isas()) specs.push_back("isa=" + isa), specs.push_back("precision=fast,isa=" + isa);
+  for (const std::string& spec : specs) {
     for (const int rows : n) {
       std::vector<std::vector<float>> results[2];
       for (const int threads : {1, 3}) {
-        Context context("isa=" + isa + ",threads=" + std::to_string(threads));
+        Context context(spec + ",threads=" + std::to_string(threads));
         std::vector<kvasir_tensor> weights, outs;
-        for (size_t i = 0; i < 5; ++i) {
+        for (size_t i = 0; i < kParts; ++i) {
           weights.push_back(make_weight(context, parts[i].dtype, parts[i].m, k, bytes[i]));
           outs.push_back(context.make(KVASIR_F32, {rows, parts[i].m}));
         }
         const kvasir_tensor in = context.floats({rows, k}, {x.begin(), x.begin() + rows * k});
-        EXPECT_OK(kvasir_matmul(context, outs.data(), in, weights.data(), 5));
-        for (size_t i = 0; i < 5; ++i) {
+        EXPECT_OK(kvasir_matmul(context, outs.data(), in, weights.data(), static_cast<int32_t>(kParts)));
+        for (size_t i = 0; i < kParts; ++i) {
           const size_t count = static_cast<size_t>(rows * parts[i].m);
           results[threads / 3].push_back(context.read(outs[i], count));
           const Doubles alone = run(context, x, weights[i], rows, parts[i].m, k);
